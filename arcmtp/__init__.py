@@ -1,0 +1,29 @@
+"""Qwen3.6-35B-A3B from a GGUF file on a SYCL device, Intel Arc Battlemage above all.
+
+    from arcmtp import LLM
+
+    with LLM() as llm:  # the bundled tiny model; LLM("model.gguf") for another
+        print(llm.generate("import os").text)
+
+Importing the package prepares the SYCL runtime's environment (see `arcmtp.runtime.environment`) and loads nothing heavy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.runtime import environment
+
+if TYPE_CHECKING:
+    from arcmtp.engine import LLM, Generation, Statistics
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "ArcmtpError", "Generation", "Statistics", "__version__"]
+
+environment.prepare()
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("arcmtp.engine"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Environment, devices, card profiles, device memory, kernels and launch lists: what operators run on."""

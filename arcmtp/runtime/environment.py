@@ -35,7 +35,7 @@ def runtime_lib_dir() -> Path:
     dpctl = find_spec("dpctl")
     if dpctl is None or dpctl.origin is None:
         raise ModuleNotFoundError("no module named 'dpctl', which brings the SYCL runtime: pip install dpctl")
-    return Path(dpctl.origin).resolve().parents[4]
+    return Path(dpctl.origin).resolve().parents[3]
 
 
 def _cache_home() -> Path:

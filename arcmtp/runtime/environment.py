@@ -1,10 +1,10 @@
-"""Process environment that the SYCL runtime reads once, when libsycl loads: `import arcmtp` therefore prepares it first.
+"""What the SYCL runtime reads from the process environment once, when libsycl loads: `import arcmtp` sets it before.
 
 Nothing that the user has set is changed, and nothing is printed.
 
 | variable | set to | why |
 |---|---|---|
-| `OCL_ICD_FILENAMES` | the environment's `libintelocl.so` | the OpenCL loader finds no driver of a Python environment by itself |
+| `OCL_ICD_FILENAMES` | the environment's `libintelocl.so` | the OpenCL loader does not look into Python environments |
 | `SYCL_CACHE_PERSISTENT` | `1` | a kernel source takes 1.5-2 s to compile, 0.2-0.5 s from the cache |
 | `SYCL_CACHE_DIR` | `~/.cache/arcmtp/sycl-<CPU>` (or under `XDG_CACHE_HOME`) | see `_cpu_tag` |
 """
@@ -46,8 +46,8 @@ def _cache_home() -> Path:
 def _cpu_tag() -> str:
     """The instruction set that the CPU driver compiles for.
 
-    The runtime's cache key lacks it, and a binary cached for another one fails to load (UR_RESULT_ERROR_INVALID_BINARY):
-    after CL_CONFIG_CPU_TARGET_ARCH has changed, or on another machine that shares the home folder and the CPU's name.
+    The runtime's cache key lacks it, and a binary cached for another one fails to load ("invalid binary"), be it
+    after a change of CL_CONFIG_CPU_TARGET_ARCH or on another machine with the same home folder and CPU name.
     """
     target = os.environ.get("CL_CONFIG_CPU_TARGET_ARCH")
     if target:

@@ -14,10 +14,8 @@ REPORT = f"import json, os, arcmtp; print(json.dumps({{n: os.environ.get(n) for 
 
 def run_python(code: str, **settings: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if k not in [*NAMES, "XDG_CACHE_HOME", "CL_CONFIG_CPU_TARGET_ARCH"]}
-    root = str(Path(__file__).parents[2])
-    return subprocess.run(
-        [sys.executable, "-c", code], env=clean | {"PYTHONPATH": root} | settings, capture_output=True, text=True, check=True
-    )
+    env = clean | {"PYTHONPATH": str(Path(__file__).parents[2])} | settings
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
 
 
 def environment_after_import(**settings: str) -> dict[str, str | None]:

@@ -5,7 +5,7 @@
     with LLM() as llm:  # the bundled tiny model; LLM("model.gguf") for another
         print(llm.generate("import os").text)
 
-Importing the package sets up the environment for the SYCL runtime (`arcmtp.runtime.environment`) and loads nothing heavy.
+Importing the package sets up the SYCL runtime's environment (`arcmtp.runtime.environment`) and loads nothing heavy.
 """
 
 from importlib import import_module

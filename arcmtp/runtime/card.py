@@ -11,7 +11,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.runtime.paths import profile_dir
 
 Table = TypeVar("Table")
-GENERIC_GPU = "arc-b580"
+GENERIC = "generic"  # the profile name of GPUs that no file matches
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ def for_device(name: str, is_cpu: bool) -> Card:
     for card in cards().values():
         if any(part.lower() in name.lower() for part in card.matches):
             return card
-    generic = cards()[GENERIC_GPU]
-    note = f"no profile for {name}: kernels use the geometry of {generic.name}"
-    return replace(generic, profile="generic", name=name, matches=(), hardware=None, note=note)
+    fallback = cards()["arc-b580"]
+    note = f"no profile for {name}: kernels use the geometry of {fallback.name}"
+    return replace(fallback, profile=GENERIC, name=name, matches=(), hardware=None, note=note)
 
 
 def _checked(kind: type[Table], table: dict[str, Any], path: Path, prefix: str = "") -> Table:

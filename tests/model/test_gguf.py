@@ -1,0 +1,346 @@
+"""The GGUF reader against the gguf package, against damaged files, and the hyperparameters it yields."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.model.config import Config
+from arcmtp.model.gguf import GGUF, GgmlType
+
+ROOT = Path(__file__).parents[2]
+FILES = [
+    ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf",
+    ROOT / "tests/data/tiny-qwen36moe-f16.gguf",
+    ROOT / "tests/data/tiny-qwen36moe-q4_k_m.gguf",
+]
+
+
+def string(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def header(tensors: int, keys: int, version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, keys)
+
+
+def info(name: str, shape: tuple[int, ...] = (32,), kind: int = 0, offset: int = 0) -> bytes:
+    dims = shape[::-1]
+    return string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def padded(data: bytes, alignment: int = 32) -> bytes:
+    return data + bytes(-len(data) % alignment)
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def opened_error(path: Path) -> str:
+    with pytest.raises(ArcmtpError) as caught:
+        GGUF(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path.name) in message
+    return message
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_metadata_and_tensors_agree_with_the_gguf_package(path: Path) -> None:
+    ours, theirs = GGUF(path), gguf.GGUFReader(path)
+    fields = {name: field for name, field in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert set(ours.metadata) == set(fields)
+    for name, field in fields.items():
+        found = ours.metadata[name]
+        assert (found.tolist() if isinstance(found, np.ndarray) else found) == field.contents(), name
+    assert list(ours.tensors) == [tensor.name for tensor in theirs.tensors]
+    for tensor in theirs.tensors:
+        mine = ours.tensors[tensor.name]
+        assert mine.shape == tuple(tensor.shape.tolist()[::-1])
+        assert (int(mine.type), mine.offset, mine.nbytes) == (
+            int(tensor.tensor_type),
+            tensor.data_offset,
+            tensor.n_bytes,
+        )
+        assert np.array_equal(ours.data(mine), tensor.data.reshape(-1).view(np.uint8))
+
+
+def test_every_value_type_is_read(tmp_path: Path) -> None:
+    values: dict[str, tuple[Any, gguf.GGUFValueType]] = {
+        "u8": (200, gguf.GGUFValueType.UINT8),
+        "i8": (-100, gguf.GGUFValueType.INT8),
+        "u16": (60000, gguf.GGUFValueType.UINT16),
+        "i16": (-30000, gguf.GGUFValueType.INT16),
+        "u32": (4_000_000_000, gguf.GGUFValueType.UINT32),
+        "i32": (-2_000_000_000, gguf.GGUFValueType.INT32),
+        "u64": (1 << 63, gguf.GGUFValueType.UINT64),
+        "i64": (-1 << 62, gguf.GGUFValueType.INT64),
+        "f32": (0.5, gguf.GGUFValueType.FLOAT32),
+        "f64": (0.1, gguf.GGUFValueType.FLOAT64),
+        "flag": (True, gguf.GGUFValueType.BOOL),
+        "text": ("naïve ✓", gguf.GGUFValueType.STRING),
+    }
+    writer = gguf.GGUFWriter(tmp_path / "values.gguf", "test")
+    for key, (value, kind) in values.items():
+        writer.add_key_value(key, value, kind)
+    arrays: dict[str, list[Any]] = {
+        "strings": ["a", "", "ÿ\n"],
+        "flags": [True, False],
+        "integers": [1, -2, 3],
+        "floats": [0.5, 2.0],
+    }
+    for key, array in arrays.items():
+        writer.add_array(key, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    metadata = GGUF(tmp_path / "values.gguf").metadata
+    for key, (value, _) in values.items():
+        assert metadata[key] == value and type(metadata[key]) is type(value), key
+    for key, array in arrays.items():
+        found = metadata[key]
+        assert (found.tolist() if isinstance(found, np.ndarray) else found) == array
+
+
+def test_block_sizes_of_every_type_are_those_of_the_gguf_package() -> None:
+    ours = {int(kind): (kind.name, (kind.block, kind.block_bytes)) for kind in GgmlType}
+    theirs = {int(kind): (kind.name, sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert {code: ours[code] for code in theirs} == theirs
+
+
+def write_split(
+    folder: Path, parts: int = 3, name: str = "model", keep: Callable[[int], bool] = lambda _: True
+) -> Path:
+    """A split file with tensors t0, t1, … of 32 floats each, as llama.cpp's gguf-split writes them."""
+    for index in range(parts):
+        path = folder / f"{name}-{index + 1:05}-of-{parts:05}.gguf"
+        keys = [("split.no", 2, "<H", index), ("split.count", 2, "<H", parts), ("split.tensors.count", 5, "<i", parts)]
+        body = b"".join(
+            string(key) + struct.pack("<I", code) + struct.pack(form, value) for key, code, form, value in keys
+        )
+        body += string("only.in.part") + struct.pack("<II", 4, index)
+        content = padded(header(1, 4) + body + info(f"t{index}")) + np.full(32, index, "<f4").tobytes()
+        if keep(index):
+            path.write_bytes(content)
+    return folder / f"{name}-00001-of-{parts:05}.gguf"
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_opening_any_part_of_a_split_file_opens_all(tmp_path: Path, part: int) -> None:
+    write_split(tmp_path)
+    file = GGUF(tmp_path / f"model-{part:05}-of-00003.gguf")
+    assert file.metadata["only.in.part"] == 0
+    assert {name: file.data(tensor).view("<f4")[0] for name, tensor in file.tensors.items()} == {
+        "t0": 0,
+        "t1": 1,
+        "t2": 2,
+    }
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    first = write_split(tmp_path, keep=lambda index: index != 1)
+    with pytest.raises(ArcmtpError, match=r"model-00002-of-00003\.gguf: no such file"):
+        GGUF(first)
+
+
+def test_a_part_under_another_name_is_refused(tmp_path: Path) -> None:
+    renamed = write_split(tmp_path).rename(tmp_path / "renamed.gguf")
+    assert "-00001-of-00003.gguf" in opened_error(renamed)
+
+
+def test_parts_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
+    first = write_split(tmp_path)
+    second = tmp_path / "model-00002-of-00003.gguf"
+    second.write_bytes((tmp_path / "model-00003-of-00003.gguf").read_bytes())
+    with pytest.raises(ArcmtpError, match=r"split.no is 2, expected 1 of 3"):
+        GGUF(first)
+
+
+BAD_CONTENT = {
+    "empty": (b"", "the file is empty"),
+    "zip": (b"PK\3\4" + bytes(64), "not a GGUF file"),
+    "two bytes": (b"GG", "not a GGUF file"),
+    "no counts": (b"GGUF\3\0\0\0", "truncated in the header"),
+    "version 2": (header(0, 0, version=2), "GGUF version 2; only version 3"),
+    "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+    "many tensors": (header(1 << 60, 0), "tensors do not fit"),
+    "many keys": (header(0, 1 << 60), "metadata keys do not fit"),
+    "long key": (header(0, 1) + struct.pack("<Q", 1 << 40) + bytes(64), "string of 1099511627776 bytes"),
+    "long value": (
+        header(0, 1) + string("k") + struct.pack("<IQ", 8, 999) + bytes(64),
+        "truncated in metadata key 'k'",
+    ),
+    "not UTF-8": (
+        header(0, 1) + string("k") + struct.pack("<IQ", 8, 1) + b"\xff" * 8,
+        "'k' has a string that is not UTF-8",
+    ),
+    "value type": (header(0, 1) + string("k") + struct.pack("<I", 13) + bytes(8), "'k' has value type 13"),
+    "nested array": (header(0, 1) + string("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(16), "'k' has value type 9"),
+    "long array": (header(0, 1) + string("k") + struct.pack("<IIQ", 9, 4, 1 << 50), "array elements, at most"),
+    "cut array": (
+        header(0, 1) + string("k") + struct.pack("<IIQ", 9, 4, 100) + bytes(64),
+        "truncated in metadata key 'k'",
+    ),
+    "cut strings": (
+        header(0, 1) + string("k") + struct.pack("<IIQ", 9, 8, 100) + bytes(64),
+        "strings of metadata key 'k'",
+    ),
+    "cut string": (
+        header(0, 1) + string("k") + struct.pack("<IIQQ", 9, 8, 2, 70) + bytes(64),
+        "truncated in metadata key 'k': string 0",
+    ),
+    "same key": (header(0, 2) + (string("k") + struct.pack("<II", 4, 1)) * 2, "'k' appears twice"),
+    "alignment": (header(0, 1) + string("general.alignment") + struct.pack("<II", 4, 24), "general.alignment is 24"),
+    "no dimensions": (padded(header(1, 0) + info("x", ()) + bytes(32)), "'x' has 0 dimensions"),
+    "many dimensions": (padded(header(1, 0) + info("x", (1,) * 5)), "'x' has 5 dimensions"),
+    "zero dimension": (padded(header(1, 0) + info("x", (0, 4))), r"'x' has shape \[0, 4\]"),
+    "unknown type": (padded(header(1, 0) + info("x", kind=4)), "'x' has the unknown type 4"),
+    "part of a block": (padded(header(1, 0) + info("x", (2, 33), kind=2)), "rows of Q4_0 are whole blocks of 32"),
+    "misaligned": (
+        padded(header(1, 0) + info("x", offset=16)) + bytes(256),
+        "starts at offset 16, expected a multiple of 32",
+    ),
+    "beyond the end": (padded(header(1, 0) + info("x")) + bytes(127), "tensor 'x' ends at byte 192, the file has 191"),
+    "huge product": (padded(header(1, 0) + info("x", (1 << 40, 1 << 40))), "truncated: tensor 'x' ends at"),
+    "same tensor": (padded(header(2, 0) + info("x") + info("x", offset=128)) + bytes(256), "'x' appears twice"),
+    "overlap": (padded(header(2, 0) + info("x") + info("y", offset=96)) + bytes(256), "'x' and 'y' overlap"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONTENT)
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    content, message = BAD_CONTENT[case]
+    with pytest.raises(ArcmtpError, match=message):
+        GGUF(written(tmp_path / "bad.gguf", content))
+    opened_error(tmp_path / "bad.gguf")
+
+
+def test_paths_that_are_no_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    assert "no such file" in opened_error(tmp_path / "missing.gguf")
+    assert "is a directory" in opened_error(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    assert "not a regular file" in opened_error(tmp_path / "fifo")
+
+
+def small_header() -> bytes:
+    """A header with every kind of entry, its tensors' data after it."""
+    keys = string("text") + struct.pack("<I", 8) + string("hello")
+    keys += string("words") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("bc")
+    keys += string("numbers") + struct.pack("<IIQ3i", 9, 5, 3, 1, 2, 3)
+    keys += string("split.count") + struct.pack("<IH", 2, 1)
+    keys += string("general.alignment") + struct.pack("<II", 4, 64)
+    tensors = info("a", (4, 64), 2) + info("b", (2, 2, 256), 14, 192) + info("c", (8,), 0, 1088)
+    return padded(header(3, 5) + keys + tensors, 64)
+
+
+def test_truncations_and_flipped_bytes_parse_or_are_refused_without_large_allocations(tmp_path: Path) -> None:
+    head, data = small_header(), bytes(1088 + 64)
+    path = written(tmp_path / "fuzz.gguf", head + data)
+    assert set(GGUF(path).tensors) == {"a", "b", "c"}
+    rng = random.Random(1)
+    variants = [(head + data)[:length] for length in range(0, len(head) + 1, 3)]
+    for index in range(len(head)):
+        for flip in (1 << rng.randrange(8), 0xFF):
+            variants.append(head[:index] + bytes([head[index] ^ flip]) + head[index + 1 :] + data)
+    refused = 0
+    tracemalloc.start()
+    try:
+        for variant in variants:
+            path.write_bytes(variant)
+            try:
+                file = GGUF(path)
+                assert all(file.data(tensor).nbytes == tensor.nbytes for tensor in file.tensors.values())
+            except ArcmtpError as error:
+                assert "\n" not in str(error)
+                refused += 1
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(head) // 2 < refused < len(variants)
+
+
+def tiny_metadata(changes: dict[str, Any]) -> GGUF:
+    """The f16 test file with metadata changed; None removes a key."""
+    file = GGUF(FILES[1])
+    merged = dict(file.metadata) | changes
+    file.metadata = {key: value for key, value in merged.items() if value is not None}
+    return file
+
+
+def test_the_hyperparameters_of_the_tiny_model_are_read() -> None:
+    config = Config.from_gguf(GGUF(FILES[1]))
+    assert config.layer_kinds == ("gdn", "gdn", "gdn", "attention") * 2
+    assert (config.hidden, config.layers, config.mtp_layers, config.vocab) == (256, 8, 1, 6144)
+    assert (config.q_heads, config.kv_heads, config.head_dim, config.rope_dim, config.rope_theta) == (4, 1, 64, 16, 1e7)
+    assert (config.gdn_k_heads, config.gdn_v_heads, config.gdn_k_dim, config.gdn_v_dim) == (2, 4, 64, 64)
+    assert (config.gdn_channels, config.conv_kernel, config.context_length) == (512, 4, 4096)
+    assert (config.experts, config.experts_used, config.expert_ffn, config.shared_ffn) == (6, 2, 256, 256)
+    assert config.rms_eps == pytest.approx(1e-6)
+
+
+def test_variants_of_the_metadata_give_the_same_hyperparameters() -> None:
+    plain = Config.from_gguf(GGUF(FILES[1]))
+    recurrent = np.array([True, True, True, False, True, True, True, False, False])
+    variants: list[dict[str, Any]] = [
+        {"qwen35moe.attention.head_count_kv": np.array([0, 0, 0, 1, 0, 0, 0, 1, 1], np.int32)},
+        {"qwen35moe.expert_feed_forward_length": np.full(9, 256, np.uint32)},
+        {"qwen35moe.attention.recurrent_layers": recurrent, "qwen35moe.full_attention_interval": 2},
+        {"qwen35moe.full_attention_interval": None},
+        {"qwen35moe.rope.scaling.type": "none", "qwen35moe.ssm.v_head_reordered": True},
+        {"qwen35moe.attention.value_length": None},
+        {"qwen35moe.embedding_length": 256.0},
+    ]
+    for variant in variants:
+        assert Config.from_gguf(tiny_metadata(variant)) == plain, variant
+
+
+def test_without_nextn_predict_layers_every_block_is_a_trunk_layer() -> None:
+    config = Config.from_gguf(tiny_metadata({"qwen35moe.nextn_predict_layers": None}))
+    assert (config.layers, config.mtp_layers) == (9, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("general.architecture", "qwen35", "is architecture 'qwen35'; arcmtp runs 'qwen35moe'"),
+        ("general.architecture", None, "is architecture None; arcmtp runs 'qwen35moe'"),
+        ("qwen35moe.embedding_length", None, "'qwen35moe.embedding_length' is missing"),
+        ("qwen35moe.embedding_length", "256", "is '256', expected a number"),
+        ("qwen35moe.embedding_length", True, "is 'True', expected a number"),
+        ("qwen35moe.embedding_length", 0, "is 0, expected an integer from 1 to"),
+        ("qwen35moe.embedding_length", float("nan"), "is nan, expected an integer"),
+        ("qwen35moe.embedding_length", 250, "embedding_length is 250; arcmtp runs multiples of 32"),
+        ("qwen35moe.block_count", 1 << 31, "expected an integer from 1 to 1024"),
+        ("qwen35moe.nextn_predict_layers", 9, "expected an integer from 0 to 8"),
+        ("qwen35moe.attention.head_count_kv", np.array([1, 2]), r"has the values \[1, 2\], expected one for all"),
+        ("qwen35moe.attention.head_count_kv", 3, "attention.head_count is 4; arcmtp runs multiples of 3"),
+        ("qwen35moe.attention.value_length", 32, "value_length is 32, expected key_length 64"),
+        ("qwen35moe.attention.recurrent_layers", np.array([True]), "is not an array of 9 flags"),
+        ("qwen35moe.rope.dimension_count", 128, "dimension_count is 128, expected at most key_length 64"),
+        ("qwen35moe.rope.freq_base", 0.0, "freq_base' is 0.0, expected a positive number"),
+        ("qwen35moe.rope.scaling.type", "yarn", "rope.scaling.type is 'yarn'; arcmtp runs unscaled RoPE"),
+        ("qwen35moe.rope.scaling.factor", 4.0, "rope.scaling.factor is 4.0; arcmtp runs unscaled RoPE"),
+        ("qwen35moe.ssm.conv_kernel", 3, "conv_kernel is 3; arcmtp runs 4"),
+        ("qwen35moe.ssm.inner_size", 255, "inner_size 255 is not a multiple of ssm.time_step_rank 4"),
+        ("qwen35moe.ssm.group_count", 3, "time_step_rank is 4; arcmtp runs multiples of 3"),
+        ("qwen35moe.ssm.v_head_reordered", False, "v_head_reordered is false"),
+        ("qwen35moe.expert_used_count", 7, "expert_used_count is 7, expected at most expert_count 6"),
+        ("tokenizer.ggml.tokens", ["x"] * 6145, "6145 tokens, 'token_embd.weight' only 6144 rows"),
+    ],
+)
+def test_hyperparameters_that_cannot_run_are_refused_by_name(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ArcmtpError, match=message) as caught:
+        Config.from_gguf(tiny_metadata({key: value}))
+    assert str(FILES[1]) in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,115 @@
+"""The excerpts are from dumps of Intel's compiler 26.27 for the B70."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ISA = Path(__file__).parents[2] / "scripts" / "battlemage" / "isa.py"
+
+HEAD = """\
+//.kernel __sycl_kernel_{name}
+//.platform XE2
+//.thread_config numGRF=128, numAcc=4, numSWSB=16
+//.instCount 35
+"""
+CODE = """\
+(W)     load.ugm.d32x16t.a32.ca.cc (1|M0)  r1:1 bti[255][r127:1]   {A@1,$0} // ex_desc:0xFF000000; desc:0x6219D500 //
+        load.ugm.d32x64t.a64 (1|M0)  r8:4       [r3:1]             {I@2,$3} // ex_desc:0x0; desc:0x240F580 // $13
+        load.ugm.d32x32t.a64 (1|M0)  r13:2      [r12:1]            {I@1,$4} // ex_desc:0x0; desc:0x220E580 // $17
+        load.ugm.d32x4.a64 (16|M0)  r43:4       [r41:2]            {$12} // ex_desc:0x0; desc:0x4403580 // $83
+        dpas.8x4 (16|M0)         r4:d          r4:d              r8:u4             r13.0:b          {$2} // $18
+        load.slm.d32x16t.a32 (1|M0)  r20:1      [r21:1]            {$5} // $20
+(W)     send.gtwy (1|M0)         null     r75   null:0  0x0            0x02000004           {$6} // signal barrier; $21
+        store.ugm.d64x32t.a64 (1|M0)  [r2:1]    r4:4               {$2} // ex_desc:0x0; desc:0x200E784 // $24
+(W&~f0.0) jmpi                               L208                                                //  ALU pipe: int; $12
+(W)     send.gtwy (1|M0)         null     r127  null:0  0x0            0x02000010           {EOT,F@1,$2} // end of thread
+"""
+SPILL = "(W)     store.ugm.d32x64t.a32 (1|M0)  ss[a0.2][r70:1-0xFF40] r57:4  {$12} //  spill to offset[3*64] of V39\n"
+ZEINFO = """\
+kernels:
+  - name:            __sycl_kernel_{name}
+    payload_arguments:
+      - arg_type:        arg_bypointer
+        size:            8
+"""
+BUFFER = """\
+    per_thread_memory_buffers:
+      - type:            {type}
+        usage:           {usage}
+        size:            {size}
+"""
+MISC = """\
+kernels_misc_info:
+  - name:            __sycl_kernel_{name}
+"""
+
+
+def dump(folder: Path, code: str = CODE, head: str = "", buffers: str = "", name: str = "mul_mat") -> None:
+    (folder / f"VC_asm1___sycl_kernel_{name}.asm").write_text(HEAD.format(name=name) + head + code)
+    (folder / "VC_asm1.zeinfo").write_text((ZEINFO + buffers + MISC).format(name=name))
+
+
+def report(folder: Path) -> tuple[int, dict[str, str], str]:
+    """Exit status, the columns of the only kernel, and everything printed."""
+    done = subprocess.run([sys.executable, str(ISA), str(folder)], capture_output=True, text=True, check=False)
+    heading, row = done.stdout.splitlines()[:2]
+    return done.returncode, dict(zip(heading.split(), row.split(), strict=True)), done.stdout
+
+
+def test_instructions_are_counted_and_the_threads_own_arguments_are_not(tmp_path: Path) -> None:
+    dump(tmp_path)
+    status, kernel, text = report(tmp_path)
+    expected = {"name": "mul_mat", "grf": "128", "instr": "35", "dpas": "1", "dpas_4bit": "1", "loads": "3"}
+    expected |= {"load_bytes": "256", "stores": "1", "slm": "1", "barriers": "1", "branches": "1", "spill_bytes": "0"}
+    assert expected.items() <= kernel.items()
+    assert status == 0
+    assert "1 kernels, no spills, no private memory" in text
+
+
+@pytest.mark.parametrize(
+    ("message", "nbytes"),
+    [
+        ("load.ugm.d64x64t.a64 (1|M0)  r8:8       [r3:1]", "512"),
+        ("load.ugm.d32x1t.a64 (1|M0)  r8:1       [r3:1]", "4"),
+        ("load.ugm.d32.a64 (32|M0)  r29:2         [r25:4]", "4"),
+        ("load.ugm.d8u32.a64 (1|M0)  r5:1         [r4:2]", "1"),
+        ("load.ugm.d32x4.a64 (16|M0)  r43:4       [r41:2]", "16"),
+        ("load_block2d.ugm.d32.a64 (1|M0)  r51:8  [r63:1]", "512"),
+    ],
+)
+def test_the_load_width_is_the_contiguous_piece_that_one_message_reads(
+    tmp_path: Path, message: str, nbytes: str
+) -> None:
+    dump(tmp_path, f"        {message}            {{$3}} // ex_desc:0x0\n")
+    assert report(tmp_path)[1]["load_bytes"] == nbytes
+
+
+def test_spills_fail_and_are_no_loads_or_private_memory(tmp_path: Path) -> None:
+    spilled = BUFFER.format(type="scratch", usage="single_space", size=16960)
+    dump(tmp_path, CODE + SPILL, "//.spill size 16960\n", spilled)
+    status, kernel, text = report(tmp_path)
+    assert (status, kernel["spill_bytes"], kernel["private_bytes"], kernel["stores"]) == (1, "16960", "0", "1")
+    assert "defect: mul_mat spills 16960 bytes a thread" in text
+
+
+@pytest.mark.parametrize(("kind", "usage"), [("global", "private_space"), ("scratch", "single_space")])
+def test_private_memory_fails_however_the_compiler_calls_it(tmp_path: Path, kind: str, usage: str) -> None:
+    dump(tmp_path, buffers=BUFFER.format(type=kind, usage=usage, size=8200))
+    status, kernel, text = report(tmp_path)
+    assert (status, kernel["private_bytes"]) == (1, "8200")
+    assert "defect: mul_mat uses 8200 bytes of private memory a thread" in text
+
+
+def test_four_bit_dpas_on_small_loads_fails(tmp_path: Path) -> None:
+    dump(tmp_path, CODE.replace("d32x64t", "d32x32t"))
+    status, _, text = report(tmp_path)
+    assert status == 1
+    assert "defect: mul_mat loads at most 128 bytes at a time for 4-bit dpas" in text
+
+
+def test_a_dump_without_kernels_fails(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(ISA), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no assembly" in done.stderr

@@ -1,0 +1,216 @@
+// The blocks of GGUF's quantised types, taken apart: what `repack.cpp` packs for the device.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace arcmtp::blocks {
+
+using u8 = std::uint8_t;
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+
+constexpr int group_inputs = 32;
+
+template <class Value> Value load(const void *from) {
+    Value value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+template <class Value> void store(u8 *to, Value value) { std::memcpy(to, &value, sizeof value); }
+
+inline float float_of_half(u16 half) {
+    const u32 sign = (half & 0x8000u) << 16, rest = half & 0x7fffu;
+    const u32 bits = rest >= 0x7c00u ? 0x7f800000u | rest << 13 : rest << 13;
+    // The product rebases the exponent and so is right for subnormal halves, too.
+    const float magnitude = rest >= 0x7c00u ? load<float>(&bits) : load<float>(&bits) * 0x1p112f;
+    return sign ? -magnitude : magnitude;
+}
+
+// Rounds to the nearest half, ties to even; the magnitude is at most the largest half.
+inline u16 half_of_float(float value) {
+    const u32 sign = load<u32>(&value) >> 16 & 0x8000u;
+    const float magnitude = std::fabs(value);
+    if (magnitude < 0x1p-14f) { // a multiple of 2^-24: the sum leaves it in the low bits
+        const float shifted = magnitude + 0.5f;
+        return static_cast<u16>(sign | (load<u32>(&shifted) - 0x3f000000u));
+    }
+    const u32 bits = load<u32>(&magnitude) - 0x38000000u;
+    return static_cast<u16>(sign | (bits + 0xfffu + (bits >> 13 & 1u)) >> 13);
+}
+
+enum class Scheme { group, group_min, super_min, super16 };
+
+// One block of one row: a byte per code, inputs in order, and the scales as the file has them.
+struct Block {
+    u8 codes[256];
+    u8 scales[16];
+    u8 minimums[8];
+    u16 d, m; // f16
+};
+
+template <int Inputs, int Bytes, int Bits, Scheme Form, int Zero> struct FileType {
+    static constexpr int inputs = Inputs, bytes = Bytes, bits = Bits, zero = Zero;
+    static constexpr Scheme scheme = Form;
+};
+
+// Low halves of the bytes, then their high halves.
+template <int Count> void take_nibbles(const u8 *packed, u8 *codes) {
+    for (int i = 0; i < Count; ++i) {
+        codes[i] = packed[i] & 15;
+        codes[Count + i] = packed[i] >> 4;
+    }
+}
+
+// Adds bit i of the 32 bits at `packed` to code i, as its bit 4; eight codes at a time.
+inline void take_fifth_bits(const u8 *packed, u8 *codes) {
+    for (int i = 0; i < 4; ++i) {
+        const u64 chosen = packed[i] * 0x0101010101010101u & 0x8040201008040201u; // byte j keeps bit j
+        const u64 at_top = ((chosen & 0x7f7f7f7f7f7f7f7fu) + 0x7f7f7f7f7f7f7f7fu) | chosen;
+        store(codes + 8 * i, load<u64>(codes + 8 * i) | (at_top & 0x8080808080808080u) >> 3);
+    }
+}
+
+struct Q4_0 : FileType<32, 18, 4, Scheme::group, 8> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        take_nibbles<16>(file + 2, block.codes);
+    }
+};
+
+struct Q4_1 : FileType<32, 20, 4, Scheme::group_min, 0> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        block.m = load<u16>(file + 2);
+        take_nibbles<16>(file + 4, block.codes);
+    }
+};
+
+struct Q5_0 : FileType<32, 22, 6, Scheme::group, 16> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        take_nibbles<16>(file + 6, block.codes);
+        take_fifth_bits(file + 2, block.codes);
+    }
+};
+
+struct Q5_1 : FileType<32, 24, 6, Scheme::group_min, 0> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        block.m = load<u16>(file + 2);
+        take_nibbles<16>(file + 8, block.codes);
+        take_fifth_bits(file + 4, block.codes);
+    }
+};
+
+struct Q8_0 : FileType<32, 34, 8, Scheme::group, 128> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        for (int i = 0; i < 32; ++i)
+            block.codes[i] = file[2 + i] ^ 128;
+    }
+};
+
+struct IQ4_NL : FileType<32, 18, 8, Scheme::group, 128> {
+    static void decode(const u8 *file, Block &block) {
+        static constexpr u8 table[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+        block.d = load<u16>(file);
+        for (int i = 0; i < 16; ++i) {
+            block.codes[i] = table[file[2 + i] & 15];
+            block.codes[16 + i] = table[file[2 + i] >> 4];
+        }
+    }
+};
+
+// The eight 6-bit scales and minimums of Q4_K and Q5_K; those of the last four groups are spread over two bytes.
+inline void take_k_scales(const u8 *file, Block &block) {
+    block.d = load<u16>(file);
+    block.m = load<u16>(file + 2);
+    const u8 *packed = file + 4;
+    for (int i = 0; i < 4; ++i) {
+        block.scales[i] = packed[i] & 63;
+        block.minimums[i] = packed[i + 4] & 63;
+        block.scales[i + 4] = (packed[i + 8] & 15) | packed[i] >> 6 << 4;
+        block.minimums[i + 4] = packed[i + 8] >> 4 | packed[i + 4] >> 6 << 4;
+    }
+}
+
+struct Q4_K : FileType<256, 144, 4, Scheme::super_min, 0> {
+    static void decode(const u8 *file, Block &block) {
+        take_k_scales(file, block);
+        for (int pair = 0; pair < 4; ++pair)
+            take_nibbles<32>(file + 16 + 32 * pair, block.codes + 64 * pair);
+    }
+};
+
+struct Q5_K : FileType<256, 176, 6, Scheme::super_min, 0> {
+    static void decode(const u8 *file, Block &block) {
+        take_k_scales(file, block);
+        const u8 *high = file + 16;
+        for (int pair = 0; pair < 4; ++pair)
+            take_nibbles<32>(file + 48 + 32 * pair, block.codes + 64 * pair);
+        for (int group = 0; group < 8; ++group)
+            for (int i = 0; i < 32; ++i)
+                block.codes[32 * group + i] |= (high[i] >> group & 1) << 4;
+    }
+};
+
+struct Q6_K : FileType<256, 210, 6, Scheme::super16, 32> {
+    static void decode(const u8 *file, Block &block) {
+        for (int half = 0; half < 2; ++half) {
+            u8 *codes = block.codes + 128 * half;
+            const u8 *high = file + 128 + 32 * half;
+            take_nibbles<64>(file + 64 * half, codes);
+            for (int group = 0; group < 4; ++group)
+                for (int i = 0; i < 32; ++i)
+                    codes[32 * group + i] |= (high[i] >> 2 * group & 3) << 4;
+        }
+        std::memcpy(block.scales, file + 192, 16);
+        block.d = load<u16>(file + 208);
+    }
+};
+
+template <class Type> void values_of(const Block &block, float *values) {
+    const float d = float_of_half(block.d);
+    constexpr int per_scale = Type::scheme == Scheme::super16 ? 16 : group_inputs;
+    for (int first = 0; first < Type::inputs; first += per_scale) {
+        float scale = d, minimum = 0;
+        if constexpr (Type::scheme == Scheme::group_min)
+            minimum = float_of_half(block.m);
+        if constexpr (Type::scheme == Scheme::super_min) {
+            scale = d * block.scales[first / per_scale];
+            minimum = -float_of_half(block.m) * block.minimums[first / per_scale];
+        }
+        if constexpr (Type::scheme == Scheme::super16)
+            scale = d * static_cast<std::int8_t>(block.scales[first / per_scale]);
+        for (int i = first; i < first + per_scale; ++i)
+            values[i] = scale * static_cast<float>(block.codes[i] - Type::zero) + minimum;
+    }
+}
+
+// Types without codes; `Device` is what the tile holds.
+template <class File, class DeviceValue> struct PlainType {
+    using Stored = File;
+    using Device = DeviceValue;
+    static constexpr int inputs = 32, bytes = 32 * sizeof(File);
+};
+
+struct F32 : PlainType<u32, u32> {
+    static u32 device_bits(u32 bits) { return bits; }
+    static float value(u32 bits) { return load<float>(&bits); }
+};
+
+struct F16 : PlainType<u16, u16> {
+    static u16 device_bits(u16 bits) { return bits; }
+    static float value(u16 bits) { return float_of_half(bits); }
+};
+
+struct BF16 : PlainType<u16, u32> {
+    static u32 device_bits(u16 bits) { return u32{bits} << 16; }
+    static float value(u16 bits) { return F32::value(device_bits(bits)); }
+};
+
+} // namespace arcmtp::blocks

@@ -1,0 +1,59 @@
+"""MUL_MAT: several matrices with one input in one launch, a work-group per column tile of 16 outputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from arcmtp.ops.matrix import Matrix
+from arcmtp.ops.launch import row_suffix
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Geometry
+from arcmtp.runtime.compiler import Kernel, Program
+
+TILE = 16
+
+
+class MulMat:
+    """output [rows, columns] float32 = x [rows, k] times each segment's matrix [n, k] transposed, side by side.
+
+    Each segment's columns are padded to whole tiles; `column_of[i]` is where segment i begins. Quantised segments read
+    `quantised` (activation rows), F16 and F32 ones read `plain` (float32 rows).
+    """
+
+    def __init__(self, segments: Sequence[Matrix], geometry: Geometry) -> None:
+        self.segments = tuple(segments)
+        self.k = self.segments[0].k
+        tiles = [segment.tiles for segment in self.segments]
+        self.tiles = sum(tiles)
+        self.columns = self.tiles * TILE
+        self.column_of = [TILE * sum(tiles[:i]) for i in range(len(tiles))]
+        self._geometry = geometry
+
+    def kernel(self, rows: int) -> Kernel:
+        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
+        team, rows_per_pass = self._geometry.mul_mat_team, self._geometry.mul_mat_rows
+        formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
+        segments = ", ".join(f"Segment<{s.format.name}, {s.offset}, {s.tiles}>" for s in self.segments)
+        return Kernel(
+            name=f"mul_mat_{self.k}_{formats}_{row_suffix(rows)}",
+            header="mul_mat.hpp",
+            parameters="const u8 *weights, const u8 *quantised, const float *plain, float *output, const int *row_count",
+            body=f"mul_mat<{self.k}, {rows}, {rows_per_pass}, {team}, {segments}>"
+            "(weights, quantised, plain, output, row_count);",
+            team=team,
+            team_memory=team * rows_per_pass * TILE * 4,
+        )
+
+    def launch(
+        self, program: Program, launches: _host.LaunchList, rows: int,
+        weights: Any, quantised: Any, plain: Any, output: Any, row_count: Any,
+    ) -> None:  # fmt: skip
+        """weights: the segments' tiles; quantised [rows] activation rows; plain [rows, k] f32; output [rows, columns] f32."""
+        program.launch(launches, self.kernel(rows), self.tiles, weights, quantised, plain, output, row_count)
+
+
+def reference(x: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """x [rows, k] times matrices [n_i, k] transposed, each padded with zero columns to whole tiles; float64."""
+    padded = [np.pad(m, ((0, -len(m) % TILE), (0, 0))) for m in matrices]
+    return x.astype(np.float64) @ np.concatenate(padded).T.astype(np.float64)

@@ -1,0 +1,78 @@
+"""A SYCL device ready for kernels: its queue, card profile, memory and compiler."""
+
+from collections.abc import Iterable
+
+import dpctl
+import numpy as np
+
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Card, for_device
+from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.devices import select
+from arcmtp.runtime.memory import Buffer
+
+
+class Device:
+    """One device with an in-order queue.
+
+    `filter_string` is dpctl's (`cpu`, `level_zero:gpu:0`, …; None chooses a Battlemage GPU, another Intel GPU, the CPU);
+    `card` replaces the profile that belongs to the device, so that the CPU can run kernels in a GPU's geometry.
+    """
+
+    def __init__(self, filter_string: str | None = None, card: Card | None = None) -> None:
+        self.sycl_device = select(filter_string)
+        self.is_cpu = self.sycl_device.is_cpu
+        self.card = card or for_device(self.sycl_device.name, self.is_cpu)
+        self.queue = dpctl.SyclQueue(self.sycl_device, property="in_order")
+        self.compile_options = ["-DARCMTP_GPU"] if not self.is_cpu else []
+        if self.is_cpu and _vnni_works(self):
+            self.compile_options = ["-DARCMTP_VNNI"]
+
+    @property
+    def activation_orders(self) -> int:
+        """Copies of an activation row's codes (`ACTIVATION_ORDERS` of simd.hpp)."""
+        return 3 if self.is_cpu else 1
+
+    def alloc(self, nbytes: int) -> Buffer:
+        """Uninitialised device memory; ArcmtpError when there is none."""
+        return Buffer(nbytes, self.queue)
+
+    def array(self, values: np.ndarray) -> Buffer:
+        """A new buffer holding `values`."""
+        buffer = self.alloc(values.nbytes)
+        buffer.write(values)
+        return buffer
+
+    def zeros(self, nbytes: int) -> Buffer:
+        """A new buffer of zero bytes."""
+        buffer = self.alloc(nbytes)
+        buffer.fill(0)
+        return buffer
+
+    def program(self, kernels: Iterable[Kernel]) -> Program:
+        """Compile `kernels` as one source."""
+        return Program(self, kernels)
+
+    def run(self, launches: _host.LaunchList) -> None:
+        """Submit `launches` and wait for them."""
+        launches.submit(self.queue)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for everything submitted, without the GIL."""
+        _host.wait(self.queue)
+
+
+def _vnni_works(device: Device) -> bool:
+    """Whether the CPU driver runs AVX-512 VNNI: told for other targets, its instructions silently return zeros."""
+    if not _host.cpu_has_avx512_vnni():
+        return False
+    device.compile_options = ["-DARCMTP_VNNI"]
+    body = "simd::store<int, 16>(out, simd::dot_bytes(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), 0x7f80ff02));"
+    kernel = Kernel("vnni_known_answer", "formats.hpp", "int *out", body)
+    out = device.zeros(64)
+    launches = _host.LaunchList()
+    device.program([kernel]).launch(launches, kernel, 1, out)
+    device.run(launches)
+    known_answer = 5 + 4 * 2 + 3 * -1 + 2 * -128 + 1 * 127
+    return bool(np.all(out.read(np.int32, 16) == known_answer))

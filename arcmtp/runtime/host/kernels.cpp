@@ -1,0 +1,144 @@
+#include "kernels.hpp"
+
+#include "dpctl4pybind11.hpp"
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+namespace py = pybind11;
+namespace experimental = sycl::ext::oneapi::experimental;
+
+namespace arcmtp {
+namespace {
+
+using Executable = sycl::kernel_bundle<sycl::bundle_state::executable>;
+using Texts = std::vector<std::pair<std::string, std::string>>;
+
+Executable build(const sycl::context &context, const sycl::device &device, const std::string &source,
+                 const Texts &includes, const std::vector<std::string> &options) {
+    experimental::include_files files;
+    for (const auto &[name, text] : includes)
+        files.add(name, text);
+    auto bundle = experimental::create_kernel_bundle_from_source(context, experimental::source_language::sycl, source,
+                                                                 experimental::properties{files});
+    std::string log;
+    try {
+        return experimental::build(
+            bundle, std::vector<sycl::device>{device},
+            experimental::properties{experimental::build_options{options}, experimental::save_log{&log}});
+    } catch (const sycl::exception &error) {
+        throw std::runtime_error(std::string(error.what()) + "\n" + log);
+    }
+}
+
+Argument argument_of(const py::handle &value) {
+    if (py::hasattr(value, "pointer"))
+        return reinterpret_cast<void *>(value.attr("pointer").cast<std::uintptr_t>());
+    if (py::isinstance<py::float_>(value))
+        return value.cast<float>();
+    return value.cast<std::int32_t>();
+}
+
+std::string graph_support(const sycl::device &device) {
+    if (device.has(sycl::aspect::ext_oneapi_graph))
+        return "full";
+    return device.has(sycl::aspect::ext_oneapi_limited_graph) ? "limited" : "none";
+}
+
+} // namespace
+
+void LaunchList::add(std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
+                     std::vector<Argument> arguments) {
+    launches_.push_back({std::move(name), kernel, groups, team, std::move(arguments)});
+}
+
+void LaunchList::extend(const LaunchList &other) {
+    launches_.insert(launches_.end(), other.launches_.begin(), other.launches_.end());
+}
+
+void LaunchList::submit(sycl::queue &queue) const {
+    for (const Launch &launch : launches_) {
+        queue.submit([&](sycl::handler &handler) {
+            int index = 0;
+            for (const Argument &argument : launch.arguments)
+                std::visit([&](auto value) { handler.set_arg(index++, value); }, argument);
+            handler.parallel_for(sycl::nd_range<1>{launch.groups * launch.team, launch.team}, launch.kernel);
+        });
+    }
+}
+
+std::vector<std::string> LaunchList::names() const {
+    std::vector<std::string> names;
+    for (const Launch &launch : launches_)
+        names.push_back(launch.name);
+    return names;
+}
+
+void bind_kernels(py::module_ &module) {
+    py::class_<Executable>(module, "Program");
+    py::class_<sycl::kernel>(module, "Kernel");
+
+    module.def(
+        "build",
+        [](const sycl::context &context, const sycl::device &device, const std::string &source, const Texts &includes,
+           const std::vector<std::string> &options) {
+            py::gil_scoped_release release;
+            return build(context, device, source, includes, options);
+        },
+        py::arg("context"), py::arg("device"), py::arg("source"), py::arg("includes"), py::arg("options"), "Compile SYCL source text; RuntimeError holds the compiler's log.");
+    module.def(
+        "kernel", [](Executable &program, const std::string &name) { return program.ext_oneapi_get_kernel(name); },
+        py::arg("program"), py::arg("name"));
+    module.def(
+        "cpu_has_avx512_vnni", [] { return bool(__builtin_cpu_supports("avx512vnni")); }, "By CPUID.");
+    module.def("graph_support", &graph_support, py::arg("device"), "'full', 'limited' or 'none'.");
+
+    py::class_<LaunchList>(module, "LaunchList")
+        .def(py::init<>())
+        .def(
+            "add",
+            [](LaunchList &self, std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
+               const py::args &arguments) {
+                std::vector<Argument> values;
+                for (const py::handle &value : arguments)
+                    values.push_back(argument_of(value));
+                self.add(std::move(name), kernel, groups, team, std::move(values));
+            },
+            py::arg("name"), py::arg("kernel"), py::arg("groups"), py::arg("team"))
+        .def("extend", &LaunchList::extend)
+        .def("names", &LaunchList::names)
+        .def("__len__", [](const LaunchList &self) { return self.names().size(); })
+        .def(
+            "submit",
+            [](const LaunchList &self, sycl::queue queue) {
+                py::gil_scoped_release release;
+                self.submit(queue);
+            },
+            py::arg("queue"));
+    module.def(
+        "write",
+        [](sycl::queue queue, std::uintptr_t to, const py::array_t<std::uint8_t, py::array::c_style> &from) {
+            const void *source = from.data();
+            const std::size_t bytes = from.nbytes();
+            py::gil_scoped_release release;
+            queue.memcpy(reinterpret_cast<void *>(to), source, bytes).wait();
+        },
+        py::arg("queue"), py::arg("to"), py::arg("source"), "Copy host bytes to a device address and wait.");
+    module.def(
+        "read",
+        [](sycl::queue queue, std::uintptr_t from, py::array_t<std::uint8_t, py::array::c_style> to) {
+            void *target = to.mutable_data();
+            const std::size_t bytes = to.nbytes();
+            py::gil_scoped_release release;
+            queue.memcpy(target, reinterpret_cast<const void *>(from), bytes).wait();
+        },
+        py::arg("queue"), py::arg("source"), py::arg("target"), "Copy bytes from a device address and wait.");
+    module.def(
+        "wait",
+        [](sycl::queue queue) {
+            py::gil_scoped_release release;
+            queue.wait_and_throw();
+        },
+        py::arg("queue"), "Wait for everything on the queue, without the GIL.");
+}
+
+} // namespace arcmtp

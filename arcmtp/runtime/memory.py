@@ -1,0 +1,58 @@
+"""Device memory: USM allocations that only kernels and copies touch, on every device."""
+
+from dataclasses import dataclass
+
+import dpctl
+import dpctl.memory
+import numpy as np
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.runtime import _host
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """An address inside a buffer, as a kernel argument."""
+
+    pointer: int
+
+
+class Buffer:
+    """`nbytes` of USM device memory on `queue`; the host reaches it through `read` and `write` alone.
+
+    Raises ArcmtpError when the device refuses the allocation.
+    """
+
+    def __init__(self, nbytes: int, queue: dpctl.SyclQueue) -> None:
+        self.nbytes = nbytes
+        try:
+            self._memory = dpctl.memory.MemoryUSMDevice(max(nbytes, 64), alignment=64, queue=queue)
+        except (RuntimeError, MemoryError) as error:
+            raise ArcmtpError(f"{queue.sycl_device.name} has no {nbytes / 2**20:.0f} MiB left in one piece") from error
+        self._queue = queue
+        self.pointer: int = self._memory._pointer
+
+    def at(self, byte_offset: int) -> Pointer:
+        """The address `byte_offset` bytes into the buffer."""
+        return Pointer(self.pointer + byte_offset)
+
+    def write(self, array: np.ndarray, offset: int = 0) -> None:
+        """Copy `array` to byte `offset`, after earlier work on the queue; the array may be reused on return."""
+        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._check(offset, source.nbytes)
+        _host.write(self._queue, self.pointer + offset, source)
+
+    def read(self, dtype: np.typing.DTypeLike, count: int, offset: int = 0) -> np.ndarray:
+        """`count` values of `dtype` from byte `offset`, after earlier work on the queue, as a new array [count]."""
+        result = np.empty(count, dtype)
+        self._check(offset, result.nbytes)
+        _host.read(self._queue, self.pointer + offset, result.view(np.uint8))
+        return result
+
+    def fill(self, byte: int) -> None:
+        """Set every byte to `byte`."""
+        self._memory.memset(byte)
+
+    def _check(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or offset + nbytes > self.nbytes:
+            raise ValueError(f"{nbytes} bytes at {offset} are not within a buffer of {self.nbytes}")

@@ -1,0 +1,34 @@
+// Rows of int8 activations, the right-hand side of every quantised product.
+//
+// A row of K values is [ACTIVATION_ORDERS][K] int8 codes, [K/32] float scales and [K/16] int sums of the codes.
+#pragma once
+
+#include "simd.hpp"
+
+namespace arcmtp {
+
+using simd::u8;
+using simd::vec;
+
+template <int K> struct ActivationRow {
+    static constexpr int SCALES = simd::ACTIVATION_ORDERS * K;
+    static constexpr int SUMS = SCALES + K / 32 * 4;
+    static constexpr int BYTES = SUMS + K / 16 * 4;
+};
+
+/// Quantise values 32 * group … + 31 of a row: scale = max|x| / 127, code = nearest(x / scale).
+template <int K> inline void quantise_group(u8 *row, int group, vec<float, 16> low, vec<float, 16> high) {
+    using Row = ActivationRow<K>;
+    const float largest = simd::largest<float, 16>(
+        simd::max<float, 16>(simd::abs<16>(low), vec<float, 16>(simd::abs<16>(high))));
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    const vec<float, 16> a = simd::rint<16>(vec<float, 16>(low * inverse));
+    const vec<float, 16> b = simd::rint<16>(vec<float, 16>(high * inverse));
+    simd::store_activation_codes(row, K, group, simd::join<float, 16>(a, b));
+    simd::store<float, 1>(reinterpret_cast<float *>(row + Row::SCALES) + group, vec<float, 1>(largest / 127.0f));
+    int *sums = reinterpret_cast<int *>(row + Row::SUMS) + 2 * group;
+    simd::store<int, 1>(sums, vec<int, 1>(int(simd::sum<16>(a))));
+    simd::store<int, 1>(sums + 1, vec<int, 1>(int(simd::sum<16>(b))));
+}
+
+} // namespace arcmtp

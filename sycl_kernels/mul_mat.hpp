@@ -1,0 +1,75 @@
+// MUL_MAT: one launch for several matrices that share their input, a work-group per column tile.
+#pragma once
+
+#include "formats.hpp"
+
+namespace arcmtp {
+
+/// One matrix of a launch: its format, where its tiles begin in the weight buffer, and how many there are.
+template <class F, simd::u64 OFFSET_, int TILES_> struct Segment {
+    using Format = F;
+    static constexpr simd::u64 OFFSET = OFFSET_;
+    static constexpr int TILES = TILES_;
+};
+
+/// Where a format finds its rows: int8 rows for quantised weights, float rows for plain ones.
+template <class F, int K> struct RowSource {
+    const u8 *quantised;
+    const float *plain;
+    inline auto operator()(int r) const {
+        if constexpr (is_plain<F>::value) {
+            const float *x = plain + simd::u64(r) * K;
+            return [x](int k) { return simd::load<float, 16>(x + k); };
+        } else
+            return quantised + simd::u64(r) * ActivationRow<K>::BYTES;
+    }
+};
+
+/// output[r][column] for rows first … first + ROWS - 1 and the 16 columns of one tile.
+template <class F, int K, int ROWS, int SLICES>
+inline void tile_rows(const u8 *tile, RowSource<F, K> source, int first, float *output, int stride) {
+    Lanes acc[ROWS];
+    TileSlice<F, K, ROWS, SLICES>::run(tile, [=](int r) { return source(first + r); }, simd::team_rank(), acc);
+    reduce_slices<SLICES, ROWS, 1>(acc, [=](int r, Lanes(&value)[1]) {
+        simd::store<float, LANES>(output + simd::u64(first + r) * stride, value[0]);
+    });
+}
+
+/// ROWS rows are known when compiling; PASS of them share each load of a weight.
+template <class F, int K, int ROWS, int PASS, int SLICES>
+inline void tile_passes(const u8 *tile, RowSource<F, K> source, float *output, int stride) {
+    constexpr int whole = ROWS / PASS * PASS;
+    for (int first = 0; first < whole; first += PASS)
+        tile_rows<F, K, PASS, SLICES>(tile, source, first, output, stride);
+    if constexpr (ROWS % PASS)
+        tile_rows<F, K, ROWS % PASS, SLICES>(tile, source, whole, output, stride);
+}
+
+template <int K, int ROWS, int PASS, int SLICES, class FIRST, class... REST>
+inline void mul_mat_segment(int tile, int rows, const u8 *weights, const u8 *quantised, const float *plain, float *output, int stride) {
+    using F = typename FIRST::Format;
+    if (tile < FIRST::TILES) {
+        const u8 *at = weights + FIRST::OFFSET + tile * tile_bytes<F, K>();
+        const RowSource<F, K> source{quantised, plain};
+        float *column = output + tile * LANES;
+        if constexpr (ROWS > 0)
+            tile_passes<F, K, ROWS, PASS, SLICES>(at, source, column, stride);
+        else
+            for (int first = 0; first < rows; first += PASS)
+                tile_rows<F, K, PASS, SLICES>(at, source, first, column, stride);
+    } else if constexpr (sizeof...(REST) > 0)
+        mul_mat_segment<K, ROWS, PASS, SLICES, REST...>(tile - FIRST::TILES, rows, weights, quantised, plain,
+                                                        output + FIRST::TILES * LANES, stride);
+}
+
+/// output [rows][all tiles * 16] float = rows of activations times every segment's matrix, transposed.
+/// ROWS = 0: the count is read from `rows` when the kernel runs, and buffers hold a multiple of PASS rows.
+template <int K, int ROWS, int PASS, int SLICES, class... SEGMENTS>
+inline void mul_mat(const u8 *weights, const u8 *quantised, const float *plain, float *output, const int *rows) {
+    constexpr int stride = (SEGMENTS::TILES + ...) * LANES;
+    simd::reserve_team_memory<(SLICES > 1 ? SLICES * PASS * LANES * 4 : 64)>();
+    mul_mat_segment<K, ROWS, PASS, SLICES, SEGMENTS...>(simd::group_index(), ROWS > 0 ? ROWS : rows[0], weights, quantised, plain,
+                                                        output, stride);
+}
+
+} // namespace arcmtp

@@ -1,0 +1,107 @@
+"""MUL_MAT against float64 sums of the same weights and activations: float32 sums of k terms stay within 1e-5 of them."""
+
+import numpy as np
+import pytest
+
+from arcmtp.model import formats
+from arcmtp.model.formats import Format, Scheme
+from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes
+from arcmtp.ops.matrix import Matrix
+from arcmtp.ops.mul_mat import MulMat, reference
+from arcmtp.runtime import _host
+from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+
+TOLERANCE = 1e-5
+BUFFER_ROWS = 512
+
+
+def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.ndarray:
+    """Tiles of a matrix [n, k] with random codes and small random scales."""
+    raw = rng.integers(0, 256, fmt.matrix_bytes(n, k)).astype(np.uint8)
+    tiles = raw.view(fmt.tile_dtype(k))
+    for name in tiles.dtype.names or ():
+        if tiles[name].dtype.kind == "f":
+            tiles[name] = rng.uniform(-0.01, 0.01, tiles[name].shape)
+    return raw
+
+
+def merged(rng: np.random.Generator, shapes: list[tuple[Format, int]], k: int) -> tuple[list[Matrix], np.ndarray]:
+    """Segments of one buffer, each at a multiple of 64 bytes, and the buffer's bytes."""
+    segments: list[Matrix] = []
+    parts: list[np.ndarray] = []
+    offset = 0
+    for fmt, n in shapes:
+        segments.append(Matrix(fmt, n, k, offset))
+        tiles = random_tiles(rng, fmt, n, k)
+        parts.append(np.pad(tiles, (0, -tiles.nbytes % 64)))
+        offset += parts[-1].nbytes
+    return segments, np.concatenate(parts)
+
+
+def expected(x: np.ndarray, segments: list[Matrix], weights: np.ndarray) -> np.ndarray:
+    seen = dequantise(*quantise(x))
+    columns = []
+    for s in segments:
+        values = formats.unpack(s.format, weights[s.offset : s.offset + s.nbytes], s.n, s.k)
+        columns.append(reference(x if s.format.scheme is Scheme.PLAIN else seen, [values]))
+    return np.concatenate(columns, axis=1)
+
+
+class Case:
+    """One merged product on a bench, ready to run for any row count."""
+
+    def __init__(self, bench: Bench, shapes: list[tuple[Format, int]], k: int, row_counts: tuple[int, ...]) -> None:
+        self.bench = bench
+        self.rng = np.random.default_rng(k)
+        self.segments, self.weights = merged(self.rng, shapes, k)
+        self.op = MulMat(self.segments, bench.geometry)
+        self.program = bench.program([self.op.kernel(rows) for rows in (*row_counts, 0)])
+        self.device_weights = bench.array(self.weights)
+        self.k = k
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Compiled for len(x) rows up to 8, counted at run time above; rows behind the last one are NaN."""
+        rows, orders = len(x), self.bench.device.activation_orders
+        with np.errstate(invalid="ignore"):
+            packed = pack_rows(*quantise(x), orders)
+        quantised = self.bench.poisoned(BUFFER_ROWS * row_bytes(self.k, orders))
+        quantised.write(packed)
+        plain = self.bench.poisoned(BUFFER_ROWS * self.k * 4)
+        plain.write(x)
+        output = self.bench.poisoned(BUFFER_ROWS * self.op.columns * 4)
+        count = self.bench.array(np.array([rows], np.int32))
+        launches = _host.LaunchList()
+        self.op.launch(
+            self.program, launches, rows if rows <= 8 else 0, self.device_weights, quantised, plain, output, count
+        )
+        self.bench.device.run(launches)
+        return output.read(np.float32, rows * self.op.columns).reshape(rows, -1)
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize("k", [256, 768])
+def test_every_format_gives_the_reference_product(bench: Bench, k: int) -> None:
+    case = Case(bench, [(fmt, 24) for fmt in formats.FORMATS], k, (1, 3))
+    for rows in (1, 3, 17):
+        x = case.rng.standard_normal((rows, k)).astype(np.float32)
+        want = expected(x, case.segments, case.weights)
+        np.testing.assert_allclose(case.run(x), want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
+
+
+def test_inputs_that_fill_no_whole_slices_are_all_counted(bench: Bench) -> None:
+    plain_groups = [f for f in formats.FORMATS if f.multiple == 32]
+    case = Case(bench, [(fmt, 16) for fmt in plain_groups], 32 * 11, (1,))
+    x = case.rng.standard_normal((1, case.k)).astype(np.float32)
+    want = expected(x, case.segments, case.weights)
+    np.testing.assert_allclose(case.run(x), want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(bench: Bench) -> None:
+    case = Case(bench, [(formats.W4, 40), (formats.W6_16, 16), (formats.F32, 1)], 256, ROW_COUNTS)
+    row = case.rng.standard_normal((1, case.k)).astype(np.float32)
+    alone = case.run(row)[0]
+    for rows in ROW_COUNTS + BLOCK_COUNTS:
+        for place in {0, rows // 2, rows - 1}:
+            x = np.full((rows, case.k), np.nan, np.float32)
+            x[place] = row
+            assert np.array_equal(case.run(x)[place], alone), f"row {place} of {rows}"

@@ -24,7 +24,7 @@ CODE = """\
 (W)     send.gtwy (1|M0)         null     r75   null:0  0x0            0x02000004           {$6} // signal barrier; $21
         store.ugm.d64x32t.a64 (1|M0)  [r2:1]    r4:4               {$2} // ex_desc:0x0; desc:0x200E784 // $24
 (W&~f0.0) jmpi                               L208                                                //  ALU pipe: int; $12
-(W)     send.gtwy (1|M0)         null     r127  null:0  0x0            0x02000010           {EOT,F@1,$2} // end of thread
+(W)     send.gtwy (1|M0)         null     r127  null:0  0x0            0x02000010  {EOT,F@1,$2} // end of thread
 """
 SPILL = "(W)     store.ugm.d32x64t.a32 (1|M0)  ss[a0.2][r70:1-0xFF40] r57:4  {$12} //  spill to offset[3*64] of V39\n"
 ZEINFO = """\

@@ -1,0 +1,57 @@
+# make demo         install into .venv and let the bundled model write
+# make test         lint, types, formatting and all tests
+# make battlemage   kernels and a dry run for an Arc Pro B70 that need not be there
+# make build        rebuild the host module after a change (VENV=FOLDER builds for another environment)
+# make format       format C++ and order imports
+
+VENV ?= .venv
+PYTHON ?= python3
+
+bin := $(VENV)/bin
+install := $(bin)/python -m pip --disable-pip-version-check install --quiet
+# Without build isolation: the build needs the 1.7 GB of the SYCL runtime too, and so they come once.
+editable := $(install) --no-build-isolation --editable
+cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp scripts/battlemage/*.c)
+
+.PHONY: demo test lint build battlemage format clean
+
+demo: build
+	$(bin)/arcmtp generate -p "def read_lines(path):" -n 96
+
+test: lint build
+	$(bin)/python -m pytest
+	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(bin)/python -m pytest -m avx2
+
+lint: $(VENV)/.installed-tools
+	$(bin)/ruff check
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run --Werror $(cpp_sources)
+
+build: $(VENV)/.installed
+	@test -d build/editable || $(editable) .
+	@$(bin)/cmake --build build/editable -- --quiet
+
+battlemage: build
+	PYTHON=$(abspath $(bin)/python) scripts/battlemage/check.sh
+
+format: $(VENV)/.installed-tools
+	$(bin)/ruff check --fix
+	$(bin)/clang-format -i $(cpp_sources)
+
+clean:
+	rm -rf .venv build dist arcmtp/runtime/_host.*.so .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.installed: pyproject.toml CMakeLists.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || \
+		{ echo "Python's venv or headers are missing: apt-get install python3-venv python3-dev"; exit 1; }
+	@command -v $(CXX) >/dev/null || { echo "a C++ compiler is needed: apt-get install g++"; exit 1; }
+	test -e $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(install) $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	$(editable) .
+	@touch $@
+
+$(VENV)/.installed-tools: $(VENV)/.installed
+	$(editable) '.[test,dev]'
+	@touch $@

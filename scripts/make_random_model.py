@@ -115,23 +115,20 @@ class Bits:
         words = self._generator.random_raw(-(-count * dtype.itemsize // 8))
         return words.astype("<u8", copy=False).view(np.uint8)[: count * dtype.itemsize].view(dtype)
 
-    def uniform(self, low: float, high: float, count: int) -> npt.NDArray[np.float32]:
-        values = self.raw("<u4", count).astype(np.float32)
-        values *= np.float32((high - low) / 2**32)
-        values += np.float32(low)
-        return values
-
 
 # Samplers: `count` elements as they lie in the file. Values first, then blocks, whose codes are all random and whose
 # scales give the weights the standard deviation `std`.
 
 
 def uniform(low: float, high: float, bits: Bits, count: int) -> Array:
-    return bits.uniform(low, high, count)
+    values = bits.raw("<u4", count).astype(np.float32)
+    values *= np.float32((high - low) / 2**32)
+    values += np.float32(low)
+    return values
 
 
 def spread(std: float, bits: Bits, count: int) -> Array:
-    return bits.uniform(-std * sqrt(3), std * sqrt(3), count)
+    return uniform(-std * sqrt(3), std * sqrt(3), bits, count)
 
 
 def _f16(std: float, bits: Bits, count: int) -> Array:
@@ -145,7 +142,10 @@ def _bf16(std: float, bits: Bits, count: int) -> Array:
 def _scales(random_bits: Array, rms: float) -> Array:
     """Scales within ±50 % of each other around `rms`, so that a kernel that takes a neighbour's is found out."""
     jitter = 0.5 + (random_bits & 0x7FFF) / 2**15
-    return (jitter * (rms / sqrt(13 / 12))).astype(np.float16)
+    scales = (jitter * (rms / sqrt(13 / 12))).astype(np.float32)
+    return scales.astype(
+        np.float16
+    )  # by way of float32: numpy converts float64 in different ways on different machines
 
 
 def _rms(codes: Array) -> float:

@@ -3,11 +3,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.chat import ChatTemplate
+from arcmtp.model.gguf import GGUF
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"
@@ -115,8 +115,7 @@ def expression(text: str, **variables: Any) -> str:
 
 @pytest.mark.parametrize("prompt", [prompt for prompt in GOLDEN["prompts"] if prompt["kind"] == "chat"])
 def test_golden_chats_render_to_the_text_of_llama_cpp(prompt: dict[str, Any]) -> None:
-    metadata = {key: field.contents() for key, field in gguf.GGUFReader(TINY_MODEL).fields.items()}
-    template = ChatTemplate.from_metadata(metadata)
+    template = ChatTemplate.from_metadata(GGUF(TINY_MODEL).metadata)
     assert template.render(prompt["messages"], enable_thinking=prompt["thinking"]) == prompt["text"]
 
 

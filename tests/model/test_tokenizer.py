@@ -4,11 +4,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.gguf import GGUF
 from arcmtp.model.tokenizer import BYTE_ALPHABET, Detokenizer, Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +29,6 @@ AWKWARD_TEXTS = [
 ]
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    return {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
-
-
 # The first 256 ids are the bytes, so ord() is the id of an ASCII character.
 def synthetic_metadata(extra: tuple[tuple[str, int], ...] = (), merges: tuple[str, ...] = ()) -> dict[str, Any]:
     """The 256 byte tokens, the tokens the merges make, then `extra` (text, type), then `<|im_end|>` as EOS."""
@@ -51,7 +47,7 @@ def synthetic_metadata(extra: tuple[tuple[str, int], ...] = (), merges: tuple[st
 
 @pytest.fixture(scope="module")
 def tiny() -> Tokenizer:
-    return Tokenizer(read_metadata(TINY_MODEL))
+    return Tokenizer(GGUF(TINY_MODEL).metadata)
 
 
 def random_texts(count: int) -> list[str]:
@@ -304,6 +300,6 @@ def test_qwen36_encodes_known_texts_to_known_ids() -> None:
     path = os.environ.get("ARCMTP_QWEN36_GGUF")
     if not path:
         pytest.skip("ARCMTP_QWEN36_GGUF does not name a GGUF file with the full Qwen3.6 vocabulary")
-    tokenizer = Tokenizer(read_metadata(Path(path)))
+    tokenizer = Tokenizer(GGUF(path).metadata)
     for text, ids in QWEN36_VECTORS.items():
         assert tokenizer.encode(text) == ids

@@ -31,4 +31,21 @@ template <int K> inline void quantise_group(u8 *row, int group, vec<float, 16> l
     simd::store<int, 1>(sums + 1, vec<int, 1>(int(simd::sum<16>(b))));
 }
 
+/// Where the consumers of rows of K values find them: int8 rows for quantised weights, float rows for plain ones, or both.
+template <int K, bool QUANTISED, bool PLAIN> struct RowSink {
+    u8 *quantised;
+    float *plain;
+
+    /// Values 32 * group … + 31 of row `row`.
+    inline void put(int row, int group, vec<float, 16> low, vec<float, 16> high) const {
+        if constexpr (QUANTISED)
+            quantise_group<K>(quantised + simd::u64(row) * ActivationRow<K>::BYTES, group, low, high);
+        if constexpr (PLAIN) {
+            float *to = plain + simd::u64(row) * K + 32 * group;
+            simd::store<float, 16>(to, low);
+            simd::store<float, 16>(to + 16, high);
+        }
+    }
+};
+
 } // namespace arcmtp

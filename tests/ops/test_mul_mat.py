@@ -7,7 +7,7 @@ from arcmtp.model import formats
 from arcmtp.model.formats import Format, Scheme
 from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes
 from arcmtp.ops.matrix import Matrix
-from arcmtp.ops.mul_mat import MulMat, reference
+from arcmtp.ops.mul_mat import TILE, MulMat, reference
 from arcmtp.runtime import _host
 from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
 
@@ -42,7 +42,7 @@ def expected(x: np.ndarray, segments: list[Matrix], weights: np.ndarray) -> np.n
     seen = dequantise(*quantise(x))
     columns = []
     for s in segments:
-        values = formats.unpack(s.format, weights[s.offset : s.offset + s.nbytes], s.n, s.k)
+        values = formats.unpack(s.format, weights[s.offset : s.offset + s.nbytes], s.tiles * TILE, s.k)
         columns.append(reference(x if s.format.scheme is Scheme.PLAIN else seen, [values]))
     return np.concatenate(columns, axis=1)
 

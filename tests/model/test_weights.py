@@ -1,0 +1,406 @@
+"""Planning and loading of weights, checked against the gguf package's dequantisation of the same tensors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.model import weights
+from arcmtp.model.config import Config
+from arcmtp.model.formats import F32, W4, W4_K, W6_16, W8, Requant, unpack
+from arcmtp.model.gguf import GGUF
+from arcmtp.model.weights import GdnLayer, Matrix, Merged, Plan, Weights, load, plan
+
+ROOT = Path(__file__).parents[2]
+Q4_0_FILE = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"
+F16_FILE = ROOT / "tests/data/tiny-qwen36moe-f16.gguf"
+Q4_K_M_FILE = ROOT / "tests/data/tiny-qwen36moe-q4_k_m.gguf"
+
+Floats = npt.NDArray[np.float32]
+Values = dict[str, Floats]
+Types = dict[str, gguf.GGMLQuantizationType]
+F16, BF16, Q8_0 = (gguf.GGMLQuantizationType[name] for name in ("F16", "BF16", "Q8_0"))
+
+
+class FakeBuffer:
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.memory = np.full(nbytes, 0xA5, np.uint8)
+
+    def write(self, array: npt.NDArray[Any], offset: int = 0) -> None:
+        data = array.reshape(-1).view(np.uint8)
+        assert offset + data.nbytes <= self.nbytes
+        self.memory[offset : offset + data.nbytes] = data
+
+
+class FakeDevice:
+    def __init__(self) -> None:
+        self.allocated_bytes = 0
+
+    def alloc(self, nbytes: int) -> FakeBuffer:
+        self.allocated_bytes += nbytes
+        return FakeBuffer(nbytes)
+
+
+def loaded(made: Plan, progress: weights.Progress | None = None) -> Weights:
+    device: Any = FakeDevice()
+    result = load(made, device, progress)
+    assert device.allocated_bytes == made.nbytes == result.nbytes
+    return result
+
+
+def planned(path: Path, requant: Requant | None = None) -> Plan:
+    file = GGUF(path)
+    return plan(file, Config.from_gguf(file), requant)
+
+
+def matrices(merged: Merged) -> list[Floats]:
+    """The values of each segment: [n, k], or [experts, n, k] for a stack of several."""
+    found = []
+    for matrix in merged.segments:
+        memory: npt.NDArray[np.uint8] = merged.buffer.memory[matrix.offset : matrix.offset + matrix.nbytes]  # type: ignore[attr-defined]
+        stack = [unpack(matrix.format, tiles, matrix.n, matrix.k) for tiles in np.split(memory, matrix.experts)]
+        found.append(stack[0] if matrix.experts == 1 else np.stack(stack))
+    return found
+
+
+def vector(buffer: Any) -> Floats:
+    return buffer.memory.view(np.float32)
+
+
+def file_values(path: Path) -> Values:
+    return {
+        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        .astype(np.float32)
+        .reshape(tensor.shape.tolist()[::-1])
+        for tensor in gguf.GGUFReader(path).tensors
+    }
+
+
+MOE_PARTS = {
+    "router": ["ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"],
+    "gate_up": ["ffn_gate_exps.weight", "ffn_up_exps.weight"],
+    "down": ["ffn_down_exps.weight"],
+    "shared_gate_up": ["ffn_gate_shexp.weight", "ffn_up_shexp.weight"],
+    "shared_down": ["ffn_down_shexp.weight"],
+}
+MERGED_PARTS = {
+    "gdn": {
+        "projections": ["attn_qkv.weight", "attn_gate.weight", "ssm_beta.weight", "ssm_alpha.weight"],
+        "output": ["ssm_out.weight"],
+        **MOE_PARTS,
+    },
+    "attention": {
+        "projections": ["attn_q.weight", "attn_k.weight", "attn_v.weight"],
+        "output": ["attn_output.weight"],
+        **MOE_PARTS,
+    },
+}
+NORMS = {"attn_norm": "attn_norm.weight", "post_norm": "post_attention_norm.weight"}
+VECTORS = {
+    "gdn": {
+        **NORMS,
+        "conv": "ssm_conv1d.weight",
+        "a": "ssm_a",
+        "dt_bias": "ssm_dt.bias",
+        "gdn_norm": "ssm_norm.weight",
+    },
+    "attention": {**NORMS, "q_norm": "attn_q_norm.weight", "k_norm": "attn_k_norm.weight"},
+}
+
+
+def assert_loaded_values(
+    found: Weights, expected: Values, close: Callable[[Floats, Floats], bool] = np.array_equal
+) -> None:
+    """Every matrix and vector of the trunk against plain values by file name."""
+
+    def check(merged: Merged, names: list[str]) -> None:
+        for value, name in zip(matrices(merged), names, strict=True):
+            wanted = expected[name].reshape(value.shape)
+            assert close(value, wanted), name
+
+    check(found.embedding, ["token_embd.weight"])
+    check(found.output, ["output.weight" if "output.weight" in expected else "token_embd.weight"])
+    assert np.array_equal(vector(found.output_norm), expected["output_norm.weight"])
+    for index, layer in enumerate(found.layers):
+        for field, names in MERGED_PARTS[layer.kind].items():
+            check(getattr(layer, field), [f"blk.{index}.{name}" for name in names])
+        for field, name in VECTORS[layer.kind].items():
+            wanted = expected[f"blk.{index}.{name}"]
+            assert np.array_equal(vector(getattr(layer, field)), wanted.reshape(-1)), (index, name)
+
+
+@pytest.mark.parametrize("path", [Q4_0_FILE, F16_FILE, Q4_K_M_FILE], ids=lambda path: path.stem)
+def test_loaded_weights_are_the_files_values_bit_for_bit(path: Path) -> None:
+    assert_loaded_values(loaded(planned(path)), file_values(path))
+
+
+def test_loading_in_small_pieces_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loaded(planned(Q4_0_FILE))
+    monkeypatch.setattr(weights, "STAGING_BYTES", 100_000)
+    pieces = loaded(planned(Q4_0_FILE))
+    for ours, theirs in zip(pieces.layers, whole.layers, strict=True):
+        for a, b in zip(matrices(ours.gate_up), matrices(theirs.gate_up), strict=True):
+            assert np.array_equal(a, b)
+    assert np.array_equal(matrices(pieces.embedding)[0], matrices(whole.embedding)[0])
+
+
+def test_the_plan_names_formats_sizes_and_mtp_bytes() -> None:
+    made = planned(Q4_K_M_FILE)
+    file = made.gguf
+    assert made.mtp_bytes == sum(tensor.nbytes for name, tensor in file.tensors.items() if name.startswith("blk.8."))
+    assert made.embedding[0].matrix == Matrix(W4_K, 6144, 256, offset=0)
+    assert made.output is not None and made.output[0].matrix.format == W6_16
+    assert [layer.kind for layer in made.layers] == list(made.config.layer_kinds)
+    assert {s.matrix.format for s in made.layers[0].merged["router"]} == {F32}
+    stack = made.layers[0].merged["gate_up"][1].matrix
+    assert (stack.experts, stack.n, stack.k, stack.tiles) == (6, 256, 256, 16)
+    assert stack.nbytes == 6 * W4_K.matrix_bytes(256, 256)
+
+
+def test_segments_start_at_multiples_of_64_bytes_and_do_not_overlap() -> None:
+    for path, requant in itertools.product([Q4_0_FILE, Q4_K_M_FILE], (None, "int4")):
+        for segments in planned(path, requant).merged:  # type: ignore[arg-type]
+            end = 0
+            for segment in segments:
+                assert segment.matrix.offset % 64 == 0 and segment.matrix.offset >= end
+                end = segment.matrix.offset + segment.matrix.nbytes
+
+
+def test_progress_rises_to_the_plans_bytes() -> None:
+    made = planned(Q4_0_FILE)
+    calls: list[tuple[int, int]] = []
+    loaded(made, lambda done, total: calls.append((done, total)))
+    done = [call[0] for call in calls]
+    assert done == sorted(done) and done[-1] == made.nbytes
+    assert {call[1] for call in calls} == {made.nbytes}
+
+
+def test_requantisation_makes_large_matrices_int4_and_reports_their_errors() -> None:
+    found = loaded(planned(F16_FILE, "int4"))
+    expected = file_values(F16_FILE)
+    layer = found.layers[0]
+    assert isinstance(layer, GdnLayer)
+    formats = [matrix.format for matrix in layer.projections.segments]
+    assert formats[:2] == [W4, W4] and W4 not in formats[2:]
+    assert [matrix.format for matrix in layer.router.segments] == [F32, F32]
+    assert {m.format for part in (layer.gate_up, layer.down, layer.output, found.embedding) for m in part.segments} == {
+        W4
+    }
+    assert found.nbytes < 0.35 * planned(F16_FILE).nbytes
+    for name, value in [("blk.0.attn_qkv.weight", layer.projections), ("blk.0.ffn_gate_exps.weight", layer.gate_up)]:
+        difference = matrices(value)[0] - expected[name]
+        relative = float(np.sqrt(np.sum(difference**2) / np.sum(expected[name] ** 2)))
+        assert found.requant_errors[name] == pytest.approx(relative, rel=1e-3)
+        assert 0.01 < relative < 0.12
+    assert "blk.0.ssm_alpha.weight" not in found.requant_errors
+    assert_loaded_values(found, expected, lambda a, b: bool(np.linalg.norm(a - b) <= 0.12 * np.linalg.norm(b)))
+
+
+def test_requantisation_leaves_q4_0_as_it_is() -> None:
+    found = loaded(planned(Q4_0_FILE, "int4"))
+    assert set(found.requant_errors) == {"output.weight"}
+    assert found.output.segments[0].format == W4
+
+
+class ModelFile:
+    """A small file of every tensor a trunk of one GDN and one attention layer needs, open to changes before writing."""
+
+    hidden, vocab, experts, ffn = 64, 48, 3, 32
+
+    def __init__(self, seed: int = 0) -> None:
+        self.metadata: dict[str, int | float] = {
+            "block_count": 2, "context_length": 128, "embedding_length": self.hidden,
+            "attention.head_count": 2, "attention.head_count_kv": 1, "attention.key_length": 32,
+            "attention.value_length": 32, "attention.layer_norm_rms_epsilon": 1e-6,
+            "rope.freq_base": 1e7, "rope.dimension_count": 16, "expert_count": self.experts, "expert_used_count": 2,
+            "expert_feed_forward_length": self.ffn, "expert_shared_feed_forward_length": 96,
+            "ssm.conv_kernel": 4, "ssm.state_size": 16, "ssm.group_count": 2, "ssm.time_step_rank": 6,
+            "ssm.inner_size": 192, "full_attention_interval": 2,
+        }  # fmt: skip
+        rng = np.random.default_rng(seed)
+        shapes = {"token_embd.weight": (48, 64), "output.weight": (48, 64), "output_norm.weight": (64,)}
+        gdn = {
+            "attn_qkv.weight": (256, 64), "attn_gate.weight": (192, 64), "ssm_beta.weight": (6, 64),
+            "ssm_alpha.weight": (6, 64), "ssm_conv1d.weight": (256, 4), "ssm_dt.bias": (6,), "ssm_a": (6,),
+            "ssm_norm.weight": (32,), "ssm_out.weight": (64, 192),
+        }  # fmt: skip
+        attention = {
+            "attn_q.weight": (128, 64), "attn_k.weight": (32, 64), "attn_v.weight": (32, 64),
+            "attn_output.weight": (64, 64), "attn_q_norm.weight": (32,), "attn_k_norm.weight": (32,),
+        }  # fmt: skip
+        both = {
+            "attn_norm.weight": (64,), "post_attention_norm.weight": (64,), "ffn_gate_inp.weight": (3, 64),
+            "ffn_gate_inp_shexp.weight": (64,), "ffn_gate_exps.weight": (3, 32, 64), "ffn_up_exps.weight": (3, 32, 64),
+            "ffn_down_exps.weight": (3, 64, 32), "ffn_gate_shexp.weight": (96, 64), "ffn_up_shexp.weight": (96, 64),
+            "ffn_down_shexp.weight": (64, 96),
+        }  # fmt: skip
+        shapes |= {f"blk.0.{name}": shape for name, shape in (gdn | both).items()}
+        shapes |= {f"blk.1.{name}": shape for name, shape in (attention | both).items()}
+        self.values = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        self.types: Types = {}
+
+    def write(self, path: Path) -> Values:
+        """Write the file and return the values that it holds after quantisation."""
+        writer = gguf.GGUFWriter(path, "qwen35moe")
+        for key, number in self.metadata.items():
+            if isinstance(number, float):
+                writer.add_float32(f"qwen35moe.{key}", number)
+            else:
+                writer.add_uint32(f"qwen35moe.{key}", number)
+        held = {}
+        for name, value in self.values.items():
+            kind = self.types.get(name, gguf.GGMLQuantizationType.F32)
+            data = gguf.quants.quantize(value, kind)
+            held[name] = gguf.quants.dequantize(data, kind).astype(np.float32)
+            writer.add_tensor(name, data, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return held
+
+
+@pytest.fixture
+def model() -> ModelFile:
+    return ModelFile()
+
+
+def test_fused_expert_and_attention_tensors_load_like_separate_ones(model: ModelFile, tmp_path: Path) -> None:
+    separate = dict(model.values)
+    values = model.values
+    for index in range(2):
+        gate, up = (values.pop(f"blk.{index}.ffn_{part}_exps.weight") for part in ("gate", "up"))
+        values[f"blk.{index}.ffn_gate_up_exps.weight"] = np.concatenate([gate, up], axis=1)
+    values["blk.1.attn_qkv.weight"] = np.concatenate([values.pop(f"blk.1.attn_{part}.weight") for part in "qkv"])
+    model.write(tmp_path / "fused.gguf")
+    assert_loaded_values(loaded(planned(tmp_path / "fused.gguf")), separate)
+
+
+def test_errors_of_fused_tensors_are_of_the_whole_tensor(model: ModelFile, tmp_path: Path) -> None:
+    values = model.values
+    gate, up = (values.pop(f"blk.0.ffn_{part}_exps.weight") for part in ("gate", "up"))
+    values["blk.0.ffn_gate_up_exps.weight"] = fused = np.concatenate([gate, 100 * up], axis=1)
+    model.write(tmp_path / "fused.gguf")
+    found = loaded(planned(tmp_path / "fused.gguf", "int4"))
+    difference = np.concatenate(matrices(found.layers[0].gate_up), axis=1) - fused
+    relative = float(np.linalg.norm(difference) / np.linalg.norm(fused))
+    assert found.requant_errors["blk.0.ffn_gate_up_exps.weight"] == pytest.approx(relative, rel=1e-3)
+
+
+def test_mixed_types_and_other_spellings_are_accepted(model: ModelFile, tmp_path: Path) -> None:
+    model.values["blk.0.ssm_dt"] = model.values.pop("blk.0.ssm_dt.bias")
+    model.values["blk.1.ffn_gate_inp_shexp.weight"] = model.values["blk.1.ffn_gate_inp_shexp.weight"].reshape(1, -1)
+    model.types = {
+        "blk.0.ffn_gate_inp.weight": BF16,
+        "blk.0.ffn_gate_inp_shexp.weight": BF16,
+        "blk.0.ssm_alpha.weight": Q8_0,
+        "blk.0.ssm_beta.weight": F16,
+        "blk.0.attn_norm.weight": F16,
+        "blk.1.attn_q_norm.weight": BF16,
+        "blk.1.attn_k.weight": Q8_0,
+    }
+    held = model.write(tmp_path / "mixed.gguf")
+    held["blk.0.ssm_dt.bias"] = held["blk.0.ssm_dt"]
+    found = loaded(planned(tmp_path / "mixed.gguf"))
+    assert [matrix.format for matrix in found.layers[1].projections.segments] == [F32, W8, F32]
+    assert_loaded_values(found, held)
+
+
+def test_without_an_output_matrix_the_embedding_serves(model: ModelFile, tmp_path: Path) -> None:
+    del model.values["output.weight"]
+    held = model.write(tmp_path / "tied.gguf")
+    made = planned(tmp_path / "tied.gguf")
+    found = loaded(made)
+    assert found.output is found.embedding
+    assert_loaded_values(found, held)
+
+
+def test_mtp_and_vision_tensors_are_left_aside(model: ModelFile, tmp_path: Path) -> None:
+    model.write(tmp_path / "plain.gguf")
+    model.metadata |= {"block_count": 3, "nextn_predict_layers": 1}
+    model.values |= {
+        "blk.2.nextn.eh_proj.weight": np.zeros((64, 128), np.float32),
+        "mtp.norm.weight": np.zeros(64, np.float32),
+        "v.patch.weight": np.zeros((8, 8), np.float32),
+    }
+    model.write(tmp_path / "mtp.gguf")
+    plain, made = planned(tmp_path / "plain.gguf"), planned(tmp_path / "mtp.gguf")
+    assert (plain.mtp_bytes, made.mtp_bytes) == (0, 4 * 64 * 129)
+    assert (made.nbytes, len(made.layers)) == (plain.nbytes, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("token_embd.weight", None, "tensor 'token_embd.weight' is missing"),
+        ("output_norm.weight", None, r"tensor 'output_norm.weight' of shape \[64\] is missing"),
+        ("blk.0.ssm_a", None, r"tensor 'blk.0.ssm_a' of shape \[6\] is missing"),
+        ("blk.0.ssm_dt.bias", None, r"tensor 'blk.0.ssm_dt.bias' of shape \[6\] is missing"),
+        ("blk.1.attn_q.weight", (64, 64), r"'blk.1.attn_q.weight' has shape \[64, 64\], expected \[128, 64\]"),
+        ("blk.0.ffn_down_exps.weight", (3, 32, 64), r"has shape \[3, 32, 64\], expected \[3, 64, 32\]"),
+        ("blk.0.ffn_gate_inp_shexp.weight", (64, 1), r"has shape \[64, 1\], expected \[64\]"),
+        ("output.weight", (47, 64), r"'output.weight' has shape \[47, 64\], expected \[48, 64\]"),
+    ],
+)
+def test_missing_and_misshapen_tensors_are_named_with_both_shapes(
+    model: ModelFile, tmp_path: Path, name: str, shape: tuple[int, ...] | None, message: str
+) -> None:
+    if shape is None:
+        del model.values[name]
+    else:
+        model.values[name] = np.zeros(shape, np.float32)
+    model.write(tmp_path / "bad.gguf")
+    with pytest.raises(ArcmtpError, match=message) as caught:
+        planned(tmp_path / "bad.gguf")
+    assert "bad.gguf" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (
+            "blk.0.attn_gate.weight",
+            "MXFP4",
+            "'blk.0.attn_gate.weight': type MXFP4 is not supported; supported are F32, F16",
+        ),
+        ("blk.0.attn_norm.weight", "Q8_0", "'blk.0.attn_norm.weight' has type Q8_0, expected F32, F16 or BF16"),
+    ],
+)
+def test_types_without_a_device_format_are_named(
+    model: ModelFile, tmp_path: Path, name: str, kind: str, message: str
+) -> None:
+    model.types[name] = gguf.GGMLQuantizationType[kind]
+    model.write(tmp_path / "bad.gguf")
+    with pytest.raises(ArcmtpError, match=message):
+        planned(tmp_path / "bad.gguf")
+
+
+def test_pages_of_the_file_are_released_as_loading_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(GGUF, "release", lambda _, tensor, start, stop: released.append((tensor.name, start, stop)))
+    monkeypatch.setattr(weights, "STAGING_BYTES", 100_000)
+    made = planned(Q4_0_FILE)
+    loaded(made)
+    for segments in made.merged:
+        for segment in segments:
+            spans = [span[1:] for span in released if span[0] == segment.tensor.name]
+            assert spans[0][0] == 0 and spans[-1][1] == segment.tensor.nbytes
+            assert all(before[1] == after[0] for before, after in itertools.pairwise(spans)), segment.tensor.name
+
+
+def test_releasing_pages_leaves_the_data_readable() -> None:
+    file = GGUF(Q4_0_FILE)
+    tensor = file.tensors["token_embd.weight"]
+    before = file.data(tensor).copy()
+    file.release(tensor, 0, tensor.nbytes)
+    file.release(tensor, 10, 20)
+    assert np.array_equal(file.data(tensor), before)

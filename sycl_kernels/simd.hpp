@@ -83,6 +83,25 @@ template <class T, int N> inline vec<T, 2 * N> join(esimd::simd<T, N> low, esimd
     return both;
 }
 template <class T, int N> inline T lane(esimd::simd<T, N> v, int index) { return v[index]; }
+/// from[index] of each lane.
+template <class T, int N> inline vec<T, N> gather(const T *from, vec<int, N> index) {
+    return esimd::gather<typename element<T>::type, N>(reinterpret_cast<const typename element<T>::type *>(from),
+                                                       vec<u32, N>(index * int(sizeof(T))));
+}
+/// to[index] = value, lane by lane.
+template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N> value) {
+    esimd::scatter<typename element<T>::type, N>(reinterpret_cast<typename element<T>::type *>(to),
+                                                 vec<u32, N>(index * int(sizeof(T))), value);
+}
+/// A hint that BYTES bytes will be loaded soon.
+template <int BYTES> inline void prefetch(const void *from) {
+    constexpr int PIECE = BYTES < 256 ? BYTES : 256;
+#pragma unroll
+    for (int at = 0; at < BYTES; at += PIECE)
+        esimd::prefetch<u32, PIECE / 4>(reinterpret_cast<const u32 *>(static_cast<const u8 *>(from) + at),
+                                        esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
+                                                          esimd::cache_hint_L2<esimd::cache_hint::cached>});
+}
 template <int N> inline vec<int, N> iota() { return vec<int, N>(0, 1); }
 inline u32 bits(mask<LANES> m) { return esimd::pack_mask(m); }
 
@@ -93,6 +112,21 @@ template <class T, int N> struct Uniform {
     inline T operator[](int index) const {
         vec<T, N> copy = values;
         return copy[index];
+    }
+};
+
+/// COUNT vectors that lie one behind the other, in loads as wide as the device has them.
+template <class T, int COUNT> struct Vectors {
+    static constexpr int WIDE = COUNT * LANES * int(sizeof(T)) < 256 ? COUNT * LANES : 256 / int(sizeof(T));
+    vec<T, COUNT * LANES> values;
+    explicit inline Vectors(const T *from) {
+#pragma unroll
+        for (int i = 0; i < COUNT * LANES; i += WIDE)
+            values.template select<WIDE, 1>(i) = simd::load<T, WIDE>(from + i);
+    }
+    inline vec<T, LANES> operator[](int index) const {
+        vec<T, COUNT * LANES> copy = values;
+        return copy.template select<LANES, 1>(index * LANES);
     }
 };
 
@@ -112,9 +146,19 @@ template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
 template <class T, int N> inline void team_store(int byte_offset, vec<T, N> value) {
     esimd::slm_block_store<typename element<T>::type, N>(byte_offset, value);
 }
+/// As Uniform, from team memory.
+template <class T, int N> struct TeamUniform {
+    vec<T, N> values;
+    TeamUniform() = default;
+    explicit inline TeamUniform(int byte_offset) : values(simd::team_load<T, N>(byte_offset)) {}
+    inline T operator[](int index) const {
+        vec<T, N> copy = values;
+        return copy[index];
+    }
+};
 template <int TEAM> inline void team_barrier() {
     if constexpr (TEAM > 1)
-        esimd::barrier();
+        esimd::barrier(); // fences the thread's global and local stores too
 }
 
 /// Count arrivals of work-groups at `counter`; the previous count. What every earlier arrival stored before is visible after.
@@ -230,6 +274,20 @@ template <class T, int N> inline vec<T, 2 * N> join(T __attribute__((ext_vector_
     return concatenate(low, high, std::make_integer_sequence<int, 2 * N>{});
 }
 template <class T, int N> inline T lane(T __attribute__((ext_vector_type(N))) v, int index) { return v[index]; }
+template <class T, int N> inline vec<T, N> gather(const T *from, vec<int, N> index) {
+    vec<T, N> v;
+    for (int i = 0; i < N; ++i)
+        v[i] = from[index[i]];
+    return v;
+}
+template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N> value) {
+    for (int i = 0; i < N; ++i)
+        to[index[i]] = value[i];
+}
+template <int BYTES> inline void prefetch(const void *from) {
+    for (int at = 0; at < BYTES; at += 64)
+        __builtin_prefetch(static_cast<const u8 *>(from) + at);
+}
 template <int N> inline vec<int, N> iota() {
     vec<int, N> v;
     for (int i = 0; i < N; ++i)
@@ -247,6 +305,12 @@ template <class T, int N> struct Uniform {
     const T *values;
     explicit inline Uniform(const T *from) : values(from) {}
     inline T operator[](int index) const { return values[index]; }
+};
+
+template <class T, int COUNT> struct Vectors {
+    const T *from;
+    explicit inline Vectors(const T *from) : from(from) {}
+    inline vec<T, LANES> operator[](int index) const { return simd::load<T, LANES>(from + index * LANES); }
 };
 
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
@@ -276,6 +340,12 @@ template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
 template <class T, int N> inline void team_store(int byte_offset, vec<T, N> value) {
     store<T, N>(reinterpret_cast<T *>(&team_memory[byte_offset]), value);
 }
+template <class T, int N> struct TeamUniform {
+    int byte_offset;
+    TeamUniform() = default;
+    explicit inline TeamUniform(int byte_offset) : byte_offset(byte_offset) {}
+    inline T operator[](int index) const { return *reinterpret_cast<const T *>(&team_memory[byte_offset + index * int(sizeof(T))]); }
+};
 template <int TEAM> inline void team_barrier() {
     if constexpr (TEAM > 1)
         sycl::group_barrier(sycl::ext::oneapi::this_work_item::get_work_group<1>());
@@ -359,6 +429,26 @@ template <int PART, int BITS, int ROWS> inline Dots<ROWS> dot(const Weights<BITS
 inline int group_index() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_group_linear_id()); }
 inline int team_rank() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_local_linear_id()); }
 
+/// Whether this work-group is the last of `count` to come here: then it alone sees what all of them stored before, and the
+/// counter is zero again for the next launch. Uses the first 64 bytes of team memory.
+template <int TEAM> inline bool last_arrival(int *counter, int count) {
+    team_barrier<TEAM>();
+    int before = 0;
+    if (team_rank() == 0) {
+        before = arrive(counter);
+        if (before == count - 1)
+            simd::store<int, 1>(counter, vec<int, 1>(0));
+    }
+    if constexpr (TEAM > 1) {
+        if (team_rank() == 0)
+            simd::team_store<int, LANES>(0, vec<int, LANES>(before));
+        team_barrier<TEAM>();
+        before = simd::lane<int, LANES>(simd::team_load<int, LANES>(0), 0);
+        team_barrier<TEAM>();
+    }
+    return before == count - 1;
+}
+
 /// Sum of the lanes, halves folded onto each other: one order on every device.
 template <int N> inline float sum(vec<float, N> v) {
     if constexpr (N == 1)
@@ -408,6 +498,17 @@ template <int N> inline vec<float, N> log1p(vec<float, N> t) {
     for (int odd = 15; odd >= 1; odd -= 2)
         p = simd::fma<float, N>(p, q, V(1.0f / odd));
     return V(2.0f) * s * p;
+}
+
+/// log(x) of a normal x > 0; NaN stays NaN.
+template <int N> inline vec<float, N> log(vec<float, N> x) {
+    using V = vec<float, N>;
+    const vec<int, N> all = simd::bitcast<int, float, N>(x);
+    const V exponent = simd::convert<float, int, N>(vec<int, N>((all >> 23) - 127));
+    const V mantissa = simd::bitcast<float, int, N>(vec<int, N>((all & 0x007fffff) | 0x3f800000));
+    const V small = simd::fma<float, N>(exponent, V(-2.12194440e-4f), simd::log1p<N>(mantissa - 1.0f));
+    const V result = simd::fma<float, N>(exponent, V(0.693359375f), small);
+    return simd::select<float, N>(x == x, result, x);
 }
 
 template <int N> inline vec<float, N> sigmoid(vec<float, N> x) {

@@ -1,9 +1,49 @@
 """What all launchers share."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from arcmtp.model.formats import Scheme
+from arcmtp.ops.matrix import Matrix
+
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
 BLOCK_ROWS = 512  # rows of a prompt block
+
+
+@dataclass(frozen=True)
+class Consumers:
+    """In which forms the readers of an operator's rows want them: int8 activation rows, float32 rows, or both."""
+
+    quantised: bool
+    plain: bool
+
+    @classmethod
+    def of(cls, matrices: Iterable[Matrix]) -> "Consumers":
+        """What products with `matrices` read."""
+        plain = {matrix.format.scheme is Scheme.PLAIN for matrix in matrices}
+        return cls(quantised=False in plain, plain=True in plain)
+
+    @property
+    def template(self) -> str:
+        """The QUANTISED and PLAIN template arguments of a RowSink."""
+        return f"{cpp_bool(self.quantised)}, {cpp_bool(self.plain)}"
+
+    @property
+    def suffix(self) -> str:
+        """The part of a kernel's name that tells them."""
+        return "q" * self.quantised + "f" * self.plain
+
+
+def cpp_bool(value: bool) -> str:
+    """A C++ literal."""
+    return "true" if value else "false"
 
 
 def row_suffix(rows: int) -> str:
     """The part of a kernel's name that tells its row count: `r4`, or `block` when it is counted at run time."""
     return f"r{rows}" if rows else "block"
+
+
+def segment(matrix: Matrix) -> str:
+    """The C++ Segment of a matrix."""
+    return f"Segment<{matrix.format.name}, {matrix.offset}, {matrix.tiles}>"

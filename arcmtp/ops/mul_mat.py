@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.matrix import Matrix
-from arcmtp.ops.launch import row_suffix
+from arcmtp.ops.launch import row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -34,7 +34,7 @@ class MulMat:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         team, rows_per_pass = self._geometry.mul_mat_team, self._geometry.mul_mat_rows
         formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
-        segments = ", ".join(f"Segment<{s.format.name}, {s.offset}, {s.tiles}>" for s in self.segments)
+        segments = ", ".join(map(segment, self.segments))
         return Kernel(
             name=f"mul_mat_{self.k}_{formats}_{row_suffix(rows)}",
             header="mul_mat.hpp",

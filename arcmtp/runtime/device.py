@@ -24,9 +24,9 @@ class Device:
         self.is_cpu = self.sycl_device.is_cpu
         self.card = card or for_device(self.sycl_device.name, self.is_cpu)
         self.queue = dpctl.SyclQueue(self.sycl_device, property="in_order")
-        self.compile_options = ["-DARCMTP_GPU"] if not self.is_cpu else []
-        if self.is_cpu and _vnni_works(self):
-            self.compile_options = ["-DARCMTP_VNNI"]
+        self.compile_options = ["-DARCMTP_VNNI"] if self.is_cpu else ["-DARCMTP_GPU"]
+        if self.is_cpu and not _vnni_works(self):
+            self.compile_options = []
 
     @property
     def activation_orders(self) -> int:
@@ -67,7 +67,6 @@ def _vnni_works(device: Device) -> bool:
     """Whether the CPU driver runs AVX-512 VNNI: told for other targets, its instructions silently return zeros."""
     if not _host.cpu_has_avx512_vnni():
         return False
-    device.compile_options = ["-DARCMTP_VNNI"]
     body = "simd::store<int, 16>(out, simd::dot_bytes(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), 0x7f80ff02));"
     kernel = Kernel("vnni_known_answer", "formats.hpp", "int *out", body)
     out = device.zeros(64)

@@ -14,7 +14,13 @@ from arcmtp.runtime import _host
 class Pointer:
     """An address inside a buffer, as a kernel argument."""
 
-    pointer: int
+    owner: "Buffer"
+    byte_offset: int
+
+    @property
+    def pointer(self) -> int:
+        """The address on the device."""
+        return self.owner.pointer + self.byte_offset
 
 
 class Buffer:
@@ -34,7 +40,7 @@ class Buffer:
 
     def at(self, byte_offset: int) -> Pointer:
         """The address `byte_offset` bytes into the buffer."""
-        return Pointer(self.pointer + byte_offset)
+        return Pointer(self, byte_offset)
 
     def write(self, array: np.ndarray, offset: int = 0) -> None:
         """Copy `array` to byte `offset`, after earlier work on the queue; the array may be reused on return."""

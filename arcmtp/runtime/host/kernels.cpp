@@ -96,15 +96,16 @@ void bind_kernels(py::module_ &module) {
         .def(py::init<>())
         .def(
             "add",
-            [](LaunchList &self, std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
+            [](py::object self, std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
                const py::args &arguments) {
                 std::vector<Argument> values;
                 for (const py::handle &value : arguments)
                     values.push_back(argument_of(value));
-                self.add(std::move(name), kernel, groups, team, std::move(values));
+                self.cast<LaunchList &>().add(std::move(name), kernel, groups, team, std::move(values));
+                py::detail::keep_alive_impl(self, arguments); // the buffers live as long as the list
             },
             py::arg("name"), py::arg("kernel"), py::arg("groups"), py::arg("team"))
-        .def("extend", &LaunchList::extend)
+        .def("extend", &LaunchList::extend, py::keep_alive<1, 2>())
         .def("names", &LaunchList::names)
         .def("__len__", [](const LaunchList &self) { return self.names().size(); })
         .def(

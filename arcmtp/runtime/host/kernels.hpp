@@ -22,7 +22,7 @@ struct Launch {
     std::vector<Argument> arguments;
 };
 
-/// Launches in the order in which they run; what they point to must outlive them.
+/// Launches in the order in which they run.
 class LaunchList {
   public:
     void add(std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,

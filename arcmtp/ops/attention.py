@@ -1,0 +1,164 @@
+"""Gated full attention: q/k norm, RoPE, KV cache and split online softmax; one launch for 1…8 rows, two for a block."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, Consumers, row_suffix
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Geometry
+from arcmtp.runtime.compiler import Kernel, Program
+
+KEY_TILE = 64  # keys that are weighed together; the context is padded to whole tiles
+CHUNK = 4  # rows of a block that a work-group takes
+STORE_CHUNK = 16  # rows of a block whose keys and values a work-group stores
+
+_INPUTS = (
+    "const float *projected, const float *q_norm, const float *k_norm, const float *rope, const int *positions, "
+    "half *cache, int context, float eps"
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A row of projections: `stride` floats; head h has its query at 2h * head_dim and its gate behind it; keys begin at
+    `k`, values at `v`."""
+
+    stride: int
+    k: int
+    v: int
+
+
+class Attention:
+    """Rows [rows, q_heads * head_dim] = softmax(q · k / sqrt(head_dim)) · v * sigmoid(gate), for the consumers.
+
+    A row's position is one more than that of the row before. Its key and value go into the cache, and it sees the keys
+    up to its own.
+    """
+
+    def __init__(
+        self, q_heads: int, kv_heads: int, head_dim: int, rope_dim: int, columns: Columns, rms_eps: float,
+        consumers: Consumers, geometry: Geometry,
+    ) -> None:  # fmt: skip
+        self.q_heads, self.kv_heads, self.head_dim, self.rope_dim = q_heads, kv_heads, head_dim, rope_dim
+        self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
+        self._team, self._splits = geometry.attention_team, geometry.attention_splits
+
+    def cache_bytes(self, context: int) -> int:
+        """Bytes of a layer's KV cache for `context` positions."""
+        return 2 * self.kv_heads * _padded(context) * self.head_dim * 2
+
+    def partial_bytes(self) -> int:
+        """Bytes of the scratch buffer that holds the splits' sums of 8 rows."""
+        return MAX_ROWS * self.q_heads * self._splits * (self.head_dim + 16) * 4
+
+    def counter_bytes(self) -> int:
+        """Bytes of the arrival counters, which are zero before the first launch."""
+        return self.kv_heads * 4
+
+    def kernels(self, rows: int) -> list[Kernel]:
+        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
+        return [self._step(rows)] if rows else [self._store(), self._block()]
+
+    def launch(
+        self, program: Program, launches: _host.LaunchList, rows: int,
+        projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any,
+        cache: Any, context: int, partials: Any, counters: Any, quantised: Any, plain: Any,
+    ) -> None:  # fmt: skip
+        """projected [rows, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions [rows] i32; cache:
+        `cache_bytes(context)`; partials: `partial_bytes()`; counters [kv_heads] i32; quantised, plain: the consumers' rows.
+        """
+        inputs = (projected, q_norm, k_norm, rope, positions, cache, _padded(context), float(self.rms_eps))
+        if rows:
+            groups = self.kv_heads * self._splits
+            program.launch(launches, self._step(rows), groups, *inputs, partials, counters, quantised, plain)
+        else:
+            program.launch(launches, self._store(), self.kv_heads * BLOCK_ROWS // STORE_CHUNK, *inputs, row_count)
+            groups = self.kv_heads * BLOCK_ROWS // CHUNK
+            program.launch(launches, self._block(), groups, *inputs, row_count, quantised, plain)
+
+    def _step(self, rows: int) -> Kernel:
+        return self._kernel(
+            f"attention_{self.consumers.suffix}_{row_suffix(rows)}",
+            f"{_INPUTS}, float *partials, int *counters, u8 *quantised, float *plain",
+            f"attention_step<Shape, {rows}>(in, partials, counters, sink)",
+            self._team_memory(rows),
+        )
+
+    def _store(self) -> Kernel:
+        call = f"attention_store<Shape, {STORE_CHUNK}>(in, row_count[0])"
+        return self._kernel("attention_store", f"{_INPUTS}, const int *row_count", call, 64)
+
+    def _block(self) -> Kernel:
+        return self._kernel(
+            f"attention_{self.consumers.suffix}_{row_suffix(0)}",
+            f"{_INPUTS}, const int *row_count, u8 *quantised, float *plain",
+            f"attention_block<Shape, {CHUNK}>(in, row_count[0], sink)",
+            self._team_memory(CHUNK),
+        )
+
+    def _kernel(self, name: str, parameters: str, call: str, team_memory: int) -> Kernel:
+        c = self.columns
+        shape = (self.q_heads, self.kv_heads, self.head_dim, self.rope_dim, c.stride, c.k, c.v, self._team, self._splits)
+        sink = ""
+        if "plain" in parameters:
+            sink = f"RowSink<Shape::WIDTH, {self.consumers.template}> sink{{quantised, plain}}; "
+        return Kernel(
+            name=f"{name}_{'_'.join(map(str, shape[:7]))}",
+            header="attention.hpp",
+            parameters=parameters,
+            body=f"using Shape = AttentionShape<{', '.join(map(str, shape))}>; const AttentionInput<Shape> "
+            f"in{{projected, q_norm, k_norm, rope, positions, {{cache, context}}, eps}}; {sink}{call};",
+            team=self._team,
+            team_memory=team_memory,
+        )
+
+    def _team_memory(self, rows: int) -> int:
+        queries = rows * self.q_heads // self.kv_heads
+        return queries * (self.head_dim + 3 * KEY_TILE + 12) * 4
+
+
+def rope_table(context: int, rope_dim: int, theta: float) -> np.ndarray:
+    """float32 [context, 2, rope_dim / 2]: cosines, then sines of position * theta^(-2i / rope_dim), from float64."""
+    frequencies = theta ** (-np.arange(0, rope_dim, 2, dtype=np.float64) / rope_dim)
+    angles = np.outer(np.arange(context, dtype=np.float64), frequencies)
+    table = np.empty((context, 2, rope_dim // 2), np.float32)
+    np.cos(angles, out=table[:, 0], casting="same_kind")
+    np.sin(angles, out=table[:, 1], casting="same_kind")
+    return table
+
+
+def rotate(x: np.ndarray, rope: np.ndarray) -> np.ndarray:
+    """x [rows, heads, head_dim] with its first dimensions rotated as pairs (i, i + n), n = rope_dim / 2; rope [rows, 2, n]."""
+    n = rope.shape[-1]
+    cos, sin = rope[:, None, 0].astype(np.float64), rope[:, None, 1].astype(np.float64)
+    a, b = x[..., :n], x[..., n : 2 * n]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., 2 * n :]], axis=-1)
+
+
+def reference(
+    q: np.ndarray, gate: np.ndarray, k: np.ndarray, v: np.ndarray,
+    q_norm: np.ndarray, k_norm: np.ndarray, rope: np.ndarray, eps: float,
+) -> np.ndarray:  # fmt: skip
+    """q, gate [rows, q_heads, head_dim] of the last rows; k, v [context, kv_heads, head_dim] of all; float64 [rows, q_heads,
+    head_dim]. Keys and values are rounded to half precision as in the cache."""
+    past = len(k) - len(q)
+    q = rotate(_norm(q, q_norm, eps), rope[past : len(k)]) / np.sqrt(q.shape[-1])
+    k = rotate(_norm(k, k_norm, eps), rope[: len(k)]).astype(np.float16).astype(np.float64)
+    v = v.astype(np.float16).astype(np.float64)
+    k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
+    scores = np.einsum("rhd,khd->hrk", q, k)
+    scores[:, np.arange(len(k)) > past + np.arange(len(q))[:, None]] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("hrk,khd->rhd", weights, v) / (1 + np.exp(-gate.astype(np.float64)))
+
+
+def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    x = x.astype(np.float64)
+    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + eps) * weight
+
+
+def _padded(context: int) -> int:
+    return -(-context // KEY_TILE) * KEY_TILE

@@ -1,0 +1,101 @@
+"""Greedy sampling and the softmax of sampling: the largest logit of a row and its log-probabilities, in one launch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arcmtp.ops.launch import BLOCK_ROWS, row_suffix
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Geometry
+from arcmtp.runtime.compiler import Kernel, Program
+
+TILE = 16
+STATS = 3  # largest logit, log-sum-exp, log-probability of the target
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What plain decoding of one row moves on the device, all int32 buffers: next_ids[0] = token; positions[0] += 1;
+    tokens[step[0]] = token; step[0] += 1; pending_count[0] = `pending`."""
+
+    next_ids: Any
+    positions: Any
+    tokens: Any
+    step: Any
+    pending_count: Any
+    pending: int
+
+
+class Sampling:
+    """ids int32 [rows]: the column of the largest of the first `vocab_used` logits, the lowest of equals; NaN never wins,
+    and a row without any logit above -inf gives 0. stats float32 [rows, 3]: that logit, the log-sum-exp over the used
+    columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
+
+    Logits are float32 [rows, stride], stride a multiple of 16; columns from `vocab_used` on are read but count for nothing.
+    """
+
+    def __init__(self, vocab_used: int, stride: int, geometry: Geometry) -> None:
+        if not 0 < vocab_used <= stride or stride % TILE:
+            raise ValueError(f"{vocab_used} used columns do not fit rows of {stride}, or these are not whole tiles of {TILE}")
+        self.vocab_used = vocab_used
+        self.stride = stride
+        self.groups = geometry.softmax_groups
+
+    def partials_bytes(self, rows: int) -> int:
+        """Bytes of scratch memory for `rows` rows."""
+        return rows * 3 * (-(-self.groups // TILE) * TILE) * 4
+
+    def arrivals_bytes(self, rows: int) -> int:
+        """Bytes of counters for `rows` rows: zero before the first launch, and again after each."""
+        return rows * 4
+
+    def kernel(self, rows: int, advance: bool = False) -> Kernel:
+        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs; `advance` is for one row."""
+        if advance and rows != 1:
+            raise ValueError(f"only one row advances, not {rows or 'a block'}")
+        name = f"sampling_{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}"
+        parameters = (
+            "const float *logits, const int *targets, int *ids, float *stats, float *partials, int *arrivals, "
+            "const int *row_count"
+        )
+        after = "Stay{}"
+        if advance:
+            name += "_advance"
+            parameters += ", int *next_ids, int *positions, int *tokens, int *step, int *pending_count, int pending"
+            after = "Advance{next_ids, positions, tokens, step, pending_count, pending}"
+        return Kernel(
+            name=name,
+            header="sampling.hpp",
+            parameters=parameters,
+            body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}>"
+            f"(logits, targets, ids, stats, partials, arrivals, {rows or 'row_count[0]'}, {after});",
+        )
+
+    def launch(
+        self, program: Program, launches: _host.LaunchList, rows: int,
+        logits: Any, targets: Any, ids: Any, stats: Any, partials: Any, arrivals: Any, row_count: Any,
+        advance: Advance | None = None,
+    ) -> None:  # fmt: skip
+        """logits f32 [rows, stride]; targets int32 [rows]; ids int32 [rows]; stats f32 [rows, 3]; scratch memory of
+        `partials_bytes` and zeroed `arrivals_bytes`; with `advance`, the kernel that was made so."""
+        more = () if advance is None else (
+            advance.next_ids, advance.positions, advance.tokens, advance.step, advance.pending_count, advance.pending
+        )  # fmt: skip
+        program.launch(
+            launches, self.kernel(rows, advance is not None), (rows or BLOCK_ROWS) * self.groups,
+            logits, targets, ids, stats, partials, arrivals, row_count, *more,
+        )  # fmt: skip
+
+
+def reference(logits: np.ndarray, targets: np.ndarray, vocab_used: int) -> tuple[np.ndarray, np.ndarray]:
+    """ids int64 [rows] and stats float64 [rows, 3] of logits [rows, at least vocab_used] and targets int [rows]."""
+    used = logits[:, :vocab_used].astype(np.float64)
+    numbers = np.where(np.isnan(used), -np.inf, used)
+    largest = numbers.max(axis=1)
+    shift = np.where(np.isfinite(largest), largest, 0)[:, None]
+    with np.errstate(divide="ignore"):
+        log_sum = shift[:, 0] + np.log(np.exp(used - shift).sum(axis=1))
+    target_logits = used[np.arange(len(used)), np.maximum(targets, 0)]
+    log_probability = np.where(targets < 0, 0.0, target_logits - log_sum)
+    return numbers.argmax(axis=1), np.stack([largest, log_sum, log_probability], axis=1)

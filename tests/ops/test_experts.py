@@ -1,0 +1,169 @@
+"""Both expert launches against float64 products of the same weights and activations."""
+
+import numpy as np
+import pytest
+
+from arcmtp.model import formats
+from arcmtp.model.formats import F16, W4, W4_K, W6_16, W6_K, W8, Format, Scheme
+from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes, unpack_rows
+from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.matrix import Matrix
+from arcmtp.runtime import _host
+from arcmtp.runtime.memory import Buffer
+from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from tests.ops.test_mul_mat import random_tiles
+
+MAX_ROWS, K, WIDTH, SHARED_WIDTH, USED, EXPERTS = 512, 256, 256, 512, 3, 10
+TOLERANCE = 2e-5
+
+
+class Stack:
+    """Expert matrices [experts, n, k] on the device, and their values."""
+
+    def __init__(self, bench: Bench, rng: np.random.Generator, fmt: Format, n: int, k: int, experts: int) -> None:
+        self.matrix = Matrix(fmt, n, k, 64, experts)
+        raw = [random_tiles(rng, fmt, n, k) for _ in range(experts)]
+        self.values = np.stack([formats.unpack(fmt, r, n, k) for r in raw])
+        self.bytes = np.concatenate([np.zeros(64, np.uint8), *raw])
+
+    @staticmethod
+    def merge(bench: Bench, first: "Stack", second: "Stack") -> Buffer:
+        """One buffer for both; the second matrix is moved behind the first."""
+        m, offset = second.matrix, first.bytes.nbytes
+        second.matrix = Matrix(m.format, m.n, m.k, offset + 64, m.experts)
+        return bench.array(np.concatenate([first.bytes, second.bytes]))
+
+
+class Case:
+    """Gate/up and down of one layer; routed and shared experts may differ in format."""
+
+    def __init__(self, bench: Bench, routed: tuple[Format, Format, Format], shared: tuple[Format, Format]) -> None:
+        self.bench, rng = bench, np.random.default_rng(5)
+        self.gate, self.up = (Stack(bench, rng, f, WIDTH, K, EXPERTS) for f in routed[:2])
+        self.shared_gate, self.shared_up = (Stack(bench, rng, shared[0], SHARED_WIDTH, K, 1) for _ in range(2))
+        self.down = Stack(bench, rng, routed[2], K, WIDTH, EXPERTS)
+        self.shared_down = Stack(bench, rng, shared[1], K, SHARED_WIDTH, 1)
+        self.weights = Stack.merge(bench, self.gate, self.up)
+        self.shared_weights = Stack.merge(bench, self.shared_gate, self.shared_up)
+        both = Consumers(True, True)
+        self.gate_up = ExpertsGateUp(
+            self.gate.matrix, self.up.matrix, self.shared_gate.matrix, self.shared_up.matrix, USED, both, both,
+            bench.geometry,
+        )  # fmt: skip
+        self.down_op = ExpertsDown(self.down.matrix, self.shared_down.matrix, USED, bench.geometry)
+        counts = (*ROW_COUNTS, 0)
+        self.program = bench.program([op.kernel(r) for op in (self.gate_up, self.down_op) for r in counts])
+
+    def rows_buffer(self, x: np.ndarray, rows: int) -> tuple[Buffer, Buffer]:
+        """Activation rows and float rows of x, poisoned behind them."""
+        k, orders = x.shape[1], self.bench.device.activation_orders
+        quantised, plain = self.bench.poisoned(rows * row_bytes(k, orders)), self.bench.poisoned(rows * k * 4)
+        with np.errstate(invalid="ignore"):
+            quantised.write(pack_rows(*quantise(x), orders))
+        plain.write(x)
+        return quantised, plain
+
+    def run_gate_up(self, x: np.ndarray, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Routed [rows, used, width] and shared [rows, shared_width] float outputs."""
+        bench, rows, orders = self.bench, len(x), self.bench.device.activation_orders
+        quantised, plain = self.rows_buffer(x, MAX_ROWS)
+        chosen = bench.poisoned(MAX_ROWS * USED * 4)
+        chosen.write(selected.astype(np.int32))
+        hidden_q, hidden = (
+            bench.poisoned(MAX_ROWS * USED * row_bytes(WIDTH, orders)), bench.poisoned(MAX_ROWS * USED * WIDTH * 4)
+        )  # fmt: skip
+        shared_q, shared = (
+            bench.poisoned(MAX_ROWS * row_bytes(SHARED_WIDTH, orders)), bench.poisoned(MAX_ROWS * SHARED_WIDTH * 4)
+        )  # fmt: skip
+        launches = _host.LaunchList()
+        self.gate_up.launch(
+            self.program, launches, rows if rows <= 8 else 0, self.weights, self.shared_weights, quantised, plain,
+            chosen, hidden_q, hidden, shared_q, shared, bench.array(np.array([rows], np.int32)),
+        )  # fmt: skip
+        bench.device.run(launches)
+        result = hidden.read(np.float32, rows * USED * WIDTH).reshape(rows, USED, WIDTH)
+        packed = hidden_q.read(np.uint8, rows * USED * row_bytes(WIDTH, orders)).reshape(rows * USED, -1)
+        seen = dequantise(*unpack_rows(packed, WIDTH, orders)).reshape(result.shape)
+        live = np.isfinite(result)
+        assert np.abs(seen - result)[live].max() <= np.abs(result[live]).max() / 127
+        return result, shared.read(np.float32, rows * SHARED_WIDTH).reshape(rows, SHARED_WIDTH)
+
+    def run_down(self, hidden: np.ndarray, shared: np.ndarray, selected: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """Partial sums [rows, used + 1, k]."""
+        bench, rows = self.bench, len(hidden)
+        routed_rows = self.rows_buffer(hidden.reshape(-1, WIDTH), MAX_ROWS * USED)
+        shared_rows = self.rows_buffer(shared, MAX_ROWS)
+        chosen = bench.poisoned(MAX_ROWS * USED * 4)
+        chosen.write(selected.astype(np.int32))
+        partials = bench.poisoned(MAX_ROWS * (USED + 1) * K * 4)
+        launches = _host.LaunchList()
+        self.down_op.launch(
+            self.program, launches, rows if rows <= 8 else 0, bench.array(self.down.bytes),
+            bench.array(self.shared_down.bytes), *routed_rows, *shared_rows, chosen,
+            bench.array(slots.astype(np.float32)), partials, bench.array(np.array([rows], np.int32)),
+        )  # fmt: skip
+        bench.device.run(launches)
+        return partials.read(np.float32, rows * (USED + 1) * K).reshape(rows, USED + 1, K)
+
+
+def choose(rng: np.random.Generator, rows: int) -> np.ndarray:
+    return np.stack([rng.permutation(EXPERTS)[:USED] for _ in range(rows)])
+
+
+def seen_by(fmt: Format, x: np.ndarray) -> np.ndarray:
+    return x if fmt.scheme is Scheme.PLAIN else dequantise(*quantise(x))
+
+
+FORMATS = [((W4, W4, W4), (W4, W4)), ((W4_K, W4_K, W6_K), (W8, W8)), ((F16, W8, W6_16), (F16, F16))]
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize(("routed", "shared"), FORMATS)
+def test_experts_give_the_reference_sums(
+    bench: Bench, routed: tuple[Format, Format, Format], shared: tuple[Format, Format]
+) -> None:
+    case, rng = Case(bench, routed, shared), np.random.default_rng(1)
+    for rows in (1, 4, 17):
+        x, selected = rng.standard_normal((rows, K)).astype(np.float32), choose(rng, rows)
+        hidden, shared_hidden = case.run_gate_up(x, selected)
+        if routed[0].scheme is routed[1].scheme:
+            want = gate_up_reference(seen_by(routed[0], x), case.gate.values, case.up.values, selected)
+            np.testing.assert_allclose(hidden, want, atol=TOLERANCE * np.abs(want).max(), rtol=1e-4)
+        one = np.zeros((rows, 1), int)
+        want = gate_up_reference(seen_by(shared[0], x), case.shared_gate.values, case.shared_up.values, one)[:, 0]
+        np.testing.assert_allclose(shared_hidden, want, atol=TOLERANCE * np.abs(want).max(), rtol=1e-4)
+
+        slots = rng.uniform(0.1, 1, (rows, USED + 1)).astype(np.float32)
+        partials = case.run_down(hidden, shared_hidden, selected, slots)
+        want = np.concatenate(
+            [
+                down_reference(
+                    seen_by(routed[2], hidden.reshape(-1, WIDTH)).reshape(hidden.shape), case.down.values, selected,
+                    slots[:, :USED],
+                ),
+                down_reference(
+                    seen_by(shared[1], shared_hidden)[:, None], case.shared_down.values, one, slots[:, USED:]
+                ),
+            ],
+            axis=1,
+        )  # fmt: skip
+        np.testing.assert_allclose(partials, want, atol=TOLERANCE * np.abs(want).max())
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -> None:
+    case, rng = Case(bench, (W4, W4, W4), (W4, W4)), np.random.default_rng(2)
+    row, chosen = rng.standard_normal((1, K)).astype(np.float32), choose(rng, 1)
+    hidden, shared = case.run_gate_up(row, chosen)
+    slots = rng.uniform(0.1, 1, (1, USED + 1)).astype(np.float32)
+    partials = case.run_down(hidden, shared, chosen, slots)
+    for rows in ROW_COUNTS + BLOCK_COUNTS:
+        place, selected = rows // 2, choose(rng, rows)
+        selected[place] = chosen
+        x, h = np.full((rows, K), np.nan, np.float32), np.full((rows, USED, WIDTH), np.nan, np.float32)
+        s, w = np.full((rows, SHARED_WIDTH), np.nan, np.float32), np.full((rows, USED + 1), np.nan, np.float32)
+        x[place], h[place], s[place], w[place] = row[0], hidden[0], shared[0], slots[0]
+        got_hidden, got_shared = case.run_gate_up(x, selected)
+        assert np.array_equal(got_hidden[place], hidden[0]), rows
+        assert np.array_equal(got_shared[place], shared[0]), rows
+        assert np.array_equal(case.run_down(h, s, selected, w)[place], partials[0]), rows

@@ -1,0 +1,83 @@
+"""RMS norm against float64: float32 sums of k squares stay within 1e-5 relative of it."""
+
+import numpy as np
+import pytest
+
+from arcmtp.ops.activations import dequantise, quantise, row_bytes, unpack_rows
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.norm import Norm, reference
+from arcmtp.runtime import _host
+from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+
+EPS = 1e-6
+MAX_ROWS = 512
+
+
+class Case:
+    def __init__(self, bench: Bench, k: int, slots: int, gather: bool = False) -> None:
+        self.bench, self.k, self.slots = bench, k, slots
+        self.op = Norm(k, EPS, slots, Consumers(quantised=True, plain=True), bench.geometry, gather)
+        self.program = bench.program([self.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
+        self.weight = np.random.default_rng(1).uniform(0.5, 1.5, k).astype(np.float32)
+
+    def run(
+        self, x: np.ndarray, partials: np.ndarray, rows: int, source_rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x_out, float rows, and what quantised consumers see, each [rows, k]."""
+        bench, k, orders = self.bench, self.k, self.bench.device.activation_orders
+        x_out, plain = bench.poisoned(MAX_ROWS * k * 4), bench.poisoned(MAX_ROWS * k * 4)
+        quantised = bench.poisoned(MAX_ROWS * row_bytes(k, orders))
+        launches = _host.LaunchList()
+        sources = bench.array(np.asarray(source_rows if source_rows is not None else [0], np.int32))
+        self.op.launch(
+            self.program, launches, rows if rows <= 8 else 0, bench.array(x), bench.array(partials), x_out,
+            bench.array(self.weight), sources, quantised, plain, bench.array(np.array([rows], np.int32)),
+        )  # fmt: skip
+        bench.device.run(launches)
+        packed = quantised.read(np.uint8, rows * row_bytes(k, orders)).reshape(rows, -1)
+        read = [buffer.read(np.float32, rows * k).reshape(rows, k) for buffer in (x_out, plain)]
+        return read[0], read[1], dequantise(*unpack_rows(packed, k, orders))
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize(("k", "slots"), [(256, 3), (2048, 9), (96, 0)])
+def test_the_sum_of_the_slots_is_normed_and_quantised(bench: Bench, k: int, slots: int) -> None:
+    case, rng = Case(bench, k, slots), np.random.default_rng(k)
+    for rows in (1, 3, 17):
+        x = rng.standard_normal((rows, k)).astype(np.float32)
+        partials = rng.standard_normal((rows, max(slots, 1), k)).astype(np.float32)
+        x_out, plain, seen = case.run(x, partials, rows)
+        total = x + partials[:, :slots].sum(1)
+        if slots:
+            np.testing.assert_allclose(x_out, total, atol=1e-5)
+        np.testing.assert_allclose(plain, reference(total, case.weight, EPS), rtol=1e-5, atol=1e-5)
+        codes, scales = quantise(plain)
+        np.testing.assert_allclose(seen, dequantise(codes, scales), atol=1.01 * scales.max())
+        assert np.mean(seen == dequantise(codes, scales)) > 0.99
+
+
+def test_a_gathered_row_is_the_row_that_was_asked_for(bench: Bench) -> None:
+    case, rng = Case(bench, 256, 3, gather=True), np.random.default_rng(0)
+    x = rng.standard_normal((20, 256)).astype(np.float32)
+    partials = rng.standard_normal((20, 3, 256)).astype(np.float32)
+    _, plain, _ = case.run(x, partials, 2, np.array([19, 4]))
+    want = reference((x + partials.sum(1))[[19, 4]], case.weight, EPS)
+    np.testing.assert_allclose(plain, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -> None:
+    case, rng = Case(bench, 256, 3), np.random.default_rng(2)
+    row, parts = rng.standard_normal((1, 256)).astype(np.float32), rng.standard_normal((1, 3, 256)).astype(np.float32)
+    alone = [a[0] for a in case.run(row, parts, 1)]
+    for rows in ROW_COUNTS + BLOCK_COUNTS:
+        place = rows // 2
+        x, partials = np.full((rows, 256), np.nan, np.float32), np.full((rows, 3, 256), np.nan, np.float32)
+        x[place], partials[place] = row, parts
+        for got, want in zip(case.run(x, partials, rows), alone, strict=True):
+            assert np.array_equal(got[place], want), rows
+
+
+def test_a_row_of_zeros_gives_zeros(bench: Bench) -> None:
+    case = Case(bench, 256, 3)
+    _, plain, seen = case.run(np.zeros((1, 256), np.float32), np.zeros((1, 3, 256), np.float32), 1)
+    assert not plain.any() and not seen.any()

@@ -1,0 +1,97 @@
+"""The router against float64; logits of k float32 products stay within 1e-4 of it."""
+
+import numpy as np
+import pytest
+
+from arcmtp.model.formats import F16, F32, Format
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.matrix import Matrix
+from arcmtp.ops.norm import reference as norm_reference
+from arcmtp.ops.router import Router, reference
+from arcmtp.runtime import _host
+from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+
+EPS, MAX_ROWS, K = 1e-6, 512, 256
+
+
+def tiles(values: np.ndarray, fmt: Format) -> np.ndarray:
+    """Device tiles of values [n, k] in F16 or F32."""
+    padded = np.pad(values, ((0, -len(values) % 16), (0, 0)))
+    dtype = np.float16 if fmt is F16 else np.float32
+    return padded.reshape(-1, 16, values.shape[1]).transpose(0, 2, 1).astype(dtype).copy().view(np.uint8).reshape(-1)
+
+
+class Case:
+    def __init__(self, bench: Bench, experts: int, used: int, formats: tuple[Format, Format] = (F32, F32)) -> None:
+        rng = np.random.default_rng(experts)
+        self.bench = bench
+        self.router = rng.standard_normal((experts, K)).astype(np.float16).astype(np.float32) / 8
+        self.gate = rng.standard_normal((1, K)).astype(np.float16).astype(np.float32) / 8
+        self.weight = rng.uniform(0.5, 1.5, K).astype(np.float32)
+        self._formats = formats
+        offset = formats[0].matrix_bytes(experts, K)
+        self.op = Router(
+            Matrix(formats[0], experts, K), Matrix(formats[1], 1, K, offset), used, EPS, Consumers(True, True),
+            bench.geometry,
+        )  # fmt: skip
+        self.program = bench.program([self.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
+        self.counters = bench.array(np.zeros(128, np.int32))
+
+    def run(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """x_out, the normed rows, chosen experts, slot weights."""
+        bench, rows, used = self.bench, len(x), self.op.used
+        device_x, device_y, x_out, plain = (bench.poisoned(MAX_ROWS * K * 4) for _ in range(4))
+        device_x.write(x)
+        device_y.write(y)
+        selected, slots = bench.poisoned(MAX_ROWS * used * 4), bench.poisoned(MAX_ROWS * (used + 1) * 4)
+        weights = np.concatenate([tiles(self.router, self._formats[0]), tiles(self.gate, self._formats[1])])
+        launches = _host.LaunchList()
+        self.op.launch(
+            self.program, launches, rows if rows <= 8 else 0, device_x, device_y, x_out, bench.array(self.weight),
+            bench.array(weights), bench.poisoned(self.op.logits_bytes(MAX_ROWS)), self.counters, selected, slots,
+            bench.poisoned(MAX_ROWS * K * 5), plain, bench.array(np.array([rows], np.int32)),
+        )  # fmt: skip
+        bench.device.run(launches)
+        return (
+            x_out.read(np.float32, rows * K).reshape(rows, K),
+            plain.read(np.float32, rows * K).reshape(rows, K),
+            selected.read(np.int32, rows * used).reshape(rows, used),
+            slots.read(np.float32, rows * (used + 1)).reshape(rows, used + 1),
+        )
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize(("experts", "used"), [(6, 2), (64, 8), (100, 3), (256, 8)])
+def test_the_largest_logits_are_chosen_with_their_softmax(bench: Bench, experts: int, used: int) -> None:
+    case = Case(bench, experts, used, (F16, F32) if experts == 64 else (F32, F32))
+    for rows in (1, 4, 17):
+        x, y = np.random.default_rng(rows).standard_normal((2, rows, K)).astype(np.float32)
+        x_out, plain, selected, slots = case.run(x, y)
+        assert np.array_equal(x_out, x + y)
+        normed = norm_reference(x + y, case.weight, EPS)
+        np.testing.assert_allclose(plain, normed, rtol=1e-5, atol=1e-5)
+        want, weights = reference(normed @ case.router.T, (normed @ case.gate.T)[:, 0], used)
+        assert np.array_equal(selected, want)
+        np.testing.assert_allclose(slots, weights, atol=1e-4)
+
+
+def test_equal_logits_choose_the_lowest_experts(bench: Bench) -> None:
+    case = Case(bench, 64, 8)
+    case.router[:] = case.router[0]
+    _, _, selected, slots = case.run(np.ones((1, K), np.float32), np.zeros((1, K), np.float32))
+    assert selected.tolist() == [list(range(8))]
+    np.testing.assert_allclose(slots[0, :8], 1 / 8, rtol=1e-6)
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -> None:
+    case = Case(bench, 64, 8)
+    row = np.random.default_rng(3).standard_normal((2, 1, K)).astype(np.float32)
+    alone = [a[0] for a in case.run(row[0], row[1])]
+    for rows in ROW_COUNTS + BLOCK_COUNTS:
+        for place in {0, rows - 1}:
+            x, y = np.full((2, rows, K), np.nan, np.float32)
+            x[place], y[place] = row[:, 0]
+            got = case.run(x, y)
+            for a, want in zip(got, alone, strict=True):
+                assert np.array_equal(a[place], want), rows
+            assert 0 <= got[2].min() and got[2].max() < 64, "NaN rows choose experts that exist"

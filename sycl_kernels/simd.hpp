@@ -76,6 +76,10 @@ template <class T, int N> inline esimd::simd<T, N> select(mask<N> m, esimd::simd
 template <int COUNT, int OFFSET, class T, int N> inline esimd::simd<T, COUNT> part(esimd::simd<T, N> v) {
     return v.template select<COUNT, 1>(OFFSET);
 }
+/// Lanes OFFSET, OFFSET + STRIDE, …
+template <int COUNT, int STRIDE, int OFFSET, class T, int N> inline esimd::simd<T, COUNT> every(esimd::simd<T, N> v) {
+    return v.template select<COUNT, STRIDE>(OFFSET);
+}
 template <class T, int N> inline vec<T, 2 * N> join(esimd::simd<T, N> low, esimd::simd<T, N> high) {
     vec<T, 2 * N> both;
     both.template select<N, 1>(0) = low;
@@ -158,12 +162,14 @@ template <class T, int N> struct TeamUniform {
 };
 template <int TEAM> inline void team_barrier() {
     if constexpr (TEAM > 1)
-        esimd::barrier(); // fences the thread's global and local stores too
+        esimd::barrier(); // orders team memory alone
 }
+/// Wait until this thread's stores to buffers are visible; its team sees them after the next barrier.
+inline void fence_stores() { esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::none, esimd::fence_scope::gpu>(); }
 
 /// Count arrivals of work-groups at `counter`; the previous count. What every earlier arrival stored before is visible after.
 inline int arrive(int *counter) {
-    esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::none, esimd::fence_scope::gpu>();
+    fence_stores();
     int before = esimd::atomic_update<esimd::atomic_op::inc, int, 1>(counter, vec<u32, 1>(0))[0];
     esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::invalidate, esimd::fence_scope::gpu>();
     return before;
@@ -261,11 +267,14 @@ template <int N> inline vec<float, N> divide(float __attribute__((ext_vector_typ
 template <class T, int N> inline vec<T, N> select(mask<N> m, T __attribute__((ext_vector_type(N))) yes, vec<T, N> no) {
     return m ? yes : no;
 }
-template <int OFFSET, class V, int... I> inline auto pick(V v, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(v, v, (OFFSET + I)...);
+template <int STRIDE, int OFFSET, class V, int... I> inline auto pick(V v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, (OFFSET + STRIDE * I)...);
 }
 template <int COUNT, int OFFSET, class T, int N> inline vec<T, COUNT> part(T __attribute__((ext_vector_type(N))) v) {
-    return pick<OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
+    return pick<1, OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
+}
+template <int COUNT, int STRIDE, int OFFSET, class T, int N> inline vec<T, COUNT> every(T __attribute__((ext_vector_type(N))) v) {
+    return pick<STRIDE, OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
 }
 template <class V, int... I> inline auto concatenate(V low, V high, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(low, high, I...);
@@ -350,6 +359,7 @@ template <int TEAM> inline void team_barrier() {
     if constexpr (TEAM > 1)
         sycl::group_barrier(sycl::ext::oneapi::this_work_item::get_work_group<1>());
 }
+inline void fence_stores() {} // its team sees them after the next barrier, other work-groups after arrive()
 
 inline int arrive(int *counter) {
     return sycl::atomic_ref<int, sycl::memory_order::acq_rel, sycl::memory_scope::device,
@@ -432,6 +442,7 @@ inline int team_rank() { return int(sycl::ext::oneapi::this_work_item::get_nd_it
 /// Whether this work-group is the last of `count` to come here: then it alone sees what all of them stored before, and the
 /// counter is zero again for the next launch. Uses the first 64 bytes of team memory.
 template <int TEAM> inline bool last_arrival(int *counter, int count) {
+    fence_stores();
     team_barrier<TEAM>();
     int before = 0;
     if (team_rank() == 0) {

@@ -86,6 +86,32 @@ class Format:
         return -(-n // LANES) * self.tile_bytes(k)
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """`experts` matrices [n outputs, k inputs], one after the other from byte `offset` of a buffer."""
+
+    format: Format
+    n: int
+    k: int
+    offset: int = 0
+    experts: int = 1
+
+    @property
+    def tiles(self) -> int:
+        """Column tiles of one of the matrices."""
+        return -(-self.n // LANES)
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one column tile."""
+        return self.format.tile_bytes(self.k)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all the matrices."""
+        return self.experts * self.tiles * self.tile_bytes
+
+
 W4 = Format("W4", 4, Scheme.GROUP, zero=8)
 W4_MIN = Format("W4_MIN", 4, Scheme.GROUP_MIN)
 W4_K = Format("W4_K", 4, Scheme.SUPER_MIN)

@@ -15,7 +15,7 @@ import numpy as np
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.config import Config, LayerKind
-from arcmtp.model.formats import LANES, Floats, Format, Requant, format_of
+from arcmtp.model.formats import LANES, Floats, Matrix, Requant, Scheme, format_of
 from arcmtp.model.gguf import GGUF, GgmlType, Tensor
 from arcmtp.runtime import _host
 
@@ -28,31 +28,6 @@ STAGING_BYTES = 8 << 20  # 8 to 32 MiB load equally fast
 VECTOR_TYPES = (GgmlType.F32, GgmlType.F16, GgmlType.BF16)
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A matrix [n, k], or a stack [experts, n, k], in column tiles from byte `offset` of its buffer."""
-
-    format: Format
-    n: int
-    k: int
-    offset: int
-    experts: int = 1
-
-    @property
-    def tiles(self) -> int:
-        """Column tiles of one expert."""
-        return -(-self.n // LANES)
-
-    @property
-    def tile_bytes(self) -> int:
-        return self.format.tile_bytes(self.k)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all experts."""
-        return self.experts * self.tiles * self.tile_bytes
 
 
 @dataclass(frozen=True)
@@ -274,8 +249,8 @@ class _Planner:
         )
         parts = {
             "router": [
-                self.matrix(f"{prefix}ffn_gate_inp.weight", config.experts, hidden, large=False),
-                self.matrix(f"{prefix}ffn_gate_inp_shexp.weight", 1, hidden, large=False),
+                self._plain(self.matrix(f"{prefix}ffn_gate_inp.weight", config.experts, hidden, large=False)),
+                self._plain(self.matrix(f"{prefix}ffn_gate_inp_shexp.weight", 1, hidden, large=False)),
             ],
             "gate_up": gate_up,
             "down": [self.matrix(f"{prefix}ffn_down_exps.weight", hidden, config.expert_ffn, config.experts)],
@@ -324,6 +299,12 @@ class _Planner:
         if tensor.type not in VECTOR_TYPES:
             raise self._error(f"tensor '{name}' has type {tensor.type.name}, expected F32, F16 or BF16")
         return tensor
+
+    def _plain(self, segment: Segment) -> Segment:
+        """The segment, if it is not quantised: a quantised router would choose other experts."""
+        if segment.matrix.format.scheme is not Scheme.PLAIN:
+            self.vector(segment.tensor.name, *segment.tensor.shape)
+        return segment
 
     def _tensor(self, name: str, *shapes: tuple[int, ...]) -> Tensor:
         tensor = self.gguf.tensors.get(name)

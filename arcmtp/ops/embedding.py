@@ -1,4 +1,4 @@
-"""Rows of the token embedding, which is stored in column tiles like every matrix: a vocabulary row is a lane of a tile."""
+"""Rows of the token embedding, which lies in column tiles like every matrix: a token is a lane of a tile."""
 
 from typing import Any
 

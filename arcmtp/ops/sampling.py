@@ -28,16 +28,16 @@ class Advance:
 
 
 class Sampling:
-    """ids int32 [rows]: the column of the largest of the first `vocab_used` logits, the lowest of equals; NaN never wins,
-    and a row without any logit above -inf gives 0. stats float32 [rows, 3]: that logit, the log-sum-exp over the used
-    columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
+    """ids int32 [rows]: the column of the largest of the first `vocab_used` logits, the lowest of equals; NaN never
+    wins, and a row without any logit above -inf gives 0. stats float32 [rows, 3]: that logit, the log-sum-exp over the
+    used columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
 
-    Logits are float32 [rows, stride], stride a multiple of 16; columns from `vocab_used` on are read but count for nothing.
+    Logits are float32 [rows, stride], stride a multiple of 16; columns from `vocab_used` on count for nothing.
     """
 
     def __init__(self, vocab_used: int, stride: int, geometry: Geometry) -> None:
         if not 0 < vocab_used <= stride or stride % TILE:
-            raise ValueError(f"{vocab_used} used columns do not fit rows of {stride}, or these are not whole tiles of {TILE}")
+            raise ValueError(f"{vocab_used} used columns do not fit a stride of {stride}, a multiple of {TILE}")
         self.vocab_used = vocab_used
         self.stride = stride
         self.groups = geometry.softmax_groups
@@ -51,7 +51,7 @@ class Sampling:
         return rows * 4
 
     def kernel(self, rows: int, advance: bool = False) -> Kernel:
-        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs; `advance` is for one row."""
+        """For 1…8 rows, or, with `rows` 0, for the count in `row_count` when it runs; `advance` is for one row."""
         if advance and rows != 1:
             raise ValueError(f"only one row advances, not {rows or 'a block'}")
         name = f"sampling_{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}"
@@ -94,8 +94,7 @@ def reference(logits: np.ndarray, targets: np.ndarray, vocab_used: int) -> tuple
     numbers = np.where(np.isnan(used), -np.inf, used)
     largest = numbers.max(axis=1)
     shift = np.where(np.isfinite(largest), largest, 0)[:, None]
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         log_sum = shift[:, 0] + np.log(np.exp(used - shift).sum(axis=1))
-    target_logits = used[np.arange(len(used)), np.maximum(targets, 0)]
-    log_probability = np.where(targets < 0, 0.0, target_logits - log_sum)
+        log_probability = np.where(targets < 0, 0, used[np.arange(len(used)), np.maximum(targets, 0)] - log_sum)
     return numbers.argmax(axis=1), np.stack([largest, log_sum, log_probability], axis=1)

@@ -1,0 +1,128 @@
+"""What a network keeps on the device besides its weights: control words, rows on their way, caches and recurrent state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from arcmtp.model.config import Config
+from arcmtp.ops.activations import row_bytes
+from arcmtp.ops.attention import Attention, rope_table
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import Buffer
+
+if TYPE_CHECKING:
+    from arcmtp.model.network import Network
+
+T = TypeVar("T", int, Buffer)
+
+TOKENS = 1 << 20  # tokens that a sequence can be long: more than any context
+
+
+@dataclass(frozen=True)
+class Workspace(Generic[T]):
+    """Every buffer, or its size in bytes. Rows are those of a block, 512; where it says so, those of a step, 8."""
+
+    ids: T  # [rows] int32: the tokens of a step
+    positions: T  # [rows] int32
+    row_count: T  # int32: how many rows a block has
+    pending_count: T  # int32: how many of the previous step's rows were accepted
+    source_rows: T  # [8] int32: the rows whose logits are wanted
+    targets: T  # [8] int32: tokens whose log-probability is wanted, or -1
+    sampled: T  # [8] int32: the chosen tokens
+    stats: T  # [8, 3] float32: largest logit, log-sum-exp, log-probability of the target
+    tokens: T  # [TOKENS] int32: what the sequence has chosen
+    step: T  # int32: how many those are
+    residual: T  # [rows, hidden] float32
+    after_mixer: T  # [rows, hidden] float32: the residual after the mixer
+    mixed: T  # [rows, hidden] float32: the mixer's output
+    partials: T  # [rows, experts used + 1, hidden] float32
+    projected: T  # [rows, projections] float32
+    quantised: T  # [rows, widest input] activation rows
+    plain: T  # [rows, widest input] float32
+    hidden_quantised: T  # [rows * experts used, expert ffn]
+    hidden_plain: T
+    shared_quantised: T  # [rows, shared ffn]
+    shared_plain: T
+    router_logits: T  # [rows, experts and the shared gate] float32
+    router_counters: T
+    selected: T  # [rows, experts used] int32
+    slot_weights: T  # [rows, experts used + 1] float32
+    attention_partials: T
+    attention_counters: T
+    final: T  # [8, hidden] float32: the residual after the last layer
+    head_quantised: T  # [8, hidden]
+    head_plain: T
+    logits: T  # [8, vocabulary] float32
+    sampling_partials: T
+    sampling_arrivals: T
+    rope: T  # [context, 2, rotated / 2] float32
+    sequence: tuple[T, ...]  # per layer: KV cache, or GDN state, history and pending rows
+
+
+def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
+    """The sizes for a network whose activation rows hold `orders` copies of their codes."""
+    config, rows, slots = network.config, BLOCK_ROWS, network.config.experts_used + 1
+    inputs = [config.hidden, *(op.output.k for op in network.layers)]
+    hidden_rows = rows * config.experts_used
+    attention = [op.mixer for op in network.layers if isinstance(op.mixer, Attention)]
+    stream = rows * config.hidden * 4
+    return Workspace(
+        ids=rows * 4,
+        positions=rows * 4,
+        row_count=4,
+        pending_count=4,
+        source_rows=MAX_ROWS * 4,
+        targets=MAX_ROWS * 4,
+        sampled=MAX_ROWS * 4,
+        stats=MAX_ROWS * 3 * 4,
+        tokens=TOKENS * 4,
+        step=4,
+        residual=stream,
+        after_mixer=stream,
+        mixed=stream,
+        partials=slots * stream,
+        projected=max(rows * op.projections.columns * 4 for op in network.layers),
+        quantised=rows * max(row_bytes(k, orders) for k in inputs),
+        plain=rows * max(inputs) * 4,
+        hidden_quantised=hidden_rows * row_bytes(config.expert_ffn, orders),
+        hidden_plain=hidden_rows * config.expert_ffn * 4,
+        shared_quantised=rows * row_bytes(config.shared_ffn, orders),
+        shared_plain=rows * config.shared_ffn * 4,
+        router_logits=max(op.router.logits_bytes(rows) for op in network.layers),
+        router_counters=rows * 4,
+        selected=rows * config.experts_used * 4,
+        slot_weights=rows * slots * 4,
+        attention_partials=max((a.partial_bytes() for a in attention), default=0),
+        attention_counters=max((a.counter_bytes() for a in attention), default=0),
+        final=MAX_ROWS * config.hidden * 4,
+        head_quantised=MAX_ROWS * row_bytes(config.hidden, orders),
+        head_plain=MAX_ROWS * config.hidden * 4,
+        logits=MAX_ROWS * network.sampling.stride * 4,
+        sampling_partials=network.sampling.partials_bytes(MAX_ROWS),
+        sampling_arrivals=network.sampling.arrivals_bytes(MAX_ROWS),
+        rope=network.context * config.rope_dim * 4,
+        sequence=tuple(
+            op.mixer.cache_bytes(network.context) if isinstance(op.mixer, Attention) else op.mixer.state_bytes
+            for op in network.layers
+        ),
+    )
+
+
+def total_bytes(sizes: Workspace[int]) -> int:
+    """Bytes of all buffers."""
+    own = (getattr(sizes, field.name) for field in fields(sizes) if field.name != "sequence")
+    return sum(own) + sum(sizes.sequence)
+
+
+def allocate(sizes: Workspace[int], config: Config, device: Device) -> Workspace[Buffer]:
+    """The buffers, zeroed, with the table of RoPE angles."""
+    own = {f.name: device.zeros(getattr(sizes, f.name)) for f in fields(sizes) if f.name != "sequence"}
+    buffers = Workspace(**own, sequence=tuple(device.zeros(nbytes) for nbytes in sizes.sequence))
+    context = sizes.rope // (config.rope_dim * 4)
+    buffers.rope.write(rope_table(context, config.rope_dim, config.rope_theta))
+    buffers.targets.write(np.full(MAX_ROWS, -1, np.int32))
+    return buffers

@@ -1,0 +1,84 @@
+"""Embedding rows equal `formats.unpack` bit for bit: the kernel does the same float32 operations in the same order."""
+
+import numpy as np
+import pytest
+
+from arcmtp.model import formats
+from arcmtp.model.formats import Format
+from arcmtp.ops.embedding import Embedding, reference
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.matrix import Matrix
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Program
+from arcmtp.runtime.device import Device
+from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS
+
+POISON = np.uint32(0xFFFFFFFF)
+
+
+def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.ndarray:
+    """Tiles uint8 of a matrix [n, k] whose codes are all bits and whose scales are any finite numbers."""
+    tiles = rng.integers(0, 256, fmt.matrix_bytes(n, k)).astype(np.uint8).view(fmt.tile_dtype(k))
+    for name in tiles.dtype.names or ():
+        if tiles[name].dtype.kind == "f":
+            tiles[name] = rng.uniform(-3, 3, tiles[name].shape) * 10.0 ** rng.integers(-7, 3, tiles[name].shape)
+    return tiles.view(np.uint8)
+
+
+class Case:
+    """The embedding of one matrix, 64 bytes into its buffer."""
+
+    def __init__(self, fmt: Format, n: int, k: int) -> None:
+        self.rng = np.random.default_rng([n, k, fmt.bits])
+        self.matrix = Matrix(fmt, n, k, offset=64)
+        self.weights = np.concatenate([np.full(64, 255, np.uint8), random_tiles(self.rng, fmt, n, k)])
+        self.op = Embedding(self.matrix)
+
+    def run(self, device: Device, program: Program, ids: np.ndarray, buffer_rows: int) -> np.ndarray:
+        """Bits, uint32 [buffer_rows, k]: poison behind the rows of `ids`."""
+        rows, k = len(ids), self.matrix.k
+        weights, device_ids = device.array(self.weights), device.array(ids.astype(np.int32))
+        count = device.array(np.array([rows], np.int32))
+        x = device.alloc(buffer_rows * k * 4)
+        x.fill(0xFF)
+        launches = _host.LaunchList()
+        self.op.launch(program, launches, rows if rows <= MAX_ROWS else 0, weights, device_ids, x, count)
+        device.run(launches)
+        return x.read(np.uint32, buffer_rows * k).reshape(-1, k)
+
+    def want(self, ids: np.ndarray) -> np.ndarray:
+        return reference(self.matrix, self.weights, ids).view(np.uint32)
+
+
+@pytest.mark.avx2
+def test_every_format_gives_the_unpacked_bits_of_every_row(device: Device) -> None:
+    cases = [Case(fmt, n=40, k=512) for fmt in formats.FORMATS]
+    program = device.program([case.op.kernel(0) for case in cases])
+    for case in cases:
+        ids = case.rng.permutation(40)
+        assert np.array_equal(case.run(device, program, ids, 40), case.want(ids)), case.matrix.format.name
+
+
+def test_a_row_whose_last_work_group_is_not_full_ends_where_it_should(device: Device) -> None:
+    case = Case(formats.W4_MIN, n=16, k=32 * 11)
+    program = device.program([case.op.kernel(1)])
+    got = case.run(device, program, np.array([5]), 2)
+    assert np.array_equal(got[:1], case.want(np.array([5])))
+    assert np.all(got[1] == POISON)
+
+
+def test_any_number_of_rows_gives_each_its_token_and_nothing_behind_them(device: Device) -> None:
+    case = Case(formats.W6_16, n=100, k=256)
+    program = device.program([case.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
+    for rows in ROW_COUNTS + BLOCK_COUNTS:
+        ids = case.rng.integers(0, 100, rows)
+        got = case.run(device, program, ids, BLOCK_ROWS + 1)
+        assert np.array_equal(got[:rows], case.want(ids)), f"{rows} rows"
+        assert np.all(got[rows:] == POISON), f"{rows} rows"
+
+
+def test_ids_outside_the_vocabulary_give_its_first_and_last_row(device: Device) -> None:
+    case = Case(formats.F16, n=20, k=64)
+    program = device.program([case.op.kernel(4)])
+    ids = np.array([-1, 20, -(2**31), 2**31 - 1])
+    assert np.array_equal(case.run(device, program, ids, 4), case.want(np.array([0, 19, 0, 19])))

@@ -1,0 +1,183 @@
+"""Sampling against float64: the log-sum-exp within 1e-6 of the larger of it, the largest logit and 1.
+
+One part is float32's own (half a unit of the last place is 6e-8), the rest is exp's two units and the sums' roundings.
+"""
+
+import numpy as np
+import pytest
+
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.sampling import STATS, Advance, Sampling, reference
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Program
+from tests.ops.conftest import ROW_COUNTS, Bench
+
+TOLERANCE = 1e-6
+ADVANCE_PARTS = ("next_ids", "positions", "tokens", "step", "pending_count")
+
+
+class Case:
+    """Sampling from one vocabulary on a bench; scratch memory and counters live through all runs."""
+
+    def __init__(self, bench: Bench, op: Sampling, program: Program) -> None:
+        self.bench, self.op, self.program = bench, op, program
+        self.partials = bench.poisoned(self.op.partials_bytes(BLOCK_ROWS))
+        self.arrivals = bench.device.zeros(self.op.arrivals_bytes(BLOCK_ROWS))
+
+    def padded(self, logits: np.ndarray) -> np.ndarray:
+        """Rows of the stride, with NaN in what the vocabulary does not use."""
+        columns = self.op.stride - logits.shape[1]
+        return np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
+
+    def run(self, logits: np.ndarray, targets: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]."""
+        rows = len(logits)
+        targets = np.full(rows, -1) if targets is None else targets
+        ids, stats = self.bench.poisoned(rows * 4), self.bench.poisoned(rows * STATS * 4)
+        device_logits = self.bench.array(self.padded(logits))
+        device_targets = self.bench.array(targets.astype(np.int32))
+        count = self.bench.array(np.array([rows], np.int32))
+        launches = _host.LaunchList()
+        self.op.launch(
+            self.program, launches, rows if rows <= MAX_ROWS else 0,
+            device_logits, device_targets, ids, stats, self.partials, self.arrivals, count,
+        )  # fmt: skip
+        self.bench.device.run(launches)
+        return ids.read(np.int32, rows), stats.read(np.float32, rows * STATS).reshape(rows, STATS)
+
+    def check(self, logits: np.ndarray, targets: np.ndarray | None = None) -> None:
+        targets = np.full(len(logits), -1) if targets is None else targets
+        logits = logits.astype(np.float32)
+        ids, stats = self.run(logits, targets)
+        want_ids, want = reference(logits, targets, self.op.vocab_used)
+        assert np.array_equal(ids, want_ids)
+        assert np.array_equal(stats[:, 0], want[:, 0].astype(np.float32))
+        bound = TOLERANCE * np.maximum(1, np.abs(want[:, :2]).max(axis=1))
+        assert np.all(np.abs(stats[:, 1] - want[:, 1]) <= bound)
+        assert np.all(np.abs(stats[:, 2] - want[:, 2]) <= bound + TOLERANCE * np.abs(want[:, 2]))
+
+
+@pytest.fixture(scope="module")
+def small(bench: Bench) -> Case:
+    """1,003 columns: no multiple of 16, fewer blocks than a GPU has work-groups, and the last ones are not full."""
+    op = Sampling(1003, 1024, bench.geometry)
+    return Case(bench, op, bench.program([op.kernel(rows) for rows in (*ROW_COUNTS, 0)]))
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize("rows", [*ROW_COUNTS, 17, 512])
+def test_rows_give_the_references_token_and_log_probabilities(small: Case, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    small.check(3 * rng.standard_normal((rows, 1003)), rng.integers(-1, 1003, rows))
+
+
+def test_vocabularies_of_any_size_are_covered_exactly_once(bench: Bench) -> None:
+    ops = [Sampling(vocab, -(-vocab // 16) * 16, bench.geometry) for vocab in (1, 15, 16, 17, 127, 129, 8192)]
+    program = bench.program([op.kernel(8) for op in ops])
+    for op in ops:
+        rng = np.random.default_rng(op.vocab_used)
+        logits = rng.standard_normal((8, op.vocab_used))
+        logits[np.arange(8), rng.integers(0, op.vocab_used, 8)] += 6
+        Case(bench, op, program).check(logits, rng.integers(0, op.vocab_used, 8))
+
+
+def test_the_full_vocabulary_keeps_its_accuracy(bench: Bench) -> None:
+    vocab = 248_077
+    rng = np.random.default_rng(0)
+    rows = np.stack([
+        rng.standard_normal(vocab), 8 * rng.standard_normal(vocab), np.zeros(vocab), rng.uniform(-1e-3, 1e-3, vocab),
+        np.linspace(-40, 40, vocab), np.linspace(40, -40, vocab), np.full(vocab, -90.0),
+    ])  # fmt: skip
+    rows[-1, 200_000] = 10
+    op = Sampling(vocab, 248_320, bench.geometry)
+    Case(bench, op, bench.program([op.kernel(7)])).check(rows, rng.integers(0, vocab, 7))
+
+
+def test_equal_logits_give_the_lowest_column(small: Case) -> None:
+    rng = np.random.default_rng(1)
+    for places in ([0, 1002], [15, 16], [130, 131, 900], [511, 512], range(1003)):
+        logits = rng.uniform(-5, 1, (1, 1003))
+        logits[0, list(places)] = 2
+        small.check(logits, np.array([1002]))
+
+
+def test_each_column_can_win_alone(small: Case) -> None:
+    columns = np.arange(512) * 1002 // 511
+    logits = np.full((512, 1003), -np.inf)
+    logits[np.arange(512), columns] = -2.5
+    ids, stats = small.run(logits, columns)
+    assert np.array_equal(ids, columns)
+    np.testing.assert_array_equal(stats, np.tile(np.array([-2.5, -2.5, 0], np.float32), (512, 1)))
+
+
+def test_infinite_and_nan_logits_keep_to_their_row_and_nan_never_wins(small: Case) -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.standard_normal((8, 1003)).astype(np.float32)
+    targets = rng.integers(0, 1003, 8)
+    alone = small.run(logits[:1], targets[:1])
+    logits[1] = np.nan
+    logits[2] = -np.inf
+    logits[3, :1000] = -np.inf
+    logits[4, ::2] = np.nan
+    logits[5, 7] = np.inf
+    logits[7, 5] = -np.inf
+    ids, stats = small.run(logits, targets)
+    want_ids, want = reference(logits, targets, 1003)
+    assert np.array_equal(ids, want_ids)
+    assert list(ids[1:3]) == [0, 0] and ids[5] == 7
+    assert np.array_equal(stats[:, 0], want[:, 0].astype(np.float32))
+    assert np.isnan(stats[[1, 4], 1]).all() and stats[2, 1] == -np.inf
+    finite = [0, 3, 6, 7]
+    np.testing.assert_allclose(stats[finite, 1], want[finite, 1], rtol=TOLERANCE)
+    assert np.array_equal(stats[0], alone[1][0])
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small: Case) -> None:
+    rng = np.random.default_rng(3)
+    row, target = rng.standard_normal((1, 1003)), np.array([77])
+    ids, stats = small.run(row, target)
+    for rows in (*ROW_COUNTS, 9, 64, 512):
+        for place in {0, rows // 2, rows - 1}:
+            logits, targets = np.full((rows, 1003), np.nan), np.full(rows, -1)
+            logits[place], targets[place] = row[0], target[0]
+            got_ids, got_stats = small.run(logits, targets)
+            assert got_ids[place] == ids[0] and np.array_equal(got_stats[place], stats[0]), f"row {place} of {rows}"
+
+
+def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_none(small: Case) -> None:
+    _, stats = small.run(np.zeros((3, 1003)), np.array([-1, 1003, 2**31 - 1]))
+    assert list(stats[:, 2]) == [0, -np.inf, -np.inf]
+
+
+def test_advancing_appends_tokens_and_moves_the_position_without_the_host(bench: Bench) -> None:
+    op = Sampling(100, 112, bench.geometry)
+    program = bench.program([op.kernel(1, advance=True)])
+    start = {"next_ids": [5], "positions": [41], "tokens": [-7] * 6, "step": [2], "pending_count": [0]}
+    buffers = {name: bench.array(np.array(start[name], np.int32)) for name in ADVANCE_PARTS}
+    rng = np.random.default_rng(4)
+    steps = rng.standard_normal((3, 112)).astype(np.float32)
+    logits = bench.array(steps)
+    targets, row_count = bench.array(np.array([-1], np.int32)), bench.array(np.array([1], np.int32))
+    ids, stats = bench.poisoned(4), bench.poisoned(4 * STATS)
+    partials, arrivals = bench.poisoned(op.partials_bytes(1)), bench.device.zeros(op.arrivals_bytes(1))
+    launches = _host.LaunchList()
+    for step in range(3):
+        op.launch(
+            program, launches, 1, logits.at(step * 112 * 4), targets, ids, stats, partials, arrivals, row_count,
+            Advance(**buffers, pending=step + 1),
+        )  # fmt: skip
+    bench.device.run(launches)
+    want = steps[:, :100].argmax(axis=1)
+    got = {name: list(buffers[name].read(np.int32, len(start[name]))) for name in ADVANCE_PARTS}
+    assert got == {
+        "next_ids": [want[2]], "positions": [44], "tokens": [-7, -7, *want, -7], "step": [5], "pending_count": [3]
+    }  # fmt: skip
+    assert ids.read(np.int32, 1)[0] == want[2]
+
+
+def test_columns_that_do_not_fit_the_rows_are_refused(bench: Bench) -> None:
+    for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
+        with pytest.raises(ValueError, match=str(stride)):
+            Sampling(vocab_used, stride, bench.geometry)
+    with pytest.raises(ValueError, match="only one row"):
+        Sampling(16, 16, bench.geometry).kernel(2, advance=True)

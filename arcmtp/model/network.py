@@ -10,7 +10,7 @@ from arcmtp.model.config import Config
 from arcmtp.model.formats import Matrix
 from arcmtp.model.weights import AttentionLayer, GdnLayer, Layer, LayerPlan, Plan, Weights
 from arcmtp.model.workspace import allocate, total_bytes, workspace_sizes
-from arcmtp.ops.attention import Attention
+from arcmtp.ops.attention import KEY_TILE, Attention
 from arcmtp.ops.attention import Columns as AttentionColumns
 from arcmtp.ops.embedding import Embedding
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
@@ -111,6 +111,12 @@ class Network:
     def nbytes(self) -> int:
         """Bytes of device memory besides the weights: caches, recurrent state, buffers."""
         return total_bytes(self._sizes)
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes that one more token of context takes."""
+        attention = (op.mixer for op in self.layers if isinstance(op.mixer, Attention))
+        return self.config.rope_dim * 4 + sum(mixer.cache_bytes(KEY_TILE) // KEY_TILE for mixer in attention)
 
     def load(self, weights: Weights) -> None:
         """Take the loaded weights and allocate everything else."""
@@ -244,7 +250,7 @@ class Network:
             total += routed * self.config.experts_used // self.config.experts
             mixer = ops.mixer
             if isinstance(mixer, Attention):
-                total += mixer.cache_bytes(1) // 64 * (position + 1)
+                total += mixer.cache_bytes(KEY_TILE) // KEY_TILE * (position + 1)
             else:
                 total += 2 * mixer.state_bytes
         return total

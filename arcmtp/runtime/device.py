@@ -33,6 +33,12 @@ class Device:
         """Copies of an activation row's codes (`ACTIVATION_ORDERS` of simd.hpp)."""
         return 3 if self.is_cpu else 1
 
+    @property
+    def free_memory(self) -> int:
+        """Bytes that can be allocated: a GPU's memory, or what Linux says is available for the CPU device."""
+        memory = int(self.sycl_device.global_mem_size)
+        return min(memory, _available_host_memory()) if self.is_cpu else memory
+
     def alloc(self, nbytes: int) -> Buffer:
         """Uninitialised device memory; ArcmtpError when there is none."""
         return Buffer(nbytes, self.queue)
@@ -75,3 +81,8 @@ def _vnni_works(device: Device) -> bool:
     device.run(launches)
     known_answer = 5 + 4 * 2 + 3 * -1 + 2 * -128 + 1 * 127
     return bool(np.all(out.read(np.int32, 16) == known_answer))
+
+
+def _available_host_memory() -> int:
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -1,0 +1,163 @@
+"""The `arcmtp` command: parse, call, print."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from arcmtp import __version__
+from arcmtp.errors import ArcmtpError
+
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except ArcmtpError as error:
+        print(f"arcmtp: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="arcmtp", description="Qwen3.6-35B-A3B on Intel Arc through SYCL.")
+    parser.add_argument("--version", action="version", version=f"arcmtp {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    devices = commands.add_parser("devices", help="list the SYCL devices and the card profiles that apply")
+    devices.set_defaults(run=_devices)
+
+    generate = commands.add_parser("generate", help="continue a prompt greedily")
+    _add_model_options(generate)
+    prompt = generate.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
+    prompt.add_argument("-f", "--file", metavar="FILE", type=Path, help="a file with the prompt (- for standard input)")
+    generate.add_argument("-n", "--max-tokens", metavar="N", type=int, default=128, help="tokens at most (default 128)")
+    generate.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
+    generate.add_argument("--logprobs", metavar="N", type=int, default=0, help="N likeliest tokens per position in --json")
+    generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    generate.set_defaults(run=_generate)
+
+    perplexity = commands.add_parser("perplexity", help="perplexity of a text, as llama-perplexity computes it")
+    _add_model_options(perplexity, context_help="tokens of a window (default 512)")
+    perplexity.add_argument("-f", "--file", metavar="TEXT", type=Path, required=True, help="the text")
+    perplexity.set_defaults(run=_perplexity)
+    return parser
+
+
+def _add_model_options(
+    parser: argparse.ArgumentParser, context_help: str = "tokens of context (default 8192 or the model's limit)"
+) -> None:
+    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
+    parser.add_argument("-c", "--ctx", metavar="N", type=int, help=context_help)
+    parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
+    parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
+
+
+def _devices(options: argparse.Namespace) -> None:
+    from arcmtp.runtime.devices import format_table, list_devices
+
+    print(format_table(list_devices()))
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from arcmtp.engine import LLM
+
+    text = options.prompt if options.file is None else _read_text(options.file)
+    prompt = text if options.raw else [{"role": "user", "content": text}]
+    with _Progress() as progress:
+        llm = LLM(options.model, options.device, options.ctx, options.requant, progress)
+    with llm:
+        _report_requant(llm.requant_errors)
+        stream = llm.stream(prompt, options.max_tokens, options.logprobs)
+        interrupted = False
+        try:
+            for chunk in stream:
+                if not options.json:
+                    print(chunk.text, end="", flush=True)
+        except KeyboardInterrupt:
+            interrupted = True
+        result = stream.result
+    if options.json:
+        fields = dataclasses.asdict(result)
+        fields["stats"] = fields.pop("statistics")
+        print(json.dumps(fields, ensure_ascii=False))
+    else:
+        print()
+        s = result.statistics
+        print(
+            f"prompt {s.prompt_tokens} tokens, {s.prompt_tokens_per_second:.1f} tokens/s; "
+            f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s, "
+            f"{s.gigabytes_per_second:.2f} GB/s ({s.bytes_per_token / 1e6:.1f} MB and {s.launches_per_token} launches a "
+            f"token); load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB",
+            file=sys.stderr,
+        )
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _perplexity(options: argparse.Namespace) -> None:
+    from arcmtp.engine import LLM
+    from arcmtp.engine.perplexity import perplexity
+
+    text, window = _read_text(options.file), 512 if options.ctx is None else options.ctx
+    with _Progress() as progress:
+        llm = LLM(options.model, options.device, window, options.requant, progress)
+        with llm:
+            estimate = perplexity(llm, text, window, lambda done, total: progress("windows", done, total))
+    _report_requant(llm.requant_errors)
+    print(f"perplexity {estimate.value:.4f} +/- {estimate.error:.4f} ({estimate.tokens} tokens, {estimate.windows} windows)")
+
+
+def _report_requant(errors: dict[str, float]) -> None:
+    for name, error in errors.items():
+        print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArcmtpError(f"{path}: {error.strerror}; expected a text file") from None
+    except UnicodeDecodeError as error:
+        raise ArcmtpError(f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 text") from None
+
+
+class _Progress:
+    """A bar per stage on a terminal's standard error, a line per stage elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._stage = ""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        return self._update
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _update(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self.__exit__()
+            self._stage = stage
+            if not sys.stderr.isatty():
+                print(f"{stage} …", file=sys.stderr, flush=True)
+            in_bytes = stage == "loading weights"
+            self._bar = tqdm(
+                desc=stage, total=total, unit="B" if in_bytes else "", unit_scale=in_bytes, leave=False, disable=None
+            )
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)

@@ -1,0 +1,7 @@
+"""Text from a model: `LLM` and what it returns."""
+
+from arcmtp.engine.llm import LLM, Stream
+from arcmtp.engine.perplexity import Perplexity
+from arcmtp.engine.results import Chunk, Generation, Statistics
+
+__all__ = ["LLM", "Chunk", "Generation", "Perplexity", "Statistics", "Stream"]

@@ -1,0 +1,82 @@
+"""One sequence on a network: token ids in, token ids out."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from arcmtp.engine.results import TopLogprobs
+from arcmtp.model.network import Network
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+
+
+def _int32(values: Sequence[int]) -> np.ndarray:
+    return np.asarray(values, np.int32)
+
+
+class TokenSequence:
+    """Runs one sequence. The device keeps its state; between two steps only the chosen token comes to the host."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._device, self._buffers = network.device, network.workspace
+        self._chosen = 0
+        network.reset()
+
+    def prefill(self, ids: Sequence[int]) -> int:
+        """Evaluate the prompt and choose the first token; its id."""
+        for _ in self._blocks(ids):
+            pass
+        w = self._buffers
+        w.positions.write(_int32([len(ids) - 1]))  # of the last evaluated row, from which decoding goes on
+        w.source_rows.write(_int32([(len(ids) - 1) % BLOCK_ROWS]))
+        self._device.run(self._network.head(1, pending=0))
+        w.source_rows.write(_int32([0]))
+        return self._last_token()
+
+    def step(self) -> int:
+        """Evaluate the token that was chosen last and choose the next; its id."""
+        self._network.trunk(1).submit(self._device.queue)
+        self._network.head(1, pending=1).submit(self._device.queue)
+        return self._last_token()
+
+    def top_logprobs(self, count: int) -> TopLogprobs:
+        """The `count` likeliest tokens of the row that was sampled last."""
+        vocab_used = self._network.sampling.vocab_used
+        logits = self._buffers.logits.read(np.float32, vocab_used).astype(np.float64)
+        logprobs = logits - logits.max()
+        logprobs -= np.log(np.exp(logprobs).sum())
+        best = np.argsort(-logprobs, kind="stable")[:count]
+        return [(int(token), float(logprobs[token])) for token in best]
+
+    def score(self, ids: Sequence[int], first: int) -> np.ndarray:
+        """Log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before each of them."""
+        scores = []
+        for start, rows in self._blocks(ids[:-1]):
+            wanted = range(max(first - 1 - start, 0), rows)
+            for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
+                scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
+        return np.concatenate(scores)
+
+    def _blocks(self, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Evaluate ids in blocks; (first position, rows) after each."""
+        w = self._buffers
+        for start in range(0, len(ids), BLOCK_ROWS):
+            block = ids[start : start + BLOCK_ROWS]
+            w.ids.write(_int32(block))
+            w.positions.write(np.arange(start, start + len(block), dtype=np.int32))
+            w.row_count.write(_int32([len(block)]))
+            self._device.run(self._network.trunk(0))
+            w.pending_count.fill(0)
+            yield start, len(block)
+
+    def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+        w, padding = self._buffers, MAX_ROWS - len(rows)
+        w.source_rows.write(_int32([*rows, *[rows[-1]] * padding]))
+        w.targets.write(_int32([*targets, *[-1] * padding]))
+        self._device.run(self._network.head(MAX_ROWS))
+        return w.stats.read(np.float32, MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
+
+    def _last_token(self) -> int:
+        token = int(self._buffers.tokens.read(np.int32, 1, 4 * self._chosen)[0])
+        self._chosen += 1
+        return token

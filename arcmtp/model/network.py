@@ -151,14 +151,18 @@ class Network:
     def _programs(self) -> dict[int, Program]:
         return {}
 
+    def kernels(self, rows: int) -> list[Kernel]:
+        """What `compile(rows)` compiles."""
+        kernels = [self.embedding.kernel(rows), *(k for layer in self.layers for k in layer.kernels(rows))]
+        if rows:
+            kernels += [self.final_norm.kernel(rows), self.head_product.kernel(rows), self.sampling.kernel(rows)]
+        if rows == 1:
+            kernels.append(self.sampling.kernel(rows, advance=True))
+        return kernels
+
     def _compile(self, rows: int) -> Program:
         if rows not in self._programs:
-            kernels = [self.embedding.kernel(rows), *(k for layer in self.layers for k in layer.kernels(rows))]
-            if rows:
-                kernels += [self.final_norm.kernel(rows), self.head_product.kernel(rows), self.sampling.kernel(rows)]
-            if rows == 1:
-                kernels.append(self.sampling.kernel(rows, advance=True))
-            self._programs[rows] = self.device.program(kernels)
+            self._programs[rows] = self.device.program(self.kernels(rows))
         return self._programs[rows]
 
     def _list(

@@ -1,8 +1,8 @@
 """GATED_DELTA_NET: from a layer's projections to the rows of its output product in one launch, a work-group per V head.
 
-Accepted rows are committed late. A step leaves its own rows out of the state and keeps what they would add to it; the next
-launch reads from `pending_count` how many of them were accepted, commits those, and then runs its rows. So rejected rows
-never touched anything, and the state is read and written once per step.
+Rows are committed late. A step leaves its own rows out of the state and keeps what they would add to it; the next
+launch reads from `pending_count` how many of them were accepted, commits those, and then runs its rows. So rejected
+rows never touched anything, and the state is read and written once per step.
 """
 
 from dataclasses import astuple, dataclass
@@ -103,9 +103,11 @@ class GatedDeltaNet:
         projected: Any, conv: Any, a: Any, dt_bias: Any, norm: Any, memory: Any, pending_count: Any, row_count: Any,
         quantised: Any, plain: Any,
     ) -> None:  # fmt: skip
-        """projected [rows, stride] f32; conv [channels, 4] f32, the current token's tap last; a = -exp(A_log) and dt_bias
-        [V heads] f32; norm [v_dim] f32; memory `state_bytes`; pending_count i32: how many of the previous step's rows to
-        commit, 0 after a block; outputs: quantised [rows] activation rows and plain [rows, outputs] f32.
+        """projected [rows, stride] f32; conv [channels, 4] f32, the current token's tap last; a = -exp(A_log) and
+        dt_bias [V heads] f32; norm [v_dim] f32; memory `state_bytes`; pending_count i32: how many of the previous
+        step's rows to commit, 0 after a block; row_count i32, for blocks; a block of 0 rows only commits.
+
+        Results are activation rows in `quantised` and [rows, outputs] f32 in `plain`.
         """
         program.launch(
             launches, self.kernel(rows), self.heads.v,

@@ -1,0 +1,353 @@
+// GATED_DELTA_NET: convolution, norms, gates, delta rule and gated output norm in one launch, a work-group per V head.
+//
+// Lanes are keys: a column of the state, S[all keys][j], is K_DIM / 16 vectors, so that keys and queries are whole
+// vectors too, and a slice of columns stays in one thread's registers from row to row.
+#pragma once
+
+#include "formats.hpp"
+
+namespace arcmtp {
+
+/// Shapes of the heads, and where z, beta and alpha begin in a row of STRIDE projections; q, k and v begin at 0.
+template <int K_HEADS_, int V_HEADS_, int K_DIM_, int V_DIM_, int STRIDE_, int Z_, int BETA_, int ALPHA_>
+struct DeltaNet {
+    static constexpr int K_HEADS = K_HEADS_, V_HEADS = V_HEADS_, K_DIM = K_DIM_, V_DIM = V_DIM_;
+    static constexpr int STRIDE = STRIDE_, Z = Z_, BETA = BETA_, ALPHA = ALPHA_;
+    static constexpr int CHANNELS = 2 * K_DIM + V_DIM; // q, k and v of one V head
+    static_assert(K_DIM % LANES == 0 && V_DIM % 32 == 0, "whole vectors of keys, whole groups of outputs");
+};
+
+constexpr int WINDOW = 3;       // columns before the current one that the convolution sees
+constexpr int PENDING_ROWS = 8; // rows that a step may leave to be committed
+
+/// What a V head keeps between launches, in floats: the state S after all committed tokens, and of the last step's
+/// rows, which are pending, all that is needed to commit them: raw columns, normalised keys, deltas and decays.
+template <class NET> struct HeadMemory {
+    static constexpr int STATE = 0;                         // [V_DIM][K_DIM]
+    static constexpr int HISTORY = NET::V_DIM * NET::K_DIM; // [WINDOW committed + pending][CHANNELS]
+    static constexpr int KEYS = HISTORY + (WINDOW + PENDING_ROWS) * NET::CHANNELS; // [pending][K_DIM]
+    static constexpr int DELTAS = KEYS + PENDING_ROWS * NET::K_DIM;                // [pending][V_DIM]
+    static constexpr int DECAYS = DELTAS + PENDING_ROWS * NET::V_DIM;              // [pending], padded to a vector
+    static constexpr int FLOATS = DECAYS + LANES;
+};
+
+/// What the team shares of one row, in bytes.
+template <class NET> struct TeamRow {
+    static constexpr int Q = 0, K = Q + NET::K_DIM * 4, V = K + NET::K_DIM * 4;
+    static constexpr int OUTPUT = V + NET::V_DIM * 4;
+    static constexpr int BETA = OUTPUT + NET::V_DIM * 4, DECAY = BETA + LANES * 4; // the same value in all lanes
+    static constexpr int BYTES = DECAY + LANES * 4;
+};
+
+/// N floats in pieces of 256 bytes, the widest that one load takes, or of a vector where those do not fit.
+template <int N> struct Floats {
+    static constexpr int WIDTH = N % 64 == 0 ? 64 : LANES, COUNT = N / WIDTH;
+    vec<float, WIDTH> piece[COUNT];
+
+    inline void load(const float *from) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            piece[i] = simd::load<float, WIDTH>(from + i * WIDTH);
+    }
+    inline void store(float *to) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            simd::store<float, WIDTH>(to + i * WIDTH, piece[i]);
+    }
+    inline void team_load(int byte_offset) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            piece[i] = simd::team_load<float, WIDTH>(byte_offset + i * WIDTH * 4);
+    }
+    inline void team_store(int byte_offset) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            simd::team_store<float, WIDTH>(byte_offset + i * WIDTH * 4, piece[i]);
+    }
+};
+
+/// acc + a * b, LANES products after LANES products.
+template <int N> inline Lanes add_products(Lanes acc, vec<float, N> a, vec<float, N> b) {
+    if constexpr (N == LANES)
+        return simd::fma<float, LANES>(a, b, acc);
+    else {
+        constexpr int half = N / 2;
+        acc = add_products<half>(acc, simd::part<half, 0, float, N>(a), simd::part<half, 0, float, N>(b));
+        return add_products<half>(acc, simd::part<half, half, float, N>(a), simd::part<half, half, float, N>(b));
+    }
+}
+template <int N> inline Lanes products(const Floats<N> &a, const Floats<N> &b) {
+    Lanes acc = 0.0f;
+#pragma unroll
+    for (int i = 0; i < Floats<N>::COUNT; ++i)
+        acc = add_products<Floats<N>::WIDTH>(acc, a.piece[i], b.piece[i]);
+    return acc;
+}
+
+/// Neighbouring lanes of COUNT vectors added until they fit one vector, which holds LANES / COUNT parts of each.
+template <int COUNT> inline Lanes add_neighbours(const Lanes *v) {
+    if constexpr (COUNT == 1)
+        return v[0];
+    else {
+        constexpr int half = LANES / 2;
+        const Lanes low = add_neighbours<COUNT / 2>(v), high = add_neighbours<COUNT / 2>(v + COUNT / 2);
+        return simd::join<float, half>(simd::every<half, 2, 0, float, LANES>(low),
+                                       simd::every<half, 2, 0, float, LANES>(high)) +
+               simd::join<float, half>(simd::every<half, 2, 1, float, LANES>(low),
+                                       simd::every<half, 2, 1, float, LANES>(high));
+    }
+}
+
+/// COLUMNS columns of the state.
+template <int K_DIM> struct StateSlice {
+    static constexpr int COLUMNS = 8;
+    using Keys = Floats<K_DIM>;
+    using Columns = vec<float, COLUMNS>;
+    Keys column[COLUMNS];
+
+    inline void load(const float *state) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j)
+            column[j].load(state + j * K_DIM);
+    }
+    inline void store(float *state) const {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j)
+            column[j].store(state + j * K_DIM);
+    }
+
+    /// The product of each column with x.
+    inline Columns dot(const Keys &x) const {
+        Lanes sums[COLUMNS];
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j)
+            sums[j] = products<K_DIM>(column[j], x);
+        const Lanes pairs = add_neighbours<COLUMNS>(sums);
+        return simd::every<COLUMNS, 2, 0, float, LANES>(pairs) + simd::every<COLUMNS, 2, 1, float, LANES>(pairs);
+    }
+
+    /// S = decay S + k ⊗ delta.
+    inline void update(const Keys &k, float decay, Columns delta) {
+        using Piece = vec<float, Keys::WIDTH>;
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+            const Piece d = simd::lane<float, COLUMNS>(delta, j);
+#pragma unroll
+            for (int i = 0; i < Keys::COUNT; ++i)
+                column[j].piece[i] = simd::fma<float, Keys::WIDTH>(k.piece[i], d, Piece(column[j].piece[i] * decay));
+        }
+    }
+};
+
+/// One V head. ROWS > 0 is a step: its rows stay pending. ROWS = 0 is a block, which commits all its rows.
+template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct DeltaNetHead {
+    using Memory = HeadMemory<NET>;
+    using Row = TeamRow<NET>;
+    using Slice = StateSlice<NET::K_DIM>;
+    using Sink = RowSink<NET::V_HEADS * NET::V_DIM, QUANTISED, PLAIN>;
+    using Keys = typename Slice::Keys;
+    static constexpr int COLUMNS = Slice::COLUMNS, SLICES = NET::V_DIM / COLUMNS;
+    static constexpr int CHUNK = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
+    static constexpr bool IN_REGISTERS = SLICES <= TEAM; // a thread has one slice and keeps it from chunk to chunk
+    static_assert(ROWS <= PENDING_ROWS, "the rows of a step can all be pending");
+
+    const float *projected, *conv, *a, *dt_bias, *norm;
+    float rms_eps;
+    float *memory;
+    Sink sink;
+    int head, rank, pending, rows;
+
+    inline void run() {
+        simd::reserve_team_memory<CHUNK * Row::BYTES>();
+        Slice slice;
+        if (IN_REGISTERS && rank < SLICES)
+            slice.load(memory + Memory::STATE + rank * COLUMNS * NET::K_DIM);
+        // A block of no rows still commits what is pending.
+        for (int first = 0; first == 0 || first < rows; first += CHUNK) {
+            const int count = ROWS > 0 ? ROWS : rows - first < CHUNK ? rows - first : CHUNK;
+            convolve(first, count);
+            simd::team_barrier<TEAM>();
+            for (int r = rank; r < count; r += TEAM)
+                prepare(r, row(first + r));
+            simd::team_barrier<TEAM>();
+            for (int index = rank; index < SLICES; index += TEAM)
+                advance(slice, index, first, count);
+            simd::team_barrier<TEAM>();
+            for (int task = rank; task < count * (NET::V_DIM / 32); task += TEAM)
+                finish(first, task / (NET::V_DIM / 32), task % (NET::V_DIM / 32));
+            if constexpr (ROWS > 0)
+                for (int r = rank; r < ROWS; r += TEAM)
+                    leave_pending(r);
+        }
+    }
+
+  private:
+    inline const float *row(int r) const { return projected + simd::u64(r) * NET::STRIDE; }
+
+    /// Where channel c of this head's q, k and v lies in a row of projections.
+    static inline int column_of(int c, int head) {
+        const int k_head = head % NET::K_HEADS;
+        if (c < NET::K_DIM)
+            return k_head * NET::K_DIM + c;
+        if (c < 2 * NET::K_DIM)
+            return (NET::K_HEADS + k_head - 1) * NET::K_DIM + c;
+        return (2 * NET::K_HEADS - 2) * NET::K_DIM + head * NET::V_DIM + c;
+    }
+
+    /// Convolution and SiLU of rows first … first + count - 1 to team memory, and the raw columns to history.
+    inline void convolve(int first, int count) {
+        for (int c = rank * LANES; c < NET::CHANNELS; c += TEAM * LANES) {
+            const int column = column_of(c, head);
+            const vec<float, 4 * LANES> taps = simd::load<float, 4 * LANES>(conv + column * 4);
+            const Lanes tap0 = simd::every<LANES, 4, 0, float, 4 * LANES>(taps),
+                        tap1 = simd::every<LANES, 4, 1, float, 4 * LANES>(taps);
+            const Lanes tap2 = simd::every<LANES, 4, 2, float, 4 * LANES>(taps),
+                        tap3 = simd::every<LANES, 4, 3, float, 4 * LANES>(taps);
+            float *history = memory + Memory::HISTORY + c;
+            const float *before = first == 0 ? history + pending * NET::CHANNELS : row(first - WINDOW) + column;
+            const int stride = first == 0 ? NET::CHANNELS : NET::STRIDE;
+            Lanes window[WINDOW];
+#pragma unroll
+            for (int i = 0; i < WINDOW; ++i)
+                window[i] = simd::load<float, LANES>(before + i * stride);
+            if constexpr (ROWS > 0)
+                keep(history, window);
+            for (int r = 0; r < count; ++r) {
+                const Lanes now = simd::load<float, LANES>(row(first + r) + column);
+                Lanes sum = window[0] * tap0;
+                sum = simd::fma<float, LANES>(window[1], tap1, sum);
+                sum = simd::fma<float, LANES>(window[2], tap2, sum);
+                sum = simd::fma<float, LANES>(now, tap3, sum);
+                simd::team_store<float, LANES>(r * Row::BYTES + c * 4, simd::silu<LANES>(sum));
+                if constexpr (ROWS > 0)
+                    simd::store<float, LANES>(history + (WINDOW + r) * NET::CHANNELS, now);
+                window[0] = window[1];
+                window[1] = window[2];
+                window[2] = now;
+            }
+            if (ROWS == 0 && first + count >= rows)
+                keep(history, window);
+        }
+    }
+
+    static inline void keep(float *history, const Lanes (&window)[WINDOW]) {
+#pragma unroll
+        for (int i = 0; i < WINDOW; ++i)
+            simd::store<float, LANES>(history + i * NET::CHANNELS, window[i]);
+    }
+
+    /// Norms and gates of row r of the chunk.
+    inline void prepare(int r, const float *values) {
+        const int at = r * Row::BYTES;
+        normalise<NET::K_DIM>(at + Row::Q); // q is also scaled by 1 / sqrt(K_DIM)
+        normalise<1>(at + Row::K);
+        const Lanes beta = simd::sigmoid<LANES>(Lanes(values[NET::BETA + head]));
+        const Lanes rate = simd::softplus<LANES>(Lanes(values[NET::ALPHA + head] + dt_bias[head]));
+        simd::team_store<float, LANES>(at + Row::BETA, beta);
+        simd::team_store<float, LANES>(at + Row::DECAY, simd::exp<LANES>(rate * a[head]));
+    }
+
+    /// x / sqrt(SCALE * (sum of squares + 1e-6)).
+    template <int SCALE> static inline void normalise(int at) {
+        Keys x;
+        x.team_load(at);
+        const float square = (simd::sum<LANES>(products<NET::K_DIM>(x, x)) + 1e-6f) * SCALE;
+        const float inverse = inverse_root(square);
+#pragma unroll
+        for (int i = 0; i < Keys::COUNT; ++i)
+            x.piece[i] = x.piece[i] * inverse;
+        x.team_store(at);
+    }
+    static inline float inverse_root(float x) {
+        return simd::lane<float, LANES>(simd::divide<LANES>(Lanes(1.0f), simd::sqrt<LANES>(Lanes(x))), 0);
+    }
+    static inline float team_value(int at) { return simd::lane<float, LANES>(simd::team_load<float, LANES>(at), 0); }
+
+    /// The chunk's rows on one slice of the state's columns; before the first chunk the pending rows that were
+    /// accepted.
+    inline void advance(Slice &slice, int index, int first, int count) {
+        float *state = memory + Memory::STATE + index * COLUMNS * NET::K_DIM;
+        if constexpr (!IN_REGISTERS)
+            slice.load(state);
+        if (first == 0 && pending > 0) {
+            for (int p = 0; p < pending; ++p)
+                commit(slice, index, p);
+            if constexpr (ROWS > 0)
+                slice.store(state);
+        }
+        for (int r = 0; r < count; ++r)
+            step(slice, index, r);
+        if (ROWS == 0 && (!IN_REGISTERS || first + count >= rows))
+            slice.store(state);
+    }
+
+    inline void commit(Slice &slice, int index, int p) {
+        Keys k;
+        k.load(memory + Memory::KEYS + p * NET::K_DIM);
+        slice.update(k, memory[Memory::DECAYS + p],
+                     simd::load<float, COLUMNS>(memory + Memory::DELTAS + p * NET::V_DIM + index * COLUMNS));
+    }
+
+    /// r = (decay S)ᵀ k, delta = beta (v - r), S = decay S + k ⊗ delta, output = Sᵀ q.
+    inline void step(Slice &slice, int index, int r) {
+        using Columns = typename Slice::Columns;
+        const int at = r * Row::BYTES, columns = index * COLUMNS * 4;
+        const float beta = team_value(at + Row::BETA), decay = team_value(at + Row::DECAY);
+        Keys x;
+        x.team_load(at + Row::K);
+        const Columns delta = (simd::team_load<float, COLUMNS>(at + Row::V + columns) - slice.dot(x) * decay) * beta;
+        slice.update(x, decay, delta);
+        if constexpr (ROWS > 0)
+            simd::store<float, COLUMNS>(memory + Memory::DELTAS + r * NET::V_DIM + index * COLUMNS, delta);
+        x.team_load(at + Row::Q);
+        simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.dot(x));
+    }
+
+    /// RMS norm, then the gate silu(z), of 32 outputs of row r of the chunk.
+    inline void finish(int first, int r, int group) {
+        const int at = r * Row::BYTES + Row::OUTPUT;
+        Floats<NET::V_DIM> x;
+        x.team_load(at);
+        const float inverse = inverse_root(simd::sum<LANES>(products<NET::V_DIM>(x, x)) / NET::V_DIM + rms_eps);
+        const float *z = row(first + r) + NET::Z + head * NET::V_DIM + group * 32;
+        const float *weight = norm + group * 32;
+        Lanes gated[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const Lanes value = simd::team_load<float, LANES>(at + (group * 2 + half) * LANES * 4);
+            const Lanes normed = value * inverse * simd::load<float, LANES>(weight + half * LANES);
+            gated[half] = normed * simd::silu<LANES>(simd::load<float, LANES>(z + half * LANES));
+        }
+        sink.put(first + r, head * (NET::V_DIM / 32) + group, gated[0], gated[1]);
+    }
+
+    /// Key and decay of row r for the launch that commits it; here, since until now the earlier pending ones were read.
+    inline void leave_pending(int r) {
+        Keys k;
+        k.team_load(r * Row::BYTES + Row::K);
+        k.store(memory + Memory::KEYS + r * NET::K_DIM);
+        memory[Memory::DECAYS + r] = team_value(r * Row::BYTES + Row::DECAY);
+    }
+};
+
+template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
+inline void gated_delta_net(const float *projected, const float *conv, const float *a, const float *dt_bias,
+                            const float *norm, float rms_eps, float *memory, const int *pending_count,
+                            const int *row_count, u8 *quantised, float *plain) {
+    const int head = simd::group_index();
+    DeltaNetHead<NET, ROWS, TEAM, QUANTISED, PLAIN>{projected,
+                                                    conv,
+                                                    a,
+                                                    dt_bias,
+                                                    norm,
+                                                    rms_eps,
+                                                    memory + simd::u64(head) * HeadMemory<NET>::FLOATS,
+                                                    {quantised, plain},
+                                                    head,
+                                                    simd::team_rank(),
+                                                    pending_count[0],
+                                                    ROWS > 0 ? ROWS : row_count[0]}
+        .run();
+}
+
+} // namespace arcmtp

@@ -54,6 +54,10 @@ template <class T> inline Lanes load_small(const u8 *from) {
     return simd::convert<float, int, LANES>(simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
 }
 
+/// How far ahead a CPU thread asks for weights, in bytes; for scales it is the next tile's, whose beginning no pattern tells
+/// the processor. INT4 MUL_MAT went from 0.60 to 0.80 of the read bandwidth by the one and to 0.87 by the other.
+constexpr int STREAM = 6144;
+
 /// Integer products of PART (0: all, 1: first half, 2: last half) of one group; six bits are four and two.
 template <class F, int PART, int ROWS> struct GroupDots {
     template <class ROW> static inline void run(const u8 *codes, const u8 *, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
@@ -91,7 +95,13 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
         for (int r = 0; r < ROWS; ++r)
             acc[r] = 0.0f;
         const int end = (slice + 1) * PER_SLICE < GROUPS ? (slice + 1) * PER_SLICE : GROUPS;
+#pragma unroll 2
         for (int g = slice * PER_SLICE; g < end; ++g) {
+            simd::stream_ahead<LOW_BYTES>(tile + g * LOW_BYTES + STREAM);
+            if constexpr (F::BITS == 6)
+                simd::stream_ahead<128>(tile + HIGH_PLANE + g * 128 + STREAM / 2);
+            if (g % 2 == 0)
+                simd::stream_ahead<64>(tile + tile_bytes<F, K>() + SCALE_PLANE + g * 32);
             Lanes scale[2], minimum;
             load_scales(tile + SCALE_PLANE, g, scale, minimum);
             if constexpr (F::SCHEME == Scheme::super16) {
@@ -149,6 +159,7 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
         const T *weights = reinterpret_cast<const T *>(tile);
         const int end = (slice + 1) * PER_SLICE < CHUNKS ? (slice + 1) * PER_SLICE : CHUNKS;
         for (int chunk = slice * PER_SLICE; chunk < end; ++chunk) {
+            simd::stream_ahead<CHUNK * LANES * sizeof(T)>(tile + chunk * CHUNK * LANES * sizeof(T) + STREAM);
             vec<float, CHUNK> x[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)

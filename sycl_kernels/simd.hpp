@@ -106,6 +106,8 @@ template <int BYTES> inline void prefetch(const void *from) {
                                         esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
                                                           esimd::cache_hint_L2<esimd::cache_hint::cached>});
 }
+/// The same where a CPU thread needs it: nothing here, many threads hide the latency of memory.
+template <int BYTES> inline void stream_ahead(const void *) {}
 template <int N> inline vec<int, N> iota() { return vec<int, N>(0, 1); }
 inline u32 bits(mask<LANES> m) { return esimd::pack_mask(m); }
 
@@ -138,6 +140,9 @@ template <class T, int COUNT> struct Vectors {
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
     simd::store<i8, 32>(reinterpret_cast<i8 *>(row) + 32 * group, esimd::convert<i8>(vec<int, 32>(esimd::convert<int>(codes))));
 }
+
+/// Before loops over arrays that are registers on the GPU, and memory on the CPU, where unrolling costs compile time alone.
+#define ARCMTP_UNROLL_ON_GPU _Pragma("unroll")
 
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>))                \
@@ -295,8 +300,9 @@ template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N
 }
 template <int BYTES> inline void prefetch(const void *from) {
     for (int at = 0; at < BYTES; at += 64)
-        __builtin_prefetch(static_cast<const u8 *>(from) + at);
+        asm volatile("prefetcht1 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
 }
+template <int BYTES> inline void stream_ahead(const void *from) { simd::prefetch<BYTES>(from); }
 template <int N> inline vec<int, N> iota() {
     vec<int, N> v;
     for (int i = 0; i < N; ++i)
@@ -331,6 +337,8 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
     simd::store<i8, 32>(to + 2 * k, __builtin_shufflevector(c, c, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 16,
                                                             20, 24, 28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31));
 }
+
+#define ARCMTP_UNROLL_ON_GPU
 
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name
@@ -417,20 +425,25 @@ template <int PART, int BITS, int ROWS> inline Dots<ROWS> dot(const Weights<BITS
     constexpr int first = PART == 2 ? BITS / 2 : 0; // a tile has BITS registers of words
     constexpr int last = PART == 1 ? BITS / 2 : BITS;
     Dots<ROWS> dots;
+    vec<int, LANES> odd[ROWS]; // two chains: an instruction takes five cycles, and two can begin in each
 #pragma unroll
     for (int r = 0; r < ROWS; ++r)
-        dots.sums[r] = 0;
+        dots.sums[r] = odd[r] = 0;
 #pragma unroll
     for (int w = first; w < last; ++w) {
         const vec<u32, LANES> packed = load<u32, LANES>(weights.words + w * LANES);
 #pragma unroll
         for (int f = 0; f < fields; ++f) {
             const vec<u32, LANES> bytes = packed >> u32(f * BITS) & field_mask;
+            const int word = w * fields + f;
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
-                dots.sums[r] = dot_bytes(dots.sums[r], bytes, a.words[r][w * fields + f]);
+                (word % 2 ? odd : dots.sums)[r] = dot_bytes((word % 2 ? odd : dots.sums)[r], bytes, a.words[r][word]);
         }
     }
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        dots.sums[r] += odd[r];
     return dots;
 }
 

@@ -1,0 +1,94 @@
+"""The tiny models, loaded once per session, and a way to feed a network that the engine does not use yet."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arcmtp import LLM
+from arcmtp.model.network import Network
+from arcmtp.ops.attention import Attention
+
+CONTEXT = 1024
+
+
+@pytest.fixture(scope="session")
+def golden(data_dir: Path) -> dict[str, Any]:
+    """llama.cpp's greedy ids and log-probabilities, by model file name."""
+    content: dict[str, Any] = json.loads((data_dir / "golden.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="session")
+def text(data_dir: Path) -> str:
+    """60,000 bytes that the tiny models have not seen."""
+    return (data_dir / "perplexity.txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Iterator[LLM]:
+    """The bundled Q4_0 model."""
+    with LLM(device="cpu", ctx=CONTEXT) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="session")
+def tiny_f16(data_dir: Path) -> Iterator[LLM]:
+    with LLM(data_dir / "tiny-qwen36moe-f16.gguf", device="cpu", ctx=CONTEXT) as llm:
+        yield llm
+
+
+class Feeder:
+    """Feeds one sequence to a network in blocks and steps of any size, rejecting rows as a verifier does.
+
+    Logits come back as float32 [rows, vocabulary used].
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network, self._buffers = network, network.workspace
+        self._position = 0
+        network.reset()
+
+    def block(self, ids: Sequence[int]) -> np.ndarray:
+        """Evaluate 1…512 ids at once; the logits of the last of them."""
+        self._buffers.row_count.write(np.array([len(ids)], np.int32))
+        self._evaluate(0, ids)
+        self._buffers.pending_count.fill(0)
+        self._position += len(ids)
+        return self._logits([len(ids) - 1])
+
+    def step(self, ids: Sequence[int], accepted: int | None = None) -> np.ndarray:
+        """Evaluate 1…8 ids as a verify does, then accept the first `accepted` of them (None: all)."""
+        self._evaluate(len(ids), ids)
+        logits = self._logits(range(len(ids)))
+        accepted = len(ids) if accepted is None else accepted
+        self._buffers.pending_count.write(np.array([accepted], np.int32))
+        self._position += accepted
+        return logits
+
+    def _evaluate(self, rows: int, ids: Sequence[int]) -> None:
+        self._buffers.ids.write(np.array(ids, np.int32))
+        self._buffers.positions.write(np.arange(self._position, self._position + len(ids), dtype=np.int32))
+        self._network.device.run(self._network.trunk(rows))
+
+    def _logits(self, rows: Sequence[int]) -> np.ndarray:
+        self._buffers.source_rows.write(np.array(rows, np.int32))
+        self._network.device.run(self._network.head(len(rows)))
+        sampling = self._network.sampling
+        logits = self._buffers.logits.read(np.float32, len(rows) * sampling.stride)
+        return logits.reshape(len(rows), -1)[:, : sampling.vocab_used]
+
+
+def poison(network: Network) -> None:
+    """Leave NaN in every KV cache and in every buffer of rows, as if another sequence had left the worst behind."""
+    w = network.workspace
+    caches = [
+        memory for ops, memory in zip(network.layers, w.sequence, strict=True) if isinstance(ops.mixer, Attention)
+    ]
+    rows = (w.residual, w.after_mixer, w.mixed, w.partials, w.projected, w.quantised, w.plain, w.hidden_quantised)
+    rows += (w.hidden_plain, w.shared_quantised, w.shared_plain, w.router_logits, w.slot_weights, w.final, w.logits)
+    for buffer in (*caches, *rows, w.head_quantised, w.head_plain, w.attention_partials):
+        buffer.fill(0xFF)

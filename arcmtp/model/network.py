@@ -143,6 +143,15 @@ class Network:
         key = "head" if pending is None else f"advance{pending}"
         return self._list(key, rows, lambda: self._compile(rows), lambda p, to: self._add_head(p, to, rows, pending))
 
+    def step(self) -> _host.LaunchList:
+        """A whole step of plain decoding: the token chosen last is evaluated, committed, and the next one chosen."""
+
+        def add(program: Program, launches: _host.LaunchList) -> None:
+            self._add_trunk(program, launches, 1)
+            self._add_head(program, launches, 1, pending=1)
+
+        return self._list("step", 1, lambda: self._compile(1), add)
+
     def compile(self, rows: int) -> None:
         """Compile what `trunk(rows)` and `head(max(rows, 1))` need, so that a later call does not wait for it."""
         self._compile(rows)

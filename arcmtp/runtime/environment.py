@@ -25,7 +25,7 @@ def prepare() -> None:
     os.environ.setdefault("SYCL_CACHE_PERSISTENT", "1")
     os.environ.setdefault("CL_CONFIG_CPU_VECTORIZER_MODE", "1")
     if "SYCL_CACHE_DIR" not in os.environ:
-        os.environ["SYCL_CACHE_DIR"] = str(_cache_home() / "arcmtp" / f"sycl-{_cpu_tag()}")
+        os.environ["SYCL_CACHE_DIR"] = str(cache_dir() / f"sycl-{_cpu_tag()}")
 
 
 def runtime_lib_dir() -> Path:
@@ -40,9 +40,10 @@ def runtime_lib_dir() -> Path:
     return Path(dpctl.origin).resolve().parents[3]
 
 
-def _cache_home() -> Path:
+def cache_dir() -> Path:
+    """Where arcmtp keeps what it can make again: `arcmtp` in the user's cache folder."""
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return configured if configured.is_absolute() else Path.home() / ".cache"
+    return (configured if configured.is_absolute() else Path.home() / ".cache") / "arcmtp"
 
 
 def _cpu_tag() -> str:

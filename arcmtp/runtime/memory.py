@@ -38,6 +38,10 @@ class Buffer:
         self._queue = queue
         self.pointer: int = self._memory._pointer
 
+    def __del__(self) -> None:
+        if hasattr(self, "_queue"):
+            self._queue.wait()  # SYCL frees at once, whatever a kernel under way still reads
+
     def at(self, byte_offset: int) -> Pointer:
         """The address `byte_offset` bytes into the buffer."""
         return Pointer(self, byte_offset)

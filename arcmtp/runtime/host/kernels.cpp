@@ -4,6 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
+
 namespace py = pybind11;
 namespace experimental = sycl::ext::oneapi::experimental;
 
@@ -66,6 +68,29 @@ void LaunchList::submit(sycl::queue &queue) const {
     }
 }
 
+namespace {
+
+template <class WORK> double milliseconds(WORK work) {
+    const auto began = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began).count();
+}
+
+} // namespace
+
+Graph::Graph(const LaunchList &launches, sycl::queue &queue) : recorded_(queue.get_context(), queue.get_device()) {
+    capture_ms_ = milliseconds([&] {
+        recorded_.begin_recording(queue);
+        launches.submit(queue);
+        recorded_.end_recording(queue);
+    });
+    finalise_ms_ = milliseconds([&] { executable_.emplace(recorded_.finalize()); });
+}
+
+void Graph::replay(sycl::queue &queue) { experimental::execute_graph(queue, *executable_); }
+
+void Graph::describe(const std::string &path) const { recorded_.print_graph(path, true); }
+
 std::vector<std::string> LaunchList::names() const {
     std::vector<std::string> names;
     for (const Launch &launch : launches_)
@@ -115,6 +140,23 @@ void bind_kernels(py::module_ &module) {
                 self.submit(queue);
             },
             py::arg("queue"));
+    py::class_<Graph>(module, "Graph")
+        .def(py::init([](const LaunchList &launches, sycl::queue queue) {
+                 py::gil_scoped_release release;
+                 return Graph(launches, queue);
+             }),
+             py::arg("launches"), py::arg("queue"), py::keep_alive<1, 2>())
+        .def(
+            "replay",
+            [](Graph &self, sycl::queue queue) {
+                py::gil_scoped_release release;
+                self.replay(queue);
+            },
+            py::arg("queue"))
+        .def("describe", &Graph::describe, py::arg("path"))
+        .def_property_readonly("nodes", &Graph::nodes)
+        .def_property_readonly("capture_ms", &Graph::capture_ms)
+        .def_property_readonly("finalise_ms", &Graph::finalise_ms);
     module.def(
         "write",
         [](sycl::queue queue, std::uintptr_t to, const py::array_t<std::uint8_t, py::array::c_style> &from) {

@@ -1,0 +1,132 @@
+"""Graphs captured once and replayed, with the statistics of their reuse."""
+
+import contextlib
+import json
+import math
+import os
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from arcmtp.runtime import _host
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.environment import cache_dir
+
+NEW, MOVED, CHANGED = "new row count", "buffers moved", "kernels changed"
+
+
+@dataclass
+class GraphStatistics:
+    """What a `GraphCache` did. Times are the host's."""
+
+    captures: int = 0
+    replays: int = 0
+    misses: dict[str, int] = field(default_factory=dict)  # by reason
+    nodes: dict[str, int] = field(default_factory=dict)  # of each graph
+    capture_ms: float = 0.0
+    finalise_ms: float = 0.0
+    replay_us: float = 0.0  # spent submitting replays, in all
+
+    @property
+    def us_per_replay(self) -> float:
+        """Host microseconds to submit one replay."""
+        return self.replay_us / self.replays if self.replays else 0.0
+
+
+class GraphCache:
+    """One graph per name, captured when its launch list is first submitted and replayed ever after.
+
+    A list that is not the captured one is a miss: its kernels changed, or only the buffers that they are given.
+    With `enabled` false every list is submitted launch by launch: the same kernels, the same bits.
+    """
+
+    def __init__(self, device: Device, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.statistics = GraphStatistics()
+        self._device = device
+        self._graphs: dict[str, tuple[_host.LaunchList, _host.Graph]] = {}
+
+    def submit(self, name: str, launches: _host.LaunchList) -> None:
+        """Put `launches` on the device's queue, as the graph `name` if graphs are enabled."""
+        if not self.enabled:
+            launches.submit(self._device.queue)
+            return
+        graph = self._graph(name, launches)
+        began = time.perf_counter()
+        graph.replay(self._device.queue)
+        self.statistics.replay_us += (time.perf_counter() - began) * 1e6
+        self.statistics.replays += 1
+
+    def _graph(self, name: str, launches: _host.LaunchList) -> _host.Graph:
+        captured = self._graphs.get(name)
+        if captured is not None and captured[0] is launches:
+            return captured[1]
+        reason = NEW if captured is None else MOVED if captured[0].names() == launches.names() else CHANGED
+        graph = _host.Graph(launches, self._device.queue)
+        self._graphs[name] = (launches, graph)
+        s = self.statistics
+        s.misses[reason] = s.misses.get(reason, 0) + 1
+        s.captures += 1
+        s.nodes[name] = graph.nodes
+        s.capture_ms += graph.capture_ms
+        s.finalise_ms += graph.finalise_ms
+        return graph
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Microseconds of one step either way, measured on the device."""
+
+    eager_us: float
+    graph_us: float
+
+    @property
+    def use_graphs(self) -> bool:
+        """Whether replaying is the faster way."""
+        return self.graph_us < self.eager_us
+
+
+def choose(device: Device, launches: _host.LaunchList, cache: Path | None = None) -> Choice:
+    """Time `launches` both ways, or read what an earlier process measured for this device, driver and launch list.
+
+    The launches run, so their buffers must be ready, and what they leave there must not matter. `cache` is the file with
+    the measurements, by default in the user's cache folder; one that cannot be read or written is done without.
+    """
+    cache = cache or cache_dir() / "graph-choice.json"
+    names = ",".join(launches.names())
+    key = f"{device.sycl_device.name} {device.sycl_device.driver_version} {len(launches)} {zlib.crc32(names.encode()):08x}"
+    known = _read(cache)
+    if key not in known:
+        known[key] = _measure(device, launches)
+        _write(cache, known)
+    return Choice(*known[key])
+
+
+def _measure(device: Device, launches: _host.LaunchList, rounds: int = 7) -> tuple[float, float]:
+    """The best of several alternating runs: whatever else the machine does only adds time."""
+    best = {False: math.inf, True: math.inf}
+    caches = {enabled: GraphCache(device, enabled) for enabled in best}
+    for _ in range(rounds):
+        for enabled, graphs in caches.items():
+            began = time.perf_counter()
+            graphs.submit("choice", launches)
+            device.wait()
+            best[enabled] = min(best[enabled], (time.perf_counter() - began) * 1e6)
+    return best[False], best[True]
+
+
+def _read(cache: Path) -> dict[str, tuple[float, float]]:
+    try:
+        content = json.loads(cache.read_text(encoding="utf-8"))
+        return {str(key): (float(eager), float(graph)) for key, (eager, graph) in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write(cache: Path, known: dict[str, tuple[float, float]]) -> None:
+    with contextlib.suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        scratch = cache.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        scratch.replace(cache)

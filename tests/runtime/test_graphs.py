@@ -1,0 +1,94 @@
+"""A small chain of kernels, captured and replayed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.graphs import CHANGED, MOVED, NEW, Choice, GraphCache, choose
+from arcmtp.runtime.memory import Buffer
+
+DOUBLE = Kernel("double_plus", "formats.hpp", "int *x, int add", "x[simd::group_index()] = 2 * x[simd::group_index()] + add;")
+NEGATE = Kernel("negate", "formats.hpp", "int *x", "x[simd::group_index()] = -x[simd::group_index()];")
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return Device("cpu")
+
+
+@pytest.fixture(scope="module")
+def program(device: Device) -> Program:
+    return device.program([DOUBLE, NEGATE])
+
+
+def chain(program: Program, x: Buffer, length: int = 5) -> _host.LaunchList:
+    launches = _host.LaunchList()
+    for add in range(length):
+        program.launch(launches, DOUBLE, 16, x, add)
+    program.launch(launches, NEGATE, 16, x)
+    return launches
+
+
+def test_replays_give_what_eager_launches_give(device: Device, program: Program) -> None:
+    values = np.arange(16, dtype=np.int32)
+    results = []
+    for enabled in (False, True):
+        x = device.array(values)
+        graphs, launches = GraphCache(device, enabled), chain(program, x)
+        for _ in range(3):
+            graphs.submit("chain", launches)
+        results.append(x.read(np.int32, 16))
+    assert np.array_equal(*results)
+    assert results[0][1] != 1
+
+
+def test_a_list_is_captured_once_and_replayed_ever_after(device: Device, program: Program) -> None:
+    graphs, launches = GraphCache(device), chain(program, device.zeros(64))
+    for _ in range(4):
+        graphs.submit("chain", launches)
+    s = graphs.statistics
+    assert (s.captures, s.replays, s.misses, s.nodes) == (1, 4, {NEW: 1}, {"chain": len(launches)})
+    assert s.capture_ms > 0 and s.finalise_ms > 0 and s.us_per_replay > 0
+
+
+def test_every_miss_is_counted_with_its_reason(device: Device, program: Program) -> None:
+    graphs = GraphCache(device)
+    graphs.submit("one", chain(program, device.zeros(64)))
+    graphs.submit("two", chain(program, device.zeros(64)))
+    graphs.submit("one", chain(program, device.zeros(64)))
+    graphs.submit("one", chain(program, device.zeros(64), length=2))
+    assert graphs.statistics.misses == {NEW: 2, MOVED: 1, CHANGED: 1}
+
+
+def test_disabled_graphs_capture_nothing(device: Device, program: Program) -> None:
+    graphs = GraphCache(device, enabled=False)
+    graphs.submit("chain", chain(program, device.zeros(64)))
+    assert graphs.statistics.captures == graphs.statistics.replays == 0
+
+
+def test_the_captured_kernels_are_those_of_the_list_in_its_order(
+    device: Device, program: Program, tmp_path: Path
+) -> None:
+    launches = chain(program, device.zeros(64))
+    _host.Graph(launches, device.queue).describe(str(tmp_path / "graph.dot"))
+    described = (tmp_path / "graph.dot").read_text()
+    names = [part.split("\\n")[0].strip() for part in described.split("NAME = __sycl_kernel_")[1:]]
+    assert names == launches.names()
+
+
+def test_the_faster_way_is_measured_once_and_remembered(device: Device, program: Program, tmp_path: Path) -> None:
+    launches, cache = chain(program, device.zeros(64)), tmp_path / "cache" / "choice.json"
+    first = choose(device, launches, cache)
+    assert first.eager_us > 0 and first.graph_us > 0
+    assert choose(device, launches, cache) == first
+    cache.write_text("not JSON")
+    assert choose(device, launches, cache).eager_us > 0
+
+
+def test_the_smaller_time_is_chosen() -> None:
+    assert Choice(eager_us=2.0, graph_us=1.0).use_graphs
+    assert not Choice(eager_us=1.0, graph_us=1.0).use_graphs

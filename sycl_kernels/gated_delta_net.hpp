@@ -54,6 +54,10 @@ template <int N> struct Floats {
         for (int i = 0; i < COUNT; ++i)
             simd::store<float, WIDTH>(to + i * WIDTH, piece[i]);
     }
+    static inline void prefetch(const float *from) {
+        for (int i = 0; i < COUNT; ++i)
+            simd::prefetch<WIDTH * 4>(from + i * WIDTH);
+    }
     inline void team_load(int byte_offset) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i)
@@ -165,6 +169,9 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         // A block of no rows still commits what is pending.
         for (int first = 0; first == 0 || first < rows; first += CHUNK) {
             const int count = ROWS > 0 ? ROWS : rows - first < CHUNK ? rows - first : CHUNK;
+            if constexpr (ROWS == 0)
+                for (int r = first + CHUNK + rank; r < first + 2 * CHUNK && r < rows; r += TEAM)
+                    prefetch(row(r));
             convolve(first, count);
             simd::team_barrier<TEAM>();
             for (int r = rank; r < count; r += TEAM)
@@ -192,6 +199,14 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         if (c < 2 * NET::K_DIM)
             return (NET::K_HEADS + k_head - 1) * NET::K_DIM + c;
         return (2 * NET::K_HEADS - 2) * NET::K_DIM + head * NET::V_DIM + c;
+    }
+
+    /// A row of the next chunk: rows lie pages apart, where the hardware does not foresee them.
+    inline void prefetch(const float *values) const {
+        Floats<NET::K_DIM>::prefetch(values + column_of(0, head));
+        Floats<NET::K_DIM>::prefetch(values + column_of(NET::K_DIM, head));
+        Floats<NET::V_DIM>::prefetch(values + column_of(2 * NET::K_DIM, head));
+        Floats<NET::V_DIM>::prefetch(values + NET::Z + head * NET::V_DIM);
     }
 
     /// Convolution and SiLU of rows first … first + count - 1 to team memory, and the raw columns to history.

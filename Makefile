@@ -16,7 +16,7 @@ cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp script
 .PHONY: demo test lint build battlemage format clean
 
 demo: build
-	$(bin)/arcmtp generate -p "def read_lines(path):" -n 96
+	$(bin)/arcmtp generate --raw -p "def read_lines(path):" -n 96
 
 test: lint build
 	$(bin)/python -m pytest

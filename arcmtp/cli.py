@@ -1,25 +1,36 @@
 """The `arcmtp` command: parse, call, print."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
 from arcmtp import __version__
 from arcmtp.errors import ArcmtpError
 
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+if TYPE_CHECKING:
+    from arcmtp import LLM, Generation, Statistics
+
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
     try:
-        return int(options.run(options) or 0)
+        options = _parser().parse_args(arguments)
+        options.run(options)
+        sys.stdout.flush()
     except ArcmtpError as error:
         print(f"arcmtp: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -27,12 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        return EXIT_INTERRUPTED
+        # Python flushes standard output once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CLOSED_PIPE
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage as the rest of bad input: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArcmtpError(f"{message} (see {self.prog} --help)")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="arcmtp", description="Qwen3.6-35B-A3B on Intel Arc through SYCL.")
+    parser = _Parser(prog="arcmtp", description="Qwen3.6-35B-A3B on Intel Arc through SYCL.")
     parser.add_argument("--version", action="version", version=f"arcmtp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -44,9 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     prompt = generate.add_mutually_exclusive_group(required=True)
     prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
     prompt.add_argument("-f", "--file", metavar="FILE", type=Path, help="a file with the prompt (- for standard input)")
-    generate.add_argument("-n", "--max-tokens", metavar="N", type=int, default=128, help="tokens at most (default 128)")
+    generate.add_argument(
+        "-n", "--max-tokens", metavar="N", type=_integer(1), default=128, help="tokens at most (default 128)"
+    )
     generate.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
-    generate.add_argument("--logprobs", metavar="N", type=int, default=0, help="N likeliest tokens per position in --json")
+    generate.add_argument(
+        "--logprobs", metavar="N", type=_integer(0), default=0, help="with --json: the N likeliest tokens per position"
+    )
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     generate.set_defaults(run=_generate)
 
@@ -61,9 +85,21 @@ def _add_model_options(
     parser: argparse.ArgumentParser, context_help: str = "tokens of context (default 8192 or the model's limit)"
 ) -> None:
     parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
-    parser.add_argument("-c", "--ctx", metavar="N", type=int, help=context_help)
+    parser.add_argument("-c", "--ctx", metavar="N", type=_integer(1), help=context_help)
     parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
+    parser.add_argument(
+        "--graph", action=argparse.BooleanOptionalAction, help="replay a graph or not (default: the faster, measured once)"
+    )
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return int(text)
+
+    return parse
 
 
 def _devices(options: argparse.Namespace) -> None:
@@ -73,62 +109,63 @@ def _devices(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from arcmtp.engine import LLM
-
+    if options.logprobs and not options.json:
+        raise ArcmtpError("--logprobs needs --json, which shows them")
     text = options.prompt if options.file is None else _read_text(options.file)
     prompt = text if options.raw else [{"role": "user", "content": text}]
-    with _Progress() as progress:
-        llm = LLM(options.model, options.device, options.ctx, options.requant, progress)
-    with llm:
-        _report_requant(llm.requant_errors)
+    with _load(options, options.ctx) as llm:
         stream = llm.stream(prompt, options.max_tokens, options.logprobs)
-        interrupted = False
         try:
             for chunk in stream:
                 if not options.json:
                     print(chunk.text, end="", flush=True)
-        except KeyboardInterrupt:
-            interrupted = True
-        result = stream.result
-    if options.json:
-        fields = dataclasses.asdict(result)
-        fields["stats"] = fields.pop("statistics")
-        print(json.dumps(fields, ensure_ascii=False))
-    else:
-        print()
-        s = result.statistics
-        print(
-            f"prompt {s.prompt_tokens} tokens, {s.prompt_tokens_per_second:.1f} tokens/s; "
-            f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s, "
-            f"{s.gigabytes_per_second:.2f} GB/s ({s.bytes_per_token / 1e6:.1f} MB and {s.launches_per_token} launches a "
-            f"token); load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB",
-            file=sys.stderr,
-        )
-    if interrupted:
-        raise KeyboardInterrupt
+        finally:  # an interrupted generation is shown as far as it went
+            if options.json:
+                _print_json(stream.result)
+            else:
+                print()
+                _print_statistics(stream.result.statistics)
+
+
+def _print_json(result: Generation) -> None:
+    fields = dataclasses.asdict(result)
+    fields["stats"] = fields.pop("statistics")
+    print(json.dumps(fields))
+
+
+def _print_statistics(s: Statistics) -> None:
+    print(
+        f"prompt {s.prompt_tokens} tokens, {s.prompt_tokens_per_second:.1f} tokens/s; "
+        f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s, "
+        f"{s.gigabytes_per_second:.2f} GB/s ({s.bytes_per_token / 1e6:.1f} MB and {s.launches_per_token} launches "
+        f"a token); load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB",
+        file=sys.stderr,
+    )
 
 
 def _perplexity(options: argparse.Namespace) -> None:
-    from arcmtp.engine import LLM
     from arcmtp.engine.perplexity import perplexity
 
     text, window = _read_text(options.file), 512 if options.ctx is None else options.ctx
+    with _load(options, window) as llm, _Progress() as progress:
+        result = perplexity(llm, text, window, lambda done, total: progress("windows", done, total))
+    print(f"perplexity {result.value:.4f} +/- {result.error:.4f} ({result.tokens} tokens, {result.windows} windows)")
+
+
+def _load(options: argparse.Namespace, ctx: int | None) -> LLM:
+    from arcmtp.engine import LLM
+
     with _Progress() as progress:
-        llm = LLM(options.model, options.device, window, options.requant, progress)
-        with llm:
-            estimate = perplexity(llm, text, window, lambda done, total: progress("windows", done, total))
-    _report_requant(llm.requant_errors)
-    print(f"perplexity {estimate.value:.4f} +/- {estimate.error:.4f} ({estimate.tokens} tokens, {estimate.windows} windows)")
-
-
-def _report_requant(errors: dict[str, float]) -> None:
-    for name, error in errors.items():
+        llm = LLM(options.model, options.device, ctx, options.requant, options.graph, progress)
+    for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
+    return llm
 
 
 def _read_text(path: Path) -> str:
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return content.decode()
     except OSError as error:
         raise ArcmtpError(f"{path}: {error.strerror}; expected a text file") from None
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from arcmtp.engine.results import Chunk, Generation, Statistics
 from arcmtp.engine.sequence import TokenSequence
@@ -16,7 +16,9 @@ from arcmtp.model.gguf import GGUF
 from arcmtp.model.network import Network
 from arcmtp.model.tokenizer import Detokenizer, Tokenizer
 from arcmtp.model.weights import Plan, load, plan
+from arcmtp.ops.attention import KEY_TILE
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.graphs import choose
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
@@ -33,10 +35,13 @@ class LLM:
 
     path: the file, or any part of a split one; None takes the small model that comes with the package.
     device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`; None chooses (`arcmtp devices`).
-    ctx: tokens that a prompt and its continuation may have together; None takes 8192, or the model's limit if that is less.
+    ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows if less.
     requant: "int4" turns every large matrix into 4-bit weights while loading.
+    graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
+        remembered (`graph_choice`). The text is the same.
     progress: called as progress(stage, done, total) while loading and compiling.
 
+    The device holds one sequence: a new generation ends one that is still being streamed. Not for several threads.
     Raises ArcmtpError for a file, device or context that cannot be used.
 
         >>> with LLM() as llm:
@@ -49,11 +54,11 @@ class LLM:
 
     def __init__(
         self, path: str | Path | None = None, device: str | None = None, ctx: int | None = None,
-        requant: Literal["int4"] | None = None, progress: Progress | None = None,
+        requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
     ) -> None:  # fmt: skip
         began = time.perf_counter()
         report = progress or (lambda stage, done, total: None)
-        gguf = GGUF(path or data_dir() / BUNDLED_MODEL)
+        gguf = GGUF(data_dir() / BUNDLED_MODEL if path is None else path)
         self.config = Config.from_gguf(gguf)
         self.tokenizer = Tokenizer(gguf.metadata)
         self._metadata = gguf.metadata
@@ -69,7 +74,10 @@ class LLM:
             report("compiling kernels", done, 2)
             network.compile(rows)
         report("compiling kernels", 2, 2)
+        self.graph_choice = choose(self.device, network.step()) if graphs is None else None
+        network.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
+        self._sequence: TokenSequence | None = None
         self.load_seconds = time.perf_counter() - began
 
     def __enter__(self) -> "LLM":
@@ -82,6 +90,7 @@ class LLM:
 
     def close(self) -> None:
         """Give the device's memory back; the model cannot be used after."""
+        self._end_sequence()
         self._network = None
 
     @property
@@ -90,6 +99,17 @@ class LLM:
         if self._network is None:
             raise ArcmtpError("this LLM is closed")
         return self._network
+
+    def new_sequence(self) -> TokenSequence:
+        """An empty sequence; the one before can go no further."""
+        self._end_sequence()
+        self._sequence = TokenSequence(self.network)
+        return self._sequence
+
+    def _end_sequence(self) -> None:
+        if self._sequence is not None:
+            self._sequence.end()
+            self._sequence = None
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids; with `special`, the text of control tokens such as `<|im_end|>` becomes those tokens."""
@@ -107,15 +127,20 @@ class LLM:
     def prompt_ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
         """Token ids of a prompt: of text as it is, or of chat messages through the file's chat template."""
         if isinstance(prompt, str):
-            return self.tokenize(prompt)
+            return self._with_bos(self.tokenize(prompt))
         if prompt and isinstance(prompt[0], Mapping):
-            template = ChatTemplate.from_metadata(self._metadata)
-            return self.tokenize(template.render(list(prompt), **template_options))
-        ids = [int(token) for token in prompt]  # type: ignore[arg-type]
+            messages = cast(Sequence[Message], prompt)
+            text = ChatTemplate.from_metadata(self._metadata).render(messages, **template_options)
+            return self._with_bos(self.tokenize(text))
+        ids = [int(token) for token in cast(Sequence[int], prompt)]
         wrong = next((token for token in ids if not 0 <= token < self.config.vocab), None)
         if wrong is not None:
             raise ArcmtpError(f"token id {wrong} is not in the vocabulary, which has ids 0 to {self.config.vocab - 1}")
         return ids
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        bos = self.tokenizer.bos_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def generate(self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, **template_options: Any) -> Generation:
         """Continue a prompt greedily until an end-of-generation token, `max_tokens`, or the end of the context.
@@ -145,7 +170,7 @@ class LLM:
         if not ids:
             raise ArcmtpError("the prompt is empty; it needs at least one token")
         if len(ids) > self.context:
-            raise ArcmtpError(f"the prompt has {len(ids)} tokens, the context holds {self.context} (ctx)")
+            raise ArcmtpError(f"the prompt has {len(ids)} tokens, the context holds {self.context}: raise ctx")
         return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs)
 
 
@@ -157,7 +182,7 @@ class Stream:
         self._ids: list[int] = []
         self._texts: list[str] = []
         self._top: list[list[tuple[int, float]]] = []
-        self._stopped = False
+        self._finish_reason: Literal["stop", "length"] | None = None
         self._prompt_seconds = self._decode_seconds = 0.0
         self._decode_steps = 0
         self._chunks = self._run()
@@ -167,13 +192,13 @@ class Stream:
 
     def _run(self) -> Iterator[Chunk]:
         llm, detokenizer = self._llm, Detokenizer(self._llm.tokenizer, skip_special=True)
-        sequence = TokenSequence(llm.network)
+        sequence = llm.new_sequence()
         began = time.perf_counter()
         token = sequence.prefill(self._prompt_ids)
         self._prompt_seconds = time.perf_counter() - began
         while True:
             if token in llm.tokenizer.eos_ids:
-                self._stopped = True
+                self._finish_reason = "stop"
                 break
             top = sequence.top_logprobs(self._logprobs) if self._logprobs else None
             last = len(self._ids) + 1 == self._max_tokens
@@ -182,6 +207,8 @@ class Stream:
             self._texts.append(text)
             if top is not None:
                 self._top.append(top)
+            if last:
+                self._finish_reason = "length"
             yield Chunk(token, text, top)
             if last:
                 return
@@ -191,13 +218,13 @@ class Stream:
             self._decode_steps += 1
         if rest := detokenizer.flush():
             self._texts.append(rest)
-            yield Chunk(token, rest, None)
+            yield Chunk(None, rest)
 
     @property
     def result(self) -> Generation:
         """What has been generated so far."""
         return Generation(
-            self._prompt_ids, list(self._ids), "".join(self._texts), "stop" if self._stopped else "length",
+            self._prompt_ids, list(self._ids), "".join(self._texts), self._finish_reason,
             list(self._top) if self._logprobs else None, self._statistics(),
         )  # fmt: skip
 
@@ -210,7 +237,7 @@ class Stream:
             completion_tokens=len(self._ids),
             prompt_tokens_per_second=len(self._prompt_ids) / self._prompt_seconds if self._prompt_seconds else 0.0,
             decode_tokens_per_second=rate,
-            launches_per_token=len(network.trunk(1)) + len(network.head(1, pending=1)),
+            launches_per_token=len(network.step()),
             bytes_per_token=step_bytes,
             gigabytes_per_second=step_bytes * rate / 1e9,
             load_seconds=self._llm.load_seconds,
@@ -229,12 +256,12 @@ def _checked_context(ctx: int | None, config: Config) -> int:
 def _check_memory(steps: Plan, network: Network) -> None:
     """Refuse what the device cannot hold before anything is allocated."""
     device, need = network.device, steps.nbytes + network.nbytes
-    free = device.free_memory
-    if need <= free:
+    excess = need - device.free_memory
+    if excess <= 0:
         return
-    gib, fitting = 2**30, network.context - -(-(need - free) // network.bytes_per_position)
-    advice = f"at most ctx {fitting} fits" if fitting >= 1 else "not even the weights fit"
+    fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE
+    advice = f"at most ctx {fitting} fits" if fitting >= KEY_TILE else "too little for any context"
     raise ArcmtpError(
-        f"ctx {network.context} needs {need / gib:.1f} GiB ({steps.nbytes / gib:.1f} of them weights) and "
-        f"{device.sycl_device.name} has {free / gib:.1f} GiB free: {advice}"
+        f"ctx {network.context} needs {need / 2**30:.1f} GiB ({steps.nbytes / 2**30:.1f} of them weights) and "
+        f"{device.sycl_device.name} has {(need - excess) / 2**30:.1f} GiB free: {advice}"
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from arcmtp.engine.llm import LLM
-from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
 
 
@@ -21,9 +20,7 @@ class Perplexity:
     tokens: int  # that were scored
 
 
-def perplexity(
-    llm: LLM, text: str, window: int, progress: Callable[[int, int], None] | None = None
-) -> Perplexity:  # fmt: skip
+def perplexity(llm: LLM, text: str, window: int, progress: Callable[[int, int], None] | None = None) -> Perplexity:
     """Cut the text into windows of `window` tokens (a rest is dropped) and score the second half of each.
 
     In each window of n tokens those at n/2 + 1 … n - 1 are scored, given all before them in the window.
@@ -38,7 +35,7 @@ def perplexity(
     scores = []
     for index in range(windows):
         part = ids[index * window : (index + 1) * window]
-        scores.append(TokenSequence(llm.network).score(part, window // 2 + 1))
+        scores.append(llm.new_sequence().score(part, window // 2 + 1))
         if progress:
             progress(index + 1, windows)
     return _estimate(-np.concatenate(scores), windows)

@@ -8,9 +8,12 @@ TopLogprobs = list[tuple[int, float]]  # (token id, log-probability), the likeli
 
 @dataclass(frozen=True)
 class Chunk:
-    """One generated token: its id, the text that it completes (empty inside a UTF-8 sequence), its alternatives."""
+    """One generated token: its id, the text that it completes (empty inside a UTF-8 sequence), its alternatives.
 
-    id: int
+    A last chunk without an id holds what an end of generation inside a UTF-8 sequence left, as U+FFFD.
+    """
+
+    id: int | None
     text: str
     logprobs: TopLogprobs | None = None
 
@@ -32,11 +35,11 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished generation; `ids` and `text` leave the end-of-generation token out."""
+    """A generation; `ids` and `text` leave the end-of-generation token out."""
 
     prompt_ids: list[int]
     ids: list[int]
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length"] | None  # None: not finished
     logprobs: list[TopLogprobs] | None
     statistics: Statistics

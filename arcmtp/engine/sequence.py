@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from arcmtp.engine.results import TopLogprobs
+from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 
@@ -20,7 +21,12 @@ class TokenSequence:
         self._network = network
         self._device, self._buffers = network.device, network.workspace
         self._chosen = 0
+        self._ended = False
         network.reset()
+
+    def end(self) -> None:
+        """Take no further step: the device's state belongs to another sequence."""
+        self._ended = True
 
     def prefill(self, ids: Sequence[int]) -> int:
         """Evaluate the prompt and choose the first token; its id."""
@@ -34,9 +40,10 @@ class TokenSequence:
         return self._last_token()
 
     def step(self) -> int:
-        """Evaluate the token that was chosen last and choose the next; its id."""
-        self._network.trunk(1).submit(self._device.queue)
-        self._network.head(1, pending=1).submit(self._device.queue)
+        """Evaluate the token that was chosen last and choose the next; its id. ArcmtpError after `end`."""
+        if self._ended:
+            raise ArcmtpError("this generation has ended: another was begun on the same LLM, or the LLM was closed")
+        self._network.graphs.submit("step 1", self._network.step())
         return self._last_token()
 
     def top_logprobs(self, count: int) -> TopLogprobs:

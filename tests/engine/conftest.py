@@ -88,7 +88,7 @@ def poison(network: Network) -> None:
     caches = [
         memory for ops, memory in zip(network.layers, w.sequence, strict=True) if isinstance(ops.mixer, Attention)
     ]
-    rows = (w.residual, w.after_mixer, w.mixed, w.partials, w.projected, w.quantised, w.plain, w.hidden_quantised)
-    rows += (w.hidden_plain, w.shared_quantised, w.shared_plain, w.router_logits, w.slot_weights, w.final, w.logits)
-    for buffer in (*caches, *rows, w.head_quantised, w.head_plain, w.attention_partials):
+    stream = (w.residual, w.after_mixer, w.mixed, w.partials, w.projected, w.quantised, w.plain, w.attention_partials)
+    experts = (w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.router_logits, w.slot_weights)
+    for buffer in (*caches, *stream, *experts, w.final, w.head_quantised, w.head_plain, w.logits):
         buffer.fill(0xFF)

@@ -21,7 +21,7 @@ def parting(ours: list[int], theirs: list[int]) -> int:
 
 
 def differences(result: Generation, reference: dict[str, Any]) -> list[float]:
-    """|log-probability - llama.cpp's| of its five likeliest tokens, for the positions before a parting and that of it."""
+    """|log-probability - llama.cpp's| of its five likeliest tokens, up to the position of a parting."""
     assert result.logprobs is not None
     same = parting(result.ids, reference["tokens"]) + 1
     pairs = list(zip(result.logprobs, reference["top5"], strict=False))[:same]

@@ -1,4 +1,4 @@
-"""A row's bits depend on its own tokens alone, so every way to feed a sequence must give equal logits, not close ones."""
+"""A row's bits depend on its own tokens alone, so every way to feed a sequence gives equal logits, not close ones."""
 
 from collections.abc import Sequence
 

@@ -3,8 +3,8 @@
 
 usage: isa.py DUMP_DIR
 
-Exit status 1 when a kernel spills registers, uses private memory, or feeds 4-bit dpas from block loads under 256 bytes
-(one 32 x 16 tile of 4-bit weights).
+Exit status 1 when a kernel spills registers, uses private memory, multiplies 4-bit weights otherwise than by 4-bit
+dpas, or feeds that from block loads under 256 bytes (one 32 x 16 tile of 4-bit weights).
 """
 
 import re
@@ -17,6 +17,7 @@ TILE_BYTES = 256
 INSTRUCTION = re.compile(r"(?:\(\S+\)\s*)?([a-z]\w*)((?:\.\w+)*)")
 BLOCK_LOAD = re.compile(r"d(\d+)x(\d+)t$")
 GATHER = re.compile(r"d(\d+)(?:u32)?(?:x(\d+))?$")
+INT4_PRODUCT = re.compile(r"(mul_mat|experts)_\w*_w4")  # by the names that arcmtp.ops gives them
 DESTINATION = re.compile(r"\br\d+:(\d+)")
 
 
@@ -46,6 +47,8 @@ class Kernel:
             found.append(f"spills {self.spill_bytes} bytes a thread")
         if self.private_bytes:
             found.append(f"uses {self.private_bytes} bytes of private memory a thread")
+        if INT4_PRODUCT.match(self.name) and not self.dpas_4bit:
+            found.append("multiplies 4-bit weights without 4-bit dpas")
         if self.dpas_4bit and self.load_bytes < TILE_BYTES:
             found.append(f"loads at most {self.load_bytes} bytes at a time for 4-bit dpas")
         return found

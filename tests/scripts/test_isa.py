@@ -109,6 +109,14 @@ def test_four_bit_dpas_on_small_loads_fails(tmp_path: Path) -> None:
     assert "defect: mul_mat loads at most 128 bytes at a time for 4-bit dpas" in text
 
 
+@pytest.mark.parametrize("name", ["mul_mat_4096_w4x128_r1", "experts_down_512_512_256x2048_w4_k_w8_block"])
+def test_four_bit_weights_without_four_bit_dpas_fail(tmp_path: Path, name: str) -> None:
+    dump(tmp_path, CODE.replace(":u4", ":ub"), name=name)
+    status, _, text = report(tmp_path)
+    assert status == 1
+    assert f"defect: {name} multiplies 4-bit weights without 4-bit dpas" in text
+
+
 def test_a_dump_without_kernels_fails(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(ISA), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -125,6 +125,7 @@ template <class T, int N> struct Uniform {
 template <class T, int COUNT> struct Vectors {
     static constexpr int WIDE = COUNT * LANES * int(sizeof(T)) < 256 ? COUNT * LANES : 256 / int(sizeof(T));
     vec<T, COUNT * LANES> values;
+    Vectors() = default;
     explicit inline Vectors(const T *from) {
 #pragma unroll
         for (int i = 0; i < COUNT * LANES; i += WIDE)
@@ -142,7 +143,7 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
 }
 
 /// Before loops over arrays that are registers on the GPU, and memory on the CPU, where unrolling costs compile time alone.
-#define ARCMTP_UNROLL_ON_GPU _Pragma("unroll")
+#define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(full)")
 
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>))                \
@@ -324,6 +325,7 @@ template <class T, int N> struct Uniform {
 
 template <class T, int COUNT> struct Vectors {
     const T *from;
+    Vectors() = default;
     explicit inline Vectors(const T *from) : from(from) {}
     inline vec<T, LANES> operator[](int index) const { return simd::load<T, LANES>(from + index * LANES); }
 };

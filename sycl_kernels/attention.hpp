@@ -1,0 +1,404 @@
+// Gated full attention: q/k norm, RoPE, KV cache, split online SOFTMAX, output gate.
+//
+// The arithmetic is fixed by context position: keys come in tiles of 64, tile i belongs to split i mod SPLITS, a
+// split's tiles are taken in ascending order and the splits folded in split order, whatever the row count and whoever
+// computes them.
+#pragma once
+
+#include "kv_cache.hpp"
+
+namespace arcmtp {
+
+/// What some keys give to a query: their largest score, the sum of their weights e^(score - largest), and their values
+/// weighted.
+template <int WIDTH> struct SoftmaxSum {
+    Lanes largest, weight, values[WIDTH];
+};
+
+constexpr float LOWEST = -3.0e38f; // e^(LOWEST - any score) is 0
+
+template <int WIDTH> inline void clear(SoftmaxSum<WIDTH> &sum) {
+    sum.largest = LOWEST;
+    sum.weight = 0.0f;
+    ARCMTP_UNROLL_ON_GPU
+    for (int w = 0; w < WIDTH; ++w)
+        sum.values[w] = 0.0f;
+}
+
+/// Add the keys of the next split.
+template <int WIDTH> inline void fold(SoftmaxSum<WIDTH> &total, const SoftmaxSum<WIDTH> &next) {
+    const Lanes largest = simd::max<float, LANES>(total.largest, next.largest);
+    const Lanes keep = simd::exp<LANES>(total.largest - largest), add = simd::exp<LANES>(next.largest - largest);
+    total.largest = largest;
+    total.weight = simd::fma<float, LANES>(next.weight, add, Lanes(total.weight * keep));
+    ARCMTP_UNROLL_ON_GPU
+    for (int w = 0; w < WIDTH; ++w)
+        total.values[w] = simd::fma<float, LANES>(next.values[w], add, Lanes(total.values[w] * keep));
+}
+
+/// One work-group's rows first_row … first_row + live - 1, at most ROWS, and the query heads of one KV head.
+template <class S, int ROWS> struct Attention {
+    static constexpr int QUERIES = ROWS * S::RATIO, PASS = S::template PASS<ROWS>;
+    static constexpr int OWNED = ROWS * S::VALUE_HEADS; // (row, head) pairs whose values a thread sums
+    // Team memory, in bytes
+    static constexpr int QUERY = 0;                                          // float [QUERIES][HEAD_DIM]
+    static constexpr int SCORE = QUERY + QUERIES * S::HEAD_DIM * 4;          // float [CHAINS][QUERIES][TILE]
+    static constexpr int WEIGHT = SCORE + S::CHAINS * QUERIES * S::TILE * 4; // float [QUERIES][TILE]
+    static constexpr int STATE = WEIGHT + QUERIES * S::TILE * 4; // float [QUERIES][LARGEST, TOTAL, KEEP][4 copies]
+    static constexpr int TEAM_MEMORY = STATE + QUERIES * 3 * 16;
+    enum { LARGEST, TOTAL, KEEP };
+
+    AttentionInput<S> in;
+    int kv_head, first_row, live, rank;
+    int base, last; // positions of the first and of the last row
+
+    inline Attention(const AttentionInput<S> &in, int kv_head, int first_row, int live)
+        : in(in), kv_head(kv_head), first_row(first_row), live(live), rank(simd::team_rank()),
+          base(in.positions[first_row]), last(base + live - 1) {}
+
+    /// Whether row r sees a key of `split`.
+    inline bool reaches(int r, int split) const { return split * S::TILE <= base + r; }
+
+    // The heads and dimensions whose values this thread sums
+    inline bool owns_values() const { return rank < S::VALUE_PARTS * S::DIM_PARTS; }
+    inline int head_of(int i) const { return rank % S::VALUE_PARTS * S::VALUE_HEADS + i % S::VALUE_HEADS; }
+    inline int first_dim() const { return rank / S::VALUE_PARTS * S::VECTORS * LANES; }
+
+    /// Normed, rotated and scaled queries to team memory; keys and values of the rows in tiles of `split` to the cache.
+    inline void prepare(int split) const {
+        constexpr int STORES = 2 * ROWS;
+        const Lanes scale = simd::divide<LANES>(Lanes(1.0f), simd::sqrt<LANES>(Lanes(float(S::HEAD_DIM))));
+        for (int item = rank; item < STORES + QUERIES; item += S::TEAM) {
+            const int query = item - STORES, r = query < 0 ? item / 2 : query / S::RATIO;
+            if (r >= live)
+                continue;
+            if (query >= 0) {
+                const float *from = in.query(first_row + r, kv_head * S::RATIO + query % S::RATIO);
+                const int to = QUERY + query * S::HEAD_DIM * 4;
+                normed_and_rotated<S>(from, in.q_norm, in.rope_at(base + r), in.eps, [=](int d, Lanes v) {
+                    simd::team_store<float, LANES>(to + d * 4, Lanes(v * scale));
+                });
+            } else if ((base + r) / S::TILE % S::SPLITS == split)
+                store_row(in, first_row + r, base + r, kv_head, item % 2);
+        }
+        simd::fence_stores();
+        simd::team_barrier<S::TEAM>();
+    }
+
+    /// values[row, head][vector]: the weighted values of all keys of `split` that the row sees; softmax_sum() completes
+    /// them.
+    inline void attend(int split, Lanes (&values)[OWNED * S::VECTORS]) const {
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < OWNED * S::VECTORS; ++i)
+            values[i] = 0.0f;
+        for (int start = split * S::TILE; start <= last; start += S::SPLITS * S::TILE)
+            for (int first = 0; first < ROWS && first < live; first += PASS) {
+                const int end = first + PASS < live ? first + PASS : live;
+                const int seen = base + end - start, keys = seen < S::TILE ? seen : S::TILE;
+                if (keys <= 0)
+                    continue;
+                score(start, first, keys);
+                simd::team_barrier<S::TEAM>();
+                weigh(start, first, start == split * S::TILE);
+                simd::team_barrier<S::TEAM>();
+                if (!owns_values())
+                    continue;
+                if (base + first - start >= S::TILE - 1)
+                    add_values<true>(start, first, keys, values);
+                else
+                    add_values<false>(start, first, keys, values);
+            }
+    }
+
+    /// The i-th owned (row, head) after attend().
+    inline SoftmaxSum<S::VECTORS> softmax_sum(int i, const Lanes (&values)[OWNED * S::VECTORS]) const {
+        const int query = i / S::VALUE_HEADS * S::RATIO + head_of(i);
+        SoftmaxSum<S::VECTORS> sum{state(query, LARGEST), state(query, TOTAL), {}};
+        ARCMTP_UNROLL_ON_GPU
+        for (int v = 0; v < S::VECTORS; ++v)
+            sum.values[v] = values[i * S::VECTORS + v];
+        return sum;
+    }
+
+    /// 32 dimensions of one row and head, divided by the sum of weights and times sigmoid(gate), to the consumers.
+    template <class SINK>
+    inline void emit(const SINK &sink, int r, int head, int dim, Lanes low, Lanes high, Lanes weight) const {
+        const int row = first_row + r, query_head = kv_head * S::RATIO + head;
+        const float *gate = in.query(row, query_head) + S::HEAD_DIM + dim;
+        const Lanes a = simd::divide<LANES>(low, weight) * simd::sigmoid<LANES>(simd::load<float, LANES>(gate));
+        const Lanes b =
+            simd::divide<LANES>(high, weight) * simd::sigmoid<LANES>(simd::load<float, LANES>(gate + LANES));
+        sink.put(row, (query_head * S::HEAD_DIM + dim) / 32, a, b);
+    }
+
+  private:
+    inline Lanes state(int query, int which) const {
+        return Lanes(simd::lane<float, 4>(simd::team_load<float, 4>(STATE + (query * 3 + which) * 16), 0));
+    }
+    static inline void set_state(int query, int which, Lanes value) {
+        simd::team_store<float, 4>(STATE + (query * 3 + which) * 16, simd::part<4, 0, float, LANES>(value));
+    }
+
+    /// Both chains of the scores of rows first … first + PASS - 1 with `keys` keys from position `start`. The values of
+    /// the same keys are prefetched meanwhile.
+    inline void score(int start, int first, int keys) const {
+        constexpr int STEP = divisor(S::CHAIN, 32), SUMS = PASS * S::SCORE_HEADS, AHEAD = STEP * LANES / S::SCORE_PARTS;
+        const int units = (keys + LANES - 1) / LANES * S::CHAINS * S::SCORE_PARTS;
+        for (int unit = rank; unit < units; unit += S::TEAM) {
+            const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
+            const int subtile = unit / (S::SCORE_PARTS * S::CHAINS), query = first * S::RATIO + part * S::SCORE_HEADS;
+            const int offset = (subtile * S::HEAD_DIM + chain * S::CHAIN) * LANES;
+            const half *from = in.cache.keys(kv_head, start) + offset;
+            const half *ahead = in.cache.value(kv_head, start) + offset + part * AHEAD;
+            Lanes sums[SUMS];
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i)
+                sums[i] = 0.0f;
+            for (int d = 0; d < S::CHAIN; d += STEP) {
+                simd::prefetch<AHEAD * 2>(ahead + d * LANES);
+                score_step<STEP>(from + d * LANES, QUERY + (query * S::HEAD_DIM + chain * S::CHAIN + d) * 4, sums);
+            }
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i)
+                simd::team_store<float, LANES>(
+                    SCORE + ((chain * QUERIES + query + place<S::SCORE_HEADS>(i)) * S::TILE + subtile * LANES) * 4,
+                    sums[i]);
+        }
+    }
+
+    /// Distance of the i-th (row, head) of a thread with HEADS heads from its first, in queries.
+    template <int HEADS> static constexpr int place(int i) { return i / HEADS * S::RATIO + i % HEADS; }
+
+    /// sums[row, head] += 16 keys times the query, over STEP dimensions.
+    template <int STEP, int SUMS> static inline void score_step(const half *from, int query, Lanes (&sums)[SUMS]) {
+        const simd::Vectors<half, STEP> keys(from);
+        simd::TeamUniform<float, STEP> q[SUMS];
+#pragma clang loop unroll(full)
+        for (int i = 0; i < SUMS; ++i)
+            q[i] = simd::TeamUniform<float, STEP>(query + place<S::SCORE_HEADS>(i) * S::HEAD_DIM * 4);
+#pragma clang loop unroll(full)
+        for (int d = 0; d < STEP; ++d) {
+            const Lanes key = to_float(keys[d]);
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i)
+                sums[i] = simd::fma<float, LANES>(key, Lanes(q[i][d]), sums[i]);
+        }
+    }
+
+    /// Weights e^(score - largest) of the keys that a query sees, 0 for the others, and what the earlier tiles' shrink
+    /// to.
+    inline void weigh(int start, int first, bool first_tile) const {
+        constexpr int SUBTILES = S::TILE / LANES;
+        for (int i = rank; i < PASS * S::RATIO; i += S::TEAM) {
+            const int query = first * S::RATIO + i, reach = base + first + i / S::RATIO - start;
+            if (reach < 0)
+                continue;
+            const Lanes before = first_tile ? Lanes(LOWEST) : state(query, LARGEST);
+            Lanes scores[SUBTILES], largest = before, total = 0.0f;
+#pragma clang loop unroll(full)
+            for (int s = 0; s < SUBTILES; ++s) {
+                const int at = SCORE + (query * S::TILE + s * LANES) * 4;
+                const Lanes score =
+                    simd::team_load<float, LANES>(at) + simd::team_load<float, LANES>(at + QUERIES * S::TILE * 4);
+                const simd::mask<LANES> seen = simd::iota<LANES>() + s * LANES <= vec<int, LANES>(reach);
+                scores[s] = simd::select<float, LANES>(seen, score, Lanes(LOWEST));
+                largest = simd::max<float, LANES>(largest, scores[s]);
+            }
+            largest = simd::largest<float, LANES>(largest);
+#pragma clang loop unroll(full)
+            for (int s = 0; s < SUBTILES; ++s) {
+                const Lanes weight = simd::exp<LANES>(scores[s] - largest);
+                simd::team_store<float, LANES>(WEIGHT + (query * S::TILE + s * LANES) * 4, weight);
+                total += weight;
+            }
+            const Lanes keep = simd::exp<LANES>(before - largest), sum = simd::sum<LANES>(total);
+            set_state(query, TOTAL, first_tile ? sum : simd::fma<float, LANES>(state(query, TOTAL), keep, sum));
+            set_state(query, LARGEST, largest);
+            set_state(query, KEEP, keep);
+        }
+    }
+
+    /// values = values * keep + weight * value of each of `keys` keys in turn; without ALL, of those alone that a row
+    /// sees. The keys of the split's next tile are prefetched meanwhile.
+    template <bool ALL>
+    inline void add_values(int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
+        constexpr int WIDE = S::VECTORS_AT_ONCE, SUMS = PASS * S::VALUE_HEADS, NEXT = S::SPLITS * S::TILE;
+        constexpr int AHEAD = LANES * S::HEAD_DIM * WIDE / (S::VECTORS * S::DIM_PARTS * S::VALUE_PARTS);
+        const int query = first * S::RATIO + head_of(0), reach = base + first - start;
+        for (int v = 0; v < S::VECTORS; v += WIDE) {
+            const half *from = in.cache.value(kv_head, start) + first_dim() + v * LANES;
+            const half *ahead = in.cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
+            Lanes sums[SUMS * WIDE];
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i) {
+                const bool sees = ALL || reach + i / S::VALUE_HEADS >= 0;
+                const Lanes keep = sees ? state(query + place<S::VALUE_HEADS>(i), KEEP) : Lanes(1.0f);
+#pragma clang loop unroll(full)
+                for (int w = 0; w < WIDE; ++w)
+                    sums[i * WIDE + w] = values[(first * S::VALUE_HEADS + i) * S::VECTORS + v + w] * keep;
+            }
+            for (int key = 0; key < keys; key += LANES) {
+                if (start + NEXT <= last)
+                    simd::prefetch<AHEAD * 2>(ahead + key * S::HEAD_DIM);
+                add_16_values<ALL>(from + key * S::HEAD_DIM, WEIGHT + (query * S::TILE + key) * 4, reach - key, sums);
+            }
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i)
+#pragma clang loop unroll(full)
+                for (int w = 0; w < WIDE; ++w)
+                    values[(first * S::VALUE_HEADS + i) * S::VECTORS + v + w] = sums[i * WIDE + w];
+        }
+    }
+
+    /// The same for 16 keys, of which the first row sees reach + 1, the next row one more.
+    template <bool ALL, int SUMS>
+    static inline void add_16_values(const half *from, int weight, int reach, Lanes (&sums)[SUMS]) {
+        constexpr int WIDE = S::VECTORS_AT_ONCE, PAIRS = SUMS / WIDE, BATCH = 8; // loads in flight
+        simd::Vectors<half, WIDE> batch[BATCH];
+        simd::TeamUniform<float, LANES> weights[PAIRS];
+#pragma clang loop unroll(full)
+        for (int i = 0; i < PAIRS; ++i)
+            weights[i] = simd::TeamUniform<float, LANES>(weight + place<S::VALUE_HEADS>(i) * S::TILE * 4);
+#pragma clang loop unroll(full)
+        for (int key = 0; key < LANES; ++key) {
+            if (key % BATCH == 0) {
+#pragma clang loop unroll(full)
+                for (int i = 0; i < BATCH; ++i)
+                    batch[i] = simd::Vectors<half, WIDE>(from + (key + i) * S::HEAD_DIM);
+            }
+#pragma clang loop unroll(full)
+            for (int w = 0; w < WIDE; ++w) {
+                const Lanes value = to_float(batch[key % BATCH][w]);
+#pragma clang loop unroll(full)
+                for (int i = 0; i < PAIRS; ++i) {
+                    const Lanes more = simd::fma<float, LANES>(value, Lanes(weights[i][key]), sums[i * WIDE + w]);
+                    const int last_key = reach + i / S::VALUE_HEADS;
+                    if constexpr (ALL)
+                        sums[i * WIDE + w] = more;
+                    else // a weight of 0 would not do: what is unwritten may be NaN
+                        sums[i * WIDE + w] = simd::select<float, LANES>(
+                            vec<int, LANES>(key) <= vec<int, LANES>(last_key), more, sums[i * WIDE + w]);
+                }
+            }
+        }
+    }
+};
+
+/// Softmax sums of each row, query head and split: float [rows][Q_HEADS][SPLITS][HEAD_DIM + 16], values, largest, 8
+/// times weight.
+template <class S, int ROWS> struct Partials {
+    static constexpr int LARGEST = S::HEAD_DIM, WEIGHT = LARGEST + 8;
+    const Attention<S, ROWS> &attention;
+    float *base;
+
+    inline float *at(int r, int head, int split) const {
+        const simd::u64 query = simd::u64(r) * S::Q_HEADS + attention.kv_head * S::RATIO + head;
+        return base + (query * S::SPLITS + split) * (S::HEAD_DIM + 16);
+    }
+
+    /// The thread's sums of `split`.
+    inline void write(int split, const Lanes (&values)[Attention<S, ROWS>::OWNED * S::VECTORS]) const {
+        if (!attention.owns_values())
+            return;
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < Attention<S, ROWS>::OWNED; ++i) {
+            const SoftmaxSum<S::VECTORS> sum = attention.softmax_sum(i, values);
+            float *to = at(i / S::VALUE_HEADS, attention.head_of(i), split);
+            ARCMTP_UNROLL_ON_GPU
+            for (int v = 0; v < S::VECTORS; ++v)
+                simd::store<float, LANES>(to + attention.first_dim() + v * LANES, sum.values[v]);
+            if (attention.first_dim() == 0) {
+                simd::store<float, 8>(to + LARGEST, simd::part<8, 0, float, LANES>(sum.largest));
+                simd::store<float, 8>(to + WEIGHT, simd::part<8, 0, float, LANES>(sum.weight));
+            }
+        }
+    }
+
+    /// Fold the splits of every row and head, 32 dimensions at a time.
+    template <class SINK> inline void fold_all(const SINK &sink) const {
+        constexpr int GROUPS = S::HEAD_DIM / 32,
+                      AHEAD = divisor(S::SPLITS, 8); // partials that are loaded before one is used
+        for (int item = attention.rank; item < Attention<S, ROWS>::QUERIES * GROUPS; item += S::TEAM) {
+            const int r = item / (S::RATIO * GROUPS), head = item / GROUPS % S::RATIO, dim = item % GROUPS * 32;
+            SoftmaxSum<2> total, next[AHEAD];
+            clear(total);
+            for (int split = 0; split < S::SPLITS && attention.reaches(r, split); split += AHEAD) {
+                ARCMTP_UNROLL_ON_GPU
+                for (int a = 0; a < AHEAD; ++a) {
+                    const float *from = at(r, head, split + a);
+                    next[a] = {Lanes(simd::Uniform<float, 8>(from + LARGEST)[0]),
+                               Lanes(simd::Uniform<float, 8>(from + WEIGHT)[0]),
+                               {simd::load<float, LANES>(from + dim), simd::load<float, LANES>(from + dim + LANES)}};
+                }
+                ARCMTP_UNROLL_ON_GPU
+                for (int a = 0; a < AHEAD; ++a)
+                    if (attention.reaches(r, split + a))
+                        fold(total, next[a]);
+            }
+            attention.emit(sink, r, head, dim, total.values[0], total.values[1], total.weight);
+        }
+    }
+};
+
+/// ROWS rows: a work-group per KV head and split, which stores the new keys and values of its tiles and attends to
+/// them; the last of a KV head folds the splits. counters: int [KV_HEADS], zero between launches.
+template <class S, int ROWS, class SINK>
+inline void attention_step(const AttentionInput<S> &in, float *partials, int *counters, const SINK &sink) {
+    simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
+    const int kv_head = simd::group_index() / S::SPLITS, split = simd::group_index() % S::SPLITS;
+    const Attention<S, ROWS> attention(in, kv_head, 0, ROWS);
+    const Partials<S, ROWS> sums{attention, partials};
+    if (attention.reaches(ROWS - 1, split)) {
+        attention.prepare(split);
+        Lanes values[Attention<S, ROWS>::OWNED * S::VECTORS];
+        attention.attend(split, values);
+        sums.write(split, values);
+    }
+    if (simd::last_arrival<S::TEAM>(counters + kv_head, S::SPLITS))
+        sums.fold_all(sink);
+}
+
+/// Keys and values of all rows of a block into the cache: a work-group per KV head and ROWS rows.
+template <class S, int ROWS> inline void attention_store(const AttentionInput<S> &in, int rows) {
+    simd::reserve_team_memory<64>();
+    const int kv_head = simd::group_index() % S::KV_HEADS, first = simd::group_index() / S::KV_HEADS * ROWS;
+    for (int item = simd::team_rank(); item < 2 * ROWS; item += S::TEAM)
+        if (first + item / 2 < rows)
+            store_row(in, first + item / 2, in.positions[first + item / 2], kv_head, item % 2);
+}
+
+/// A block whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through all splits.
+template <class S, int ROWS, class SINK>
+inline void attention_block(const AttentionInput<S> &in, int rows, const SINK &sink) {
+    simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
+    const int kv_head = simd::group_index() % S::KV_HEADS, first = simd::group_index() / S::KV_HEADS * ROWS;
+    if (first >= rows)
+        return;
+    constexpr int OWNED = Attention<S, ROWS>::OWNED, NO_SPLIT = -1;
+    const Attention<S, ROWS> attention(in, kv_head, first, rows - first < ROWS ? rows - first : ROWS);
+    attention.prepare(NO_SPLIT);
+    SoftmaxSum<S::VECTORS> totals[OWNED];
+    ARCMTP_UNROLL_ON_GPU
+    for (int i = 0; i < OWNED; ++i)
+        clear(totals[i]);
+    for (int split = 0; split < S::SPLITS && attention.reaches(attention.live - 1, split); ++split) {
+        Lanes values[OWNED * S::VECTORS];
+        attention.attend(split, values);
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < OWNED; ++i)
+            if (attention.reaches(i / S::VALUE_HEADS, split))
+                fold(totals[i], attention.softmax_sum(i, values));
+    }
+    if (!attention.owns_values())
+        return;
+    ARCMTP_UNROLL_ON_GPU
+    for (int i = 0; i < OWNED; ++i)
+        if (i / S::VALUE_HEADS < attention.live) {
+            ARCMTP_UNROLL_ON_GPU
+            for (int v = 0; v < S::VECTORS; v += 2)
+                attention.emit(sink, i / S::VALUE_HEADS, attention.head_of(i), attention.first_dim() + v * LANES,
+                               totals[i].values[v], totals[i].values[v + 1], totals[i].weight);
+        }
+}
+
+} // namespace arcmtp

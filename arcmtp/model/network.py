@@ -25,6 +25,7 @@ from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.graphs import GraphCache
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Network:
         self.sampling = Sampling(vocab_used, self.head_product.columns, geometry)
         self._sizes = workspace_sizes(self, device.activation_orders)
         self._lists: dict[tuple[str, int], _host.LaunchList] = {}
+        self.graphs = GraphCache(device)
 
     @property
     def nbytes(self) -> int:

@@ -92,3 +92,21 @@ def poison(network: Network) -> None:
     experts = (w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.router_logits, w.slot_weights)
     for buffer in (*caches, *stream, *experts, w.final, w.head_quantised, w.head_plain, w.logits):
         buffer.fill(0xFF)
+
+
+def scripted(ids: Sequence[int]) -> type:
+    """A stand-in for TokenSequence that chooses `ids` and then <|im_end|>."""
+
+    class Scripted:
+        def __init__(self, network: Network) -> None:
+            self._ids = iter([*ids, network.config.vocab - 5])
+
+        def prefill(self, _: Sequence[int]) -> int:
+            return self.step()
+
+        def step(self) -> int:
+            return next(self._ids)
+
+        def end(self) -> None: ...
+
+    return Scripted

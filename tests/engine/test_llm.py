@@ -1,0 +1,121 @@
+"""LLM and Stream beyond the numbers: prompts, chunks, endings, limits."""
+
+import pytest
+
+from arcmtp import LLM, ArcmtpError
+from tests.engine.conftest import CONTEXT, scripted
+
+TEXT = "né€😀"  # characters of one to four bytes
+
+
+def test_a_layer_takes_seven_launches_and_a_token_six_more_at_most(tiny: LLM) -> None:
+    for rows in (1, 4):
+        launches = len(tiny.network.trunk(rows)) + len(tiny.network.head(rows))
+        assert launches <= 7 * tiny.config.layers + 6
+    assert tiny.generate("x", 2).statistics.launches_per_token <= 7 * tiny.config.layers + 6
+
+
+def test_chunks_hold_whole_characters_and_join_to_the_text(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tiny.tokenize(TEXT)
+    assert len(ids) > len(TEXT)  # some characters need several tokens
+    monkeypatch.setattr("arcmtp.engine.llm.TokenSequence", scripted(ids))
+    stream = tiny.stream("x", max_tokens=50)
+    chunks = list(stream)
+    assert [chunk.id for chunk in chunks] == ids == stream.result.ids
+    assert "".join(chunk.text for chunk in chunks) == stream.result.text == TEXT
+    assert not any("\ufffd" in chunk.text for chunk in chunks)
+    assert stream.result.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_half_a_character_at_the_end_becomes_a_replacement_character(
+    tiny: LLM, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    half = tiny.tokenize("😀")[:1]
+    monkeypatch.setattr("arcmtp.engine.llm.TokenSequence", scripted(half))
+    stream = tiny.stream("x", max_tokens=limit or 50)
+    chunks = list(stream)
+    assert "".join(chunk.text for chunk in chunks) == stream.result.text == "\ufffd"
+    assert [chunk.id for chunk in chunks if chunk.id is not None] == half == stream.result.ids
+    assert stream.result.finish_reason == ("length" if limit else "stop")
+
+
+def test_a_stream_that_is_left_early_has_no_finish_reason(tiny: LLM) -> None:
+    stream = tiny.stream("import os", max_tokens=10)
+    first = next(iter(stream))
+    assert (stream.result.ids, stream.result.text, stream.result.finish_reason) == ([first.id], first.text, None)
+
+
+def test_a_new_generation_ends_the_one_before(tiny: LLM) -> None:
+    first, second = iter(tiny.stream("import os")), tiny.stream("class", max_tokens=3)
+    next(first)
+    chunks = [chunk.id for chunk in second]
+    with pytest.raises(ArcmtpError, match="another was begun on the same LLM"):
+        next(first)
+    assert chunks == tiny.generate("class", max_tokens=3).ids
+
+
+def test_a_closed_llm_says_so() -> None:
+    with LLM(device="cpu", ctx=64) as llm:
+        stream = iter(llm.stream("import os"))
+        next(stream)
+    with pytest.raises(ArcmtpError, match="the LLM was closed"):
+        next(stream)
+    with pytest.raises(ArcmtpError, match="this LLM is closed"):
+        llm.generate("import os")
+
+
+def test_a_prompt_is_text_or_ids_or_messages(tiny: LLM) -> None:
+    ids = tiny.tokenize("import os")
+    assert tiny.generate("import os", 4).ids == tiny.generate(ids, 4).ids
+    messages = [{"role": "user", "content": "x"}]
+    expected = tiny.tokenize("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert tiny.prompt_ids(messages, enable_thinking=False) == expected
+
+
+def test_a_beginning_of_sequence_token_comes_first_and_once_if_the_file_asks(
+    tiny: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tiny.prompt_ids("import os")
+    bos = tiny.tokenize("<|endoftext|>")[0]
+    monkeypatch.setattr(tiny.tokenizer, "bos_id", bos)
+    assert tiny.prompt_ids("import os") == [bos, *plain] == tiny.prompt_ids("<|endoftext|>import os")
+
+
+def test_a_full_context_ends_the_text(tiny: LLM) -> None:
+    ids = tiny.tokenize("x") * (CONTEXT - 2)
+    result = tiny.generate(ids, max_tokens=50)
+    assert (len(result.ids), result.finish_reason) == (3, "length")  # the last token chosen is not evaluated
+    assert len(tiny.generate([*ids, *ids[:2]], max_tokens=50).ids) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("", {}, "the prompt is empty; it needs at least one token"),
+        ([], {}, "the prompt is empty; it needs at least one token"),
+        ([6144], {}, "token id 6144 is not in the vocabulary, which has ids 0 to 6143"),
+        ([-1], {}, "token id -1 is not in the vocabulary, which has ids 0 to 6143"),
+        ([1] * (CONTEXT + 1), {}, "the prompt has 1025 tokens, the context holds 1024: raise ctx"),
+        ("x", {"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
+        ("x", {"logprobs": 101}, "logprobs is 101; it must be 0 to 100"),
+        ("x", {"logprobs": -1}, "logprobs is -1; it must be 0 to 100"),
+    ],
+)
+def test_a_generation_that_cannot_be_is_refused(
+    tiny: LLM, prompt: str | list[int], options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ArcmtpError) as error:
+        tiny.generate(prompt, **options)
+    assert str(error.value) == message
+
+
+def test_statistics_count_what_happened(tiny: LLM) -> None:
+    result = tiny.generate("import os", max_tokens=6)
+    s = result.statistics
+    assert (s.prompt_tokens, s.completion_tokens) == (len(result.prompt_ids), 6)
+    assert min(s.prompt_tokens_per_second, s.decode_tokens_per_second, s.load_seconds, s.peak_memory_bytes) > 0
+    assert s.gigabytes_per_second == pytest.approx(s.bytes_per_token * s.decode_tokens_per_second / 1e9)
+    assert 5_000_000 < s.bytes_per_token < tiny.network.weights.nbytes
+    alone = tiny.generate("import os", max_tokens=1).statistics  # the first token belongs to the prompt
+    assert (alone.decode_tokens_per_second, alone.gigabytes_per_second) == (0, 0)

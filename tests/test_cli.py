@@ -1,0 +1,255 @@
+"""The command line: what goes where, how commands end, and one line for every bad input."""
+
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import pytest
+from gguf import GGMLQuantizationType as Type
+
+from arcmtp import LLM
+from arcmtp.cli import main
+from arcmtp.engine.llm import BUNDLED_MODEL
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.paths import data_dir as package_data_dir
+from tests.engine.conftest import scripted
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-c", "import sys; from arcmtp.cli import main; sys.exit(main())"]
+ENDLESS = "def __len__(self):\n        return"  # the tiny model goes on about this until it is stopped
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def llm() -> LLM:
+    return LLM(device="cpu")
+
+
+def start(*arguments: str) -> "subprocess.Popen[bytes]":
+    """An `arcmtp generate` process whose prompt is taken as it is."""
+    return subprocess.Popen(
+        [*COMMAND, "generate", "--device", "cpu", "--raw", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that has ended; `peak_bytes` of its memory were its own, not a file's."""
+
+    output: str
+    errors: str
+    peak_bytes: int
+
+
+def anonymous_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))  # none once it has ended
+
+
+@pytest.fixture(scope="module")
+def finished() -> Finished:
+    """Eight tokens after a prompt from standard input."""
+    with start("-f", "-", "-n", "8") as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(ENDLESS.encode())
+        process.stdin.close()
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, anonymous_bytes(process.pid))
+            time.sleep(0.01)
+        assert process.returncode == 0
+        return Finished(process.stdout.read().decode(), process.stderr.read().decode(), peak)
+
+
+def test_standard_output_holds_the_text_and_nothing_else(finished: Finished, llm: LLM) -> None:
+    assert finished.output == llm.generate(ENDLESS, max_tokens=8).text + "\n"
+    assert "decode 8 tokens" in finished.errors.splitlines()[-1]
+
+
+def test_memory_stays_within_weights_caches_and_400_megabytes(finished: Finished, llm: LLM) -> None:
+    own = llm.network.weights.nbytes + llm.network.nbytes
+    assert own < finished.peak_bytes <= own + 400_000_000
+
+
+def test_an_interrupted_generation_shows_its_text_and_statistics() -> None:
+    with start("-p", ENDLESS, "-n", "4000") as process:
+        assert process.stdout
+        begin = os.read(process.stdout.fileno(), 1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert begin and output.endswith(b"\n")
+    assert b"Traceback" not in errors and b"tokens/s" in errors
+
+
+def test_a_reader_that_goes_away_ends_the_generation_quietly() -> None:
+    with start("-p", ENDLESS, "-n", "4000") as process:
+        assert process.stdout and process.stderr
+        os.read(process.stdout.fileno(), 1)
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert errors.decode().splitlines() == ["loading weights …", "compiling kernels …"]
+
+
+def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--raw", "-p", "import os", "-n", "4", "--logprobs", "3", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert list(result) == ["prompt_ids", "ids", "text", "finish_reason", "logprobs", "stats"]
+    assert list(result["stats"]) == [
+        "prompt_tokens", "completion_tokens", "prompt_tokens_per_second", "decode_tokens_per_second",
+        "launches_per_token", "bytes_per_token", "gigabytes_per_second", "load_seconds", "peak_memory_bytes",
+    ]  # fmt: skip
+    assert result["prompt_ids"] == llm.tokenize("import os")
+    assert (len(result["ids"]), result["finish_reason"]) == (4, "length")
+    assert result["text"] == llm.detokenize(result["ids"])
+    assert [len(position) for position in result["logprobs"]] == [3] * 4
+    assert [position[0][0] for position in result["logprobs"]] == result["ids"]  # greedy: the likeliest
+
+
+def test_perplexity_prints_one_line_on_standard_output(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text"
+    text.write_bytes((data_dir / "perplexity.txt").read_bytes()[:2000])
+    assert main(["perplexity", "-f", str(text), "-c", "64"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("perplexity ") and line.endswith(" windows)")
+
+
+def test_a_terminal_that_is_not_utf8_gets_what_it_can_show(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arcmtp.engine.llm.TokenSequence", scripted(llm.tokenize("naïve")))
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii"))
+    assert main(["generate", "-p", "x", "-n", "20", "--device", "cpu"]) == 0
+    assert output.getvalue() == b"na?ve\n"
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must end with status 2 and one line, lines of progress aside; gives that line."""
+
+    def run(*arguments: str) -> str:
+        assert main(arguments) == 2
+        output = capfd.readouterr()
+        lines = [line for line in output.err.splitlines() if not line.endswith(" …")]
+        assert (output.out, len(lines)) == ("", 1), output
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND (see arcmtp --help)"),
+        (["generate"], "one of the arguments -p/--prompt -f/--file is required (see arcmtp generate --help)"),
+        (["generate", "-p", "x", "-n", "0"], "argument -n/--max-tokens: '0' is not a whole number from 1 on"),
+        (["generate", "-p", "x", "-n", "-1"], "argument -n/--max-tokens: '-1' is not a whole number from 1 on"),
+        (["generate", "-p", "x", "-n", "many"], "argument -n/--max-tokens: 'many' is not a whole number from 1 on"),
+        (["generate", "-p", "x", "--ctx", "0"], "argument -c/--ctx: '0' is not a whole number from 1 on"),
+        (["generate", "-p", "x", "--ctx", "4097"], "ctx is 4097; this model takes 1 to 4096 tokens"),
+        (["generate", "-p", "x", "--device", "gpu:99"], "no device 'gpu:99'; there are: "),
+        (["generate", "-p", "x", "--device", "warp drive"], "no device 'warp drive'; there are: "),
+        (["generate", "-p", "x", "--requant", "int5"], "argument --requant: invalid choice: 'int5'"),
+        (["generate", "-p", "x", "--logprobs", "5"], "--logprobs needs --json, which shows them"),
+        (["generate", "-p", "x", "-f", "y"], "argument -f/--file: not allowed with argument -p/--prompt"),
+        (["generate", "-p", "x", "-m", "none.gguf"], "none.gguf: no such file"),
+        (["generate", "-p", "x", "-m", ""], ".: is a directory, expected a GGUF file"),
+        (["generate", "--raw", "-p", ""], "the prompt is empty; it needs at least one token"),
+        (["generate", "--raw", "-p", "\udcff"], "the text is not valid Unicode: lone surrogate U+DCFF at character 0"),
+        (["generate", "--raw", "-p", "x x x", "-c", "2"], "the prompt has 3 tokens, the context holds 2: raise ctx"),
+        (["generate", "-f", "none"], "none: No such file or directory; expected a text file"),
+        (["perplexity", "-f", "none"], "none: No such file or directory; expected a text file"),
+    ],
+)
+def test_wrong_usage_is_refused_in_one_line(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(*arguments).startswith(f"arcmtp: {message}")
+
+
+@pytest.mark.parametrize("content", [b"", b"GGU", b"some text\n"])
+def test_a_file_that_is_not_gguf_is_refused_in_one_line(refused: Refused, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    assert refused("generate", "-p", "x", "-m", str(path)).startswith(f"arcmtp: {path}: ")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen35", "qwen3moe"])
+def test_another_architecture_is_refused_in_one_line(refused: Refused, tmp_path: Path, architecture: str) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    message = f"arcmtp: {path}: is architecture '{architecture}'; arcmtp runs 'qwen35moe'"
+    assert refused("generate", "-p", "x", "-m", str(path)) == message
+
+
+def rename(entry: bytes, name: bytes) -> bytes:
+    return entry.replace(name, name[:-1] + b"_")
+
+
+def transpose(entry: bytes, name: bytes) -> bytes:
+    at = entry.index(name) + len(name) + 4
+    return entry[:at] + entry[at + 8 : at + 16] + entry[at : at + 8] + entry[at + 16 :]
+
+
+def change_type(entry: bytes, name: bytes) -> bytes:
+    at = entry.index(name) + len(name) + 4 + 16
+    return entry[:at] + struct.pack("<I", Type.Q2_K) + entry[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename, "tensor 'blk.0.attn_qkv.weight' of shape [512, 256] is missing"),
+        (transpose, "tensor 'blk.0.attn_qkv.weight' has shape [256, 512], expected [512, 256]"),
+        (change_type, "tensor 'blk.0.attn_qkv.weight': type Q2_K is not supported; supported are F32, F16, Q4_0"),
+    ],
+)
+def test_a_tensor_that_cannot_be_used_is_refused_in_one_line(
+    refused: Refused, tmp_path: Path, change: Callable[[bytes, bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(change((package_data_dir() / BUNDLED_MODEL).read_bytes(), b"blk.0.attn_qkv.weight"))
+    assert refused("generate", "-p", "x", "-m", str(path)).startswith(f"arcmtp: {path}: {message}")
+
+
+def test_a_context_beyond_the_devices_memory_is_refused_in_one_line_that_says_what_fits(
+    refused: Refused, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = llm.network.weights.nbytes + llm.network.nbytes
+    monkeypatch.setattr(Device, "free_memory", needed - 1000 * llm.network.bytes_per_position)
+    line = refused("generate", "-p", "x", "-c", "4096", "--device", "cpu")
+    assert line.endswith(" GiB free: at most ctx 3072 fits")
+    assert main(["generate", "-p", "x", "-c", "3072", "-n", "1", "--device", "cpu"]) == 0
+
+
+def test_a_model_beyond_the_devices_memory_is_refused_in_one_line(
+    refused: Refused, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "free_memory", llm.network.weights.nbytes)
+    assert refused("generate", "-p", "x", "--device", "cpu").endswith(" GiB free: too little for any context")
+
+
+def test_a_file_with_a_prompt_that_is_not_utf8_is_refused_in_one_line(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "prompt"
+    path.write_bytes("größer".encode("latin-1"))
+    assert refused("generate", "-f", str(path)) == f"arcmtp: {path}: byte 2 is not UTF-8; expected a UTF-8 text"
+
+
+def test_a_folder_for_a_prompt_is_refused_in_one_line(refused: Refused, tmp_path: Path) -> None:
+    assert refused("generate", "-f", str(tmp_path)) == f"arcmtp: {tmp_path}: Is a directory; expected a text file"

@@ -22,8 +22,7 @@ _INPUTS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """A row of projections: `stride` floats; head h has its query at 2h * head_dim and its gate behind it; keys begin at
-    `k`, values at `v`."""
+    """A row of projections is `stride` floats: at 0 each head's query and gate, at `k` the keys, at `v` the values."""
 
     stride: int
     k: int
@@ -66,8 +65,9 @@ class Attention:
         projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any,
         cache: Any, context: int, partials: Any, counters: Any, quantised: Any, plain: Any,
     ) -> None:  # fmt: skip
-        """projected [rows, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions [rows] i32; cache:
-        `cache_bytes(context)`; partials: `partial_bytes()`; counters [kv_heads] i32; quantised, plain: the consumers' rows.
+        """projected [rows, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions [rows] i32.
+
+        cache, partials and counters have the bytes that the methods tell; quantised, plain are the consumers' rows.
         """
         inputs = (projected, q_norm, k_norm, rope, positions, cache, _padded(context), float(self.rms_eps))
         if rows:
@@ -100,7 +100,17 @@ class Attention:
 
     def _kernel(self, name: str, parameters: str, call: str, team_memory: int) -> Kernel:
         c = self.columns
-        shape = (self.q_heads, self.kv_heads, self.head_dim, self.rope_dim, c.stride, c.k, c.v, self._team, self._splits)
+        shape = (
+            self.q_heads,
+            self.kv_heads,
+            self.head_dim,
+            self.rope_dim,
+            c.stride,
+            c.k,
+            c.v,
+            self._team,
+            self._splits,
+        )
         sink = ""
         if "plain" in parameters:
             sink = f"RowSink<Shape::WIDTH, {self.consumers.template}> sink{{quantised, plain}}; "
@@ -130,7 +140,7 @@ def rope_table(context: int, rope_dim: int, theta: float) -> np.ndarray:
 
 
 def rotate(x: np.ndarray, rope: np.ndarray) -> np.ndarray:
-    """x [rows, heads, head_dim] with its first dimensions rotated as pairs (i, i + n), n = rope_dim / 2; rope [rows, 2, n]."""
+    """x [rows, heads, head_dim], its first 2n dimensions rotated as pairs (i, i + n) by rope [rows, 2, n]; float64."""
     n = rope.shape[-1]
     cos, sin = rope[:, None, 0].astype(np.float64), rope[:, None, 1].astype(np.float64)
     a, b = x[..., :n], x[..., n : 2 * n]
@@ -141,8 +151,8 @@ def reference(
     q: np.ndarray, gate: np.ndarray, k: np.ndarray, v: np.ndarray,
     q_norm: np.ndarray, k_norm: np.ndarray, rope: np.ndarray, eps: float,
 ) -> np.ndarray:  # fmt: skip
-    """q, gate [rows, q_heads, head_dim] of the last rows; k, v [context, kv_heads, head_dim] of all; float64 [rows, q_heads,
-    head_dim]. Keys and values are rounded to half precision as in the cache."""
+    """float64 [rows, q_heads, head_dim] from q and gate of that shape, which are the last rows, and k and v [context,
+    kv_heads, head_dim] of all, rounded to half precision as in the cache."""
     past = len(k) - len(q)
     q = rotate(_norm(q, q_norm, eps), rope[past : len(k)]) / np.sqrt(q.shape[-1])
     k = rotate(_norm(k, k_norm, eps), rope[: len(k)]).astype(np.float16).astype(np.float64)

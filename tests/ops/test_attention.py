@@ -1,0 +1,193 @@
+"""Attention against float64 over a cache rounded to half precision.
+
+A key that float32 arithmetic rounds to the other side moves a score by 2^-11 of one product: 2e-5 of the largest output
+was seen.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+
+from arcmtp.ops.activations import quantise, row_bytes, unpack_rows
+from arcmtp.ops.attention import Attention, Columns, reference, rope_table
+from arcmtp.ops.launch import Consumers
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Program
+from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+
+TOLERANCE = 1e-4
+CONTEXT = 1024
+THETA, EPS = 1e7, 1e-6
+SPAN_TWO_TILES = 60  # positions from here on are in the second tile after four rows
+
+
+@dataclass(frozen=True)
+class Shape:
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    rope_dim: int
+
+    @property
+    def columns(self) -> Columns:
+        """Keys before values, with unused columns between and behind them."""
+        k = 2 * self.q_heads * self.head_dim + 16
+        v = k + self.kv_heads * self.head_dim + 16
+        return Columns(v + self.kv_heads * self.head_dim + 16, k, v)
+
+
+REAL = Shape(16, 2, 256, 64)
+SMALL = Shape(8, 2, 64, 16)
+SHAPES = (SMALL, REAL, Shape(4, 1, 64, 16), Shape(2, 2, 64, 32), Shape(3, 1, 32, 16))
+
+
+def operator(bench: Bench, shape: Shape) -> Attention:
+    return Attention(
+        shape.q_heads, shape.kv_heads, shape.head_dim, shape.rope_dim, shape.columns, EPS,
+        Consumers(quantised=True, plain=True), bench.geometry,
+    )  # fmt: skip
+
+
+@cache
+def program(bench: Bench) -> Program:
+    """Every kernel of these tests: compiling is what costs."""
+    small = [kernel for rows in ROW_COUNTS for kernel in operator(bench, SMALL).kernels(rows)]
+    return bench.program(
+        [*small, *(kernel for s in SHAPES for rows in (2, 0) for kernel in operator(bench, s).kernels(rows))]
+    )
+
+
+class Case:
+    """One layer on a bench with `length` random rows of projections, and its cache."""
+
+    def __init__(self, bench: Bench, shape: Shape, length: int) -> None:
+        rng = np.random.default_rng(length)
+        self.bench, self.shape = bench, shape
+        self.rows = rng.standard_normal((length, shape.columns.stride)).astype(np.float32)
+        self.q_norm, self.k_norm = rng.uniform(0.5, 1.5, (2, shape.head_dim)).astype(np.float32)
+        self.rope = rope_table(CONTEXT, shape.rope_dim, THETA)
+        self.op = operator(bench, shape)
+        self.width = shape.q_heads * shape.head_dim
+        self.weights = bench.array(self.q_norm), bench.array(self.k_norm), bench.array(self.rope)
+        self.counters = bench.device.zeros(self.op.counter_bytes())
+        self.forget()
+
+    def forget(self) -> None:
+        """An empty cache, of NaN."""
+        self.cache = self.bench.poisoned(self.op.cache_bytes(CONTEXT))
+
+    def run(self, first: int, rows: np.ndarray, block: bool = False) -> np.ndarray:
+        """Rows at positions from `first`; compiled for their count up to 8, counted at run time above or as a `block`.
+        [rows, width]"""
+        device, orders = self.bench.device, self.bench.device.activation_orders
+        quantised = self.bench.poisoned(len(rows) * row_bytes(self.width, orders))
+        plain = self.bench.poisoned(len(rows) * self.width * 4)
+        launches = _host.LaunchList()
+        self.op.launch(
+            program(self.bench), launches, 0 if block or len(rows) > 8 else len(rows), self.bench.array(rows),
+            *self.weights, self.bench.array(np.arange(first, first + len(rows), dtype=np.int32)),
+            self.bench.array(np.array([len(rows)], np.int32)), self.cache, CONTEXT,
+            self.bench.poisoned(self.op.partial_bytes()), self.counters, quantised, plain,
+        )  # fmt: skip
+        device.run(launches)
+        result = plain.read(np.float32, len(rows) * self.width).reshape(len(rows), -1)
+        self.quantised = quantised.read(np.uint8, quantised.nbytes).reshape(len(rows), -1)
+        return result
+
+    def fill(self, length: int) -> np.ndarray:
+        """The first `length` rows as blocks of at most 512."""
+        return np.concatenate(
+            [self.run(i, self.rows[i : min(i + 512, length)], block=True) for i in range(0, length, 512)]
+        )
+
+    def expected(self, first: int, end: int) -> np.ndarray:
+        s, c = self.shape, self.shape.columns
+        queries = self.rows[first:end, : 2 * self.width].reshape(end - first, s.q_heads, 2, s.head_dim)
+        k, v = (
+            self.rows[:end, at : at + s.kv_heads * s.head_dim].reshape(end, s.kv_heads, s.head_dim) for at in (c.k, c.v)
+        )
+        out = reference(queries[:, :, 0], queries[:, :, 1], k, v, self.q_norm, self.k_norm, self.rope, EPS)
+        return out.reshape(end - first, -1)
+
+
+def assert_close(got: np.ndarray, want: np.ndarray) -> None:
+    np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
+
+
+@pytest.mark.avx2
+def test_every_row_of_long_blocks_attends_to_its_prefix(bench: Bench) -> None:
+    case = Case(bench, SMALL, 1000)
+    assert_close(case.fill(1000), case.expected(0, 1000))
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_step_attends_to_any_length_of_context_in_a_poisoned_cache(bench: Bench, rows: int) -> None:
+    case = Case(bench, SMALL, 1000)
+    for length in (1, 2, 15, 16, 17, 63, 64, 65, 200, 1000):
+        past = length - rows
+        if past < 0:
+            continue
+        case.forget()
+        if past:
+            case.fill(past)
+        assert_close(case.run(past, case.rows[past:length]), case.expected(past, length))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_head_counts_and_dimensions_give_the_reference(bench: Bench, shape: Shape) -> None:
+    case = Case(bench, shape, 150)
+    assert_close(case.fill(148), case.expected(0, 148))
+    assert_close(case.run(148, case.rows[148:]), case.expected(148, 150))
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_whatever_later_rows_hold(bench: Bench) -> None:
+    past, length = SPAN_TWO_TILES, SPAN_TWO_TILES + 512
+    case = Case(bench, SMALL, length)
+    case.fill(past)
+    alone = np.concatenate([case.run(i, case.rows[i : i + 1]) for i in range(past, length)])
+    for count in ROW_COUNTS + BLOCK_COUNTS:
+        for place in {0, count // 2, count - 1}:
+            rows = case.rows[past : past + count].copy()
+            rows[place + 1 :] = np.nan
+            for block in (False, True):
+                case.forget()
+                case.fill(past)
+                got = case.run(past, rows, block)
+                assert np.array_equal(got[: place + 1], alone[: place + 1]), f"row {place} of {count}, {block=}"
+
+
+def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench) -> None:
+    case = Case(bench, SMALL, 80)
+    case.fill(SPAN_TWO_TILES)
+    want = case.run(SPAN_TWO_TILES, case.rows[60:68])
+    case.run(SPAN_TWO_TILES, np.full((8, case.shape.columns.stride), np.nan, np.float32))
+    assert np.array_equal(case.run(SPAN_TWO_TILES, case.rows[60:68]), want)
+
+
+def test_quantised_rows_are_those_of_the_plain_ones(bench: Bench) -> None:
+    case = Case(bench, SMALL, 12)
+    for first, end in ((0, 9), (9, 12)):
+        codes, scales = quantise(case.run(first, case.rows[first:end]))
+        got_codes, got_scales = unpack_rows(case.quantised, case.width, case.bench.device.activation_orders)
+        assert np.array_equal(got_codes, codes)
+        assert np.array_equal(got_scales, scales)
+
+
+def test_rope_angles_keep_their_precision_at_the_end_of_the_longest_context() -> None:
+    table = rope_table(262144, 64, THETA)
+    assert table.shape == (262144, 2, 32)
+    assert table.dtype == np.float32
+    for i in (0, 1, 31):
+        angle = 262143 * THETA ** (-2 * i / 64)
+        assert table[-1, 0, i] == np.float32(math.cos(angle))
+        assert table[-1, 1, i] == np.float32(math.sin(angle))
+
+
+def test_a_cache_holds_whole_tiles_of_keys(bench: Bench) -> None:
+    case = Case(bench, SMALL, 1)
+    assert case.op.cache_bytes(1) == case.op.cache_bytes(64) == 2 * 2 * 64 * 64 * 2
+    assert case.op.cache_bytes(65) == 2 * case.op.cache_bytes(64)

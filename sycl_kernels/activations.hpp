@@ -19,8 +19,8 @@ template <int K> struct ActivationRow {
 /// Quantise values 32 * group … + 31 of a row: scale = max|x| / 127, code = nearest(x / scale).
 template <int K> inline void quantise_group(u8 *row, int group, vec<float, 16> low, vec<float, 16> high) {
     using Row = ActivationRow<K>;
-    const float largest = simd::largest<float, 16>(
-        simd::max<float, 16>(simd::abs<16>(low), vec<float, 16>(simd::abs<16>(high))));
+    const float largest =
+        simd::largest<float, 16>(simd::max<float, 16>(simd::abs<16>(low), vec<float, 16>(simd::abs<16>(high))));
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
     const vec<float, 16> a = simd::rint<16>(vec<float, 16>(low * inverse));
     const vec<float, 16> b = simd::rint<16>(vec<float, 16>(high * inverse));
@@ -31,7 +31,8 @@ template <int K> inline void quantise_group(u8 *row, int group, vec<float, 16> l
     simd::store<int, 1>(sums + 1, vec<int, 1>(int(simd::sum<16>(b))));
 }
 
-/// Where the consumers of rows of K values find them: int8 rows for quantised weights, float rows for plain ones, or both.
+/// Where the consumers of rows of K values find them: int8 rows for quantised weights, float rows for plain ones, or
+/// both.
 template <int K, bool QUANTISED, bool PLAIN> struct RowSink {
     u8 *quantised;
     float *plain;

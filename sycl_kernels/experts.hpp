@@ -1,4 +1,5 @@
-// The experts of a MoE layer in two launches: gate, up and SwiGLU; then down, weighted, as partial sums for the next norm.
+// The experts of a MoE layer in two launches: gate, up and SwiGLU; then down, weighted, as partial sums for the next
+// norm.
 #pragma once
 
 #include "mul_mat.hpp"
@@ -6,7 +7,9 @@
 namespace arcmtp {
 
 /// Bytes of team memory that a launch needs: the slices' parts, then the list of a work-group's entries.
-template <int SLICES, int PASS, int WIDTH> constexpr int list_offset() { return SLICES > 1 ? SLICES * PASS * WIDTH * LANES * 4 : 0; }
+template <int SLICES, int PASS, int WIDTH> constexpr int list_offset() {
+    return SLICES > 1 ? SLICES * PASS * WIDTH * LANES * 4 : 0;
+}
 constexpr int LIST_BYTES = 512 * 4;
 
 /// Lists the entries of `selected` that are `expert` in team memory from byte `list`; how many there are.
@@ -17,7 +20,8 @@ template <int TEAM> inline int list_entries(const int *selected, int count, int 
         const vec<int, LANES> index = simd::iota<LANES>() + base;
         simd::u32 hits = simd::bits((simd::load<int, LANES>(selected + base) == expert) & (index < count));
         for (; hits; hits &= hits - 1, ++found)
-            simd::team_store<int, 1>(list + 4 * found, vec<int, 1>(base + __builtin_ctz(hits))); // every thread the same
+            simd::team_store<int, 1>(list + 4 * found,
+                                     vec<int, 1>(base + __builtin_ctz(hits))); // every thread the same
     }
     simd::team_barrier<TEAM>();
     return found;
@@ -44,7 +48,8 @@ template <int ROWS, int PASS, class WORK> inline void for_rows(int rows, const W
 }
 
 /// hidden[entry] = silu(gate · x[row]) * (up · x[row]) for columns first … last - 1, in groups of 32.
-template <class GATE, class UP, int K, int WIDTH, int SLICES, int ENTRIES_PER_ROW, bool QUANTISED, bool PLAIN> struct GateUp {
+template <class GATE, class UP, int K, int WIDTH, int SLICES, int ENTRIES_PER_ROW, bool QUANTISED, bool PLAIN>
+struct GateUp {
     const u8 *gate, *up;
     const u8 *quantised;
     const float *plain;
@@ -68,11 +73,13 @@ template <class GATE, class UP, int K, int WIDTH, int SLICES, int ENTRIES_PER_RO
     }
 
   private:
-    template <class F, int N> inline void product(const u8 *tile, vec<int, N> entries, Lanes (&acc)[N * 4], int place) const {
+    template <class F, int N>
+    inline void product(const u8 *tile, vec<int, N> entries, Lanes (&acc)[N * 4], int place) const {
         const RowSource<F, K> source{quantised, plain};
         Lanes part[N];
         TileSlice<F, K, N, SLICES>::run(
-            tile, [&](int i) { return source(simd::lane<int, N>(entries, i) / ENTRIES_PER_ROW); }, simd::team_rank(), part);
+            tile, [&](int i) { return source(simd::lane<int, N>(entries, i) / ENTRIES_PER_ROW); }, simd::team_rank(),
+            part);
 #pragma unroll
         for (int i = 0; i < N; ++i)
             acc[i * 4 + place] = part[i];
@@ -91,8 +98,8 @@ template <class DOWN, int K, int WIDTH, int SLICES, int USED, bool SHARED> struc
         for (int column = first; column < last; column += LANES) {
             Lanes acc[N];
             TileSlice<DOWN, K, N, SLICES>::run(
-                down + column / LANES * tile_bytes<DOWN, K>(), [&](int i) { return hidden(simd::lane<int, N>(entries, i)); },
-                simd::team_rank(), acc);
+                down + column / LANES * tile_bytes<DOWN, K>(),
+                [&](int i) { return hidden(simd::lane<int, N>(entries, i)); }, simd::team_rank(), acc);
             reduce_slices<SLICES, N, 1>(acc, [&](int item, Lanes(&value)[1]) {
                 const int entry = simd::lane<int, N>(entries, item);
                 const int place = SHARED ? entry * (USED + 1) + USED : entry / USED * (USED + 1) + entry % USED;
@@ -102,8 +109,9 @@ template <class DOWN, int K, int WIDTH, int SLICES, int USED, bool SHARED> struc
     }
 };
 
-/// The part of a launch that one work-group does: COLUMNS columns of one routed expert's unit or, after all UNITS of them, of
-/// the shared expert. (In this order because a CPU compiler was seen to load selected[unit] before asking whether unit < 0.)
+/// The part of a launch that one work-group does: COLUMNS columns of one routed expert's unit or, after all UNITS of
+/// them, of the shared expert. (In this order because a CPU compiler was seen to load selected[unit] before asking
+/// whether unit < 0.)
 template <int UNITS, int WIDTH, int COLUMNS> struct Span {
     static constexpr int SPANS = (WIDTH + COLUMNS - 1) / COLUMNS;
     int unit, first;
@@ -118,8 +126,9 @@ template <int UNITS, int WIDTH, int COLUMNS> struct Span {
 };
 
 /// Step kernels (ROWS > 0) have a unit per entry of `selected`, blocks a unit per expert.
-template <int K, int EXPERTS, int USED, int WIDTH, int SHARED_WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS, class GATE, class UP,
-          class SHARED_GATE, class SHARED_UP, bool QUANTISED, bool PLAIN, bool SHARED_QUANTISED, bool SHARED_PLAIN>
+template <int K, int EXPERTS, int USED, int WIDTH, int SHARED_WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS,
+          class GATE, class UP, class SHARED_GATE, class SHARED_UP, bool QUANTISED, bool PLAIN, bool SHARED_QUANTISED,
+          bool SHARED_PLAIN>
 inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u8 *quantised, const float *plain,
                             const int *selected, u8 *hidden_quantised, float *hidden_plain, u8 *shared_quantised,
                             float *shared_plain, const int *row_count) {
@@ -128,9 +137,15 @@ inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0];
     if (span.shared) {
-        using Work = GateUp<typename SHARED_GATE::Format, typename SHARED_UP::Format, K, SHARED_WIDTH, SLICES, 1, SHARED_QUANTISED, SHARED_PLAIN>;
-        for_rows<ROWS, PASS>(rows, Work{shared_weights + SHARED_GATE::OFFSET, shared_weights + SHARED_UP::OFFSET, quantised, plain,
-                                        {shared_quantised, shared_plain}, span.first, span.last(SHARED_WIDTH)});
+        using Work = GateUp<typename SHARED_GATE::Format, typename SHARED_UP::Format, K, SHARED_WIDTH, SLICES, 1,
+                            SHARED_QUANTISED, SHARED_PLAIN>;
+        for_rows<ROWS, PASS>(rows, Work{shared_weights + SHARED_GATE::OFFSET,
+                                        shared_weights + SHARED_UP::OFFSET,
+                                        quantised,
+                                        plain,
+                                        {shared_quantised, shared_plain},
+                                        span.first,
+                                        span.last(SHARED_WIDTH)});
         return;
     }
     using GateFormat = typename GATE::Format;
@@ -142,14 +157,16 @@ inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u
     const u8 *gate = weights + GATE::OFFSET + expert * (WIDTH / LANES * tile_bytes<GateFormat, K>());
     const u8 *up = weights + UP::OFFSET + expert * (WIDTH / LANES * tile_bytes<UpFormat, K>());
     using Work = GateUp<GateFormat, UpFormat, K, WIDTH, SLICES, USED, QUANTISED, PLAIN>;
-    for_entries<PASS>(list, count, Work{gate, up, quantised, plain, {hidden_quantised, hidden_plain}, span.first, span.last(WIDTH)});
+    for_entries<PASS>(list, count,
+                      Work{gate, up, quantised, plain, {hidden_quantised, hidden_plain}, span.first, span.last(WIDTH)});
 }
 
 /// partials [rows][USED + 1][WIDTH]: every chosen expert's weighted output, the shared expert's last.
-template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS, class DOWN, class SHARED_DOWN>
-inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised, const float *hidden_plain,
-                         const u8 *shared_quantised, const float *shared_plain, const int *selected, const float *slot_weights,
-                         float *partials, const int *row_count) {
+template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS,
+          class DOWN, class SHARED_DOWN>
+inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised,
+                         const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain,
+                         const int *selected, const float *slot_weights, float *partials, const int *row_count) {
     constexpr int list = list_offset<SLICES, PASS, 1>();
     simd::reserve_team_memory<list + LIST_BYTES>();
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
@@ -157,8 +174,13 @@ inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *
     using Format = typename DOWN::Format;
     using SharedFormat = typename SHARED_DOWN::Format;
     if (span.shared) {
-        for_rows<ROWS, PASS>(rows, Down<SharedFormat, SHARED_K, WIDTH, SLICES, USED, true>{
-                                       shared_weights + SHARED_DOWN::OFFSET, {shared_quantised, shared_plain}, slot_weights, partials, span.first, last});
+        for_rows<ROWS, PASS>(
+            rows, Down<SharedFormat, SHARED_K, WIDTH, SLICES, USED, true>{shared_weights + SHARED_DOWN::OFFSET,
+                                                                          {shared_quantised, shared_plain},
+                                                                          slot_weights,
+                                                                          partials,
+                                                                          span.first,
+                                                                          last});
         return;
     }
     const int expert = ROWS > 0 ? selected[span.unit] : span.unit;
@@ -166,7 +188,9 @@ inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *
     if (ROWS > 1 && simd::lane<int, 1>(simd::team_load<int, 1>(list), 0) < span.unit)
         return; // the unit of the expert's first entry does them all
     const u8 *down = weights + DOWN::OFFSET + expert * (WIDTH / LANES * tile_bytes<Format, K>());
-    for_entries<PASS>(list, count, Down<Format, K, WIDTH, SLICES, USED, false>{down, {hidden_quantised, hidden_plain}, slot_weights, partials, span.first, last});
+    for_entries<PASS>(list, count,
+                      Down<Format, K, WIDTH, SLICES, USED, false>{
+                          down, {hidden_quantised, hidden_plain}, slot_weights, partials, span.first, last});
 }
 
 } // namespace arcmtp

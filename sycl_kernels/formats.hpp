@@ -48,23 +48,28 @@ template <class F, int K> constexpr simd::u64 tile_bytes() {
 }
 
 template <int N> inline vec<float, N> load_half(const u8 *from) {
-    return simd::convert<float, typename simd::element<half>::type, N>(simd::load<half, N>(reinterpret_cast<const half *>(from)));
+    return simd::convert<float, typename simd::element<half>::type, N>(
+        simd::load<half, N>(reinterpret_cast<const half *>(from)));
 }
 template <class T> inline Lanes load_small(const u8 *from) {
-    return simd::convert<float, int, LANES>(simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
+    return simd::convert<float, int, LANES>(
+        simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
 }
 
-/// How far ahead a CPU thread asks for weights, in bytes; for scales it is the next tile's, whose beginning no pattern tells
-/// the processor. INT4 MUL_MAT went from 0.60 to 0.80 of the read bandwidth by the one and to 0.87 by the other.
+/// How far ahead a CPU thread asks for weights, in bytes; for scales it is the next tile's, whose beginning no pattern
+/// tells the processor. INT4 MUL_MAT went from 0.60 to 0.80 of the read bandwidth by the one and to 0.87 by the other.
 constexpr int STREAM = 6144;
 
 /// Integer products of PART (0: all, 1: first half, 2: last half) of one group; six bits are four and two.
 template <class F, int PART, int ROWS> struct GroupDots {
-    template <class ROW> static inline void run(const u8 *codes, const u8 *, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
+    template <class ROW>
+    static inline void run(const u8 *codes, const u8 *, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
         simd::Weights<F::BITS> weights;
         weights.load_group(codes);
         simd::Activations<ROWS> a;
-        a.load_group([&](int r) { return reinterpret_cast<const simd::i8 *>(row(r)) + simd::activation_order<F::BITS>() * k; }, group);
+        a.load_group(
+            [&](int r) { return reinterpret_cast<const simd::i8 *>(row(r)) + simd::activation_order<F::BITS>() * k; },
+            group);
         const auto sums = simd::dot<PART>(weights, a);
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
@@ -72,7 +77,8 @@ template <class F, int PART, int ROWS> struct GroupDots {
     }
 };
 template <Scheme S, int ZERO, int PART, int ROWS> struct GroupDots<Quantised<6, S, ZERO>, PART, ROWS> {
-    template <class ROW> static inline void run(const u8 *codes, const u8 *high, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
+    template <class ROW>
+    static inline void run(const u8 *codes, const u8 *high, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
         vec<int, LANES> upper[ROWS];
         GroupDots<Quantised<4, S, ZERO>, PART, ROWS>::run(codes, nullptr, row, k, group, dots);
         GroupDots<Quantised<2, S, ZERO>, PART, ROWS>::run(high, nullptr, row, k, group, upper);
@@ -125,7 +131,8 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
             const int *sums = reinterpret_cast<const int *>(base + Row::SUMS) + 2 * g;
             const int sum = PART == 0 ? sums[0] + sums[1] : sums[PART - 1];
             const vec<int, LANES> centred = dots[r] - F::ZERO * sum;
-            acc[r] = simd::fma<float, LANES>(simd::convert<float, int, LANES>(centred), Lanes(scale * row_scale), acc[r]);
+            acc[r] =
+                simd::fma<float, LANES>(simd::convert<float, int, LANES>(centred), Lanes(scale * row_scale), acc[r]);
             if constexpr (F::SCHEME == Scheme::group_min || F::SCHEME == Scheme::super_min)
                 acc[r] = simd::fma<float, LANES>(minimum, Lanes(row_scale * float(sum)), acc[r]);
         }
@@ -178,7 +185,8 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
 
 /// Add the slices' parts in slice order. Each of ITEMS items of WIDTH vectors is finished by one thread, which calls
 /// emit(item, parts); `acc` is [ITEMS][WIDTH]. Team memory: SLICES * ITEMS * WIDTH * 64 bytes.
-template <int SLICES, int ITEMS, int WIDTH, class EMIT> inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
+template <int SLICES, int ITEMS, int WIDTH, class EMIT>
+inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
     if constexpr (SLICES == 1) {
 #pragma unroll
         for (int item = 0; item < ITEMS; ++item) {

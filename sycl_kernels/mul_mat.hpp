@@ -46,7 +46,8 @@ inline void tile_passes(const u8 *tile, RowSource<F, K> source, float *output, i
 }
 
 template <int K, int ROWS, int PASS, int SLICES, class FIRST, class... REST>
-inline void mul_mat_segment(int tile, int rows, const u8 *weights, const u8 *quantised, const float *plain, float *output, int stride) {
+inline void mul_mat_segment(int tile, int rows, const u8 *weights, const u8 *quantised, const float *plain,
+                            float *output, int stride) {
     using F = typename FIRST::Format;
     if (tile < FIRST::TILES) {
         const u8 *at = weights + FIRST::OFFSET + tile * tile_bytes<F, K>();
@@ -68,8 +69,8 @@ template <int K, int ROWS, int PASS, int SLICES, class... SEGMENTS>
 inline void mul_mat(const u8 *weights, const u8 *quantised, const float *plain, float *output, const int *rows) {
     constexpr int stride = (SEGMENTS::TILES + ...) * LANES;
     simd::reserve_team_memory<(SLICES > 1 ? SLICES * PASS * LANES * 4 : 64)>();
-    mul_mat_segment<K, ROWS, PASS, SLICES, SEGMENTS...>(simd::group_index(), ROWS > 0 ? ROWS : rows[0], weights, quantised, plain,
-                                                        output, stride);
+    mul_mat_segment<K, ROWS, PASS, SLICES, SEGMENTS...>(simd::group_index(), ROWS > 0 ? ROWS : rows[0], weights,
+                                                        quantised, plain, output, stride);
 }
 
 } // namespace arcmtp

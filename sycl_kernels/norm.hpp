@@ -20,11 +20,12 @@ template <int K, int TEAM> inline float inverse_rms(Lanes squares, float eps) {
     return 1.0f / simd::lane<float, LANES>(simd::sqrt<LANES>(mean), 0);
 }
 
-/// x_out[row] = x[row] + partials[row][0] + partials[row][1] + …, and its norm times `weight` to a RowSink. A work-group per
-/// row. With GATHER, row r is read from row source_rows[r]; without SLOTS nothing is added and x_out is not written.
+/// x_out[row] = x[row] + partials[row][0] + partials[row][1] + …, and its norm times `weight` to a RowSink. A
+/// work-group per row. With GATHER, row r is read from row source_rows[r]; without SLOTS nothing is added and x_out is
+/// not written.
 template <int K, int SLOTS, bool GATHER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
-inline void norm(const float *x, const float *partials, float *x_out, const float *weight, float eps, const int *source_rows,
-                 u8 *quantised, float *plain, const int *row_count) {
+inline void norm(const float *x, const float *partials, float *x_out, const float *weight, float eps,
+                 const int *source_rows, u8 *quantised, float *plain, const int *row_count) {
     simd::reserve_team_memory<TEAM * LANES * 4>();
     const int row = simd::group_index();
     if (ROWS == 0 && row >= row_count[0])

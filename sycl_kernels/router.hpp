@@ -1,4 +1,5 @@
-// The MoE router: residual add, RMS norm, logits over many work-groups, and SOFTMAX over the largest of them by the last one.
+// The MoE router: residual add, RMS norm, logits over many work-groups, and SOFTMAX over the largest of them by the
+// last one.
 #pragma once
 
 #include "mul_mat.hpp"
@@ -17,7 +18,8 @@ template <int EXPERTS, int USED> inline void choose_experts(const float *logits,
         keys[v] = bits ^ (bits >> 31 & 0x7fffffff);
         if constexpr (EXPERTS % LANES)
             if (v == VECTORS - 1)
-                keys[v] = simd::select<int, LANES>(simd::iota<LANES>() < EXPERTS % LANES, keys[v], vec<int, LANES>(LOWEST));
+                keys[v] =
+                    simd::select<int, LANES>(simd::iota<LANES>() < EXPERTS % LANES, keys[v], vec<int, LANES>(LOWEST));
     }
     Lanes chosen = 0.0f;
     for (int slot = 0; slot < USED; ++slot) {
@@ -29,14 +31,17 @@ template <int EXPERTS, int USED> inline void choose_experts(const float *logits,
         vec<int, LANES> index = VECTORS * LANES;
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
-            index = simd::min<int, LANES>(index, simd::select<int, LANES>(keys[v] == key, simd::iota<LANES>() + v * LANES,
-                                                                          vec<int, LANES>(VECTORS * LANES)));
+            index =
+                simd::min<int, LANES>(index, simd::select<int, LANES>(keys[v] == key, simd::iota<LANES>() + v * LANES,
+                                                                      vec<int, LANES>(VECTORS * LANES)));
         const int expert = simd::smallest<int, LANES>(index);
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
-            keys[v] = simd::select<int, LANES>(simd::iota<LANES>() + v * LANES == expert, vec<int, LANES>(LOWEST), keys[v]);
+            keys[v] =
+                simd::select<int, LANES>(simd::iota<LANES>() + v * LANES == expert, vec<int, LANES>(LOWEST), keys[v]);
         const vec<int, LANES> bits = key ^ (key >> 31 & 0x7fffffff);
-        chosen = simd::select<float, LANES>(simd::iota<LANES>() == slot, simd::bitcast<float, int, LANES>(bits), chosen);
+        chosen =
+            simd::select<float, LANES>(simd::iota<LANES>() == slot, simd::bitcast<float, int, LANES>(bits), chosen);
         simd::store<int, 1>(selected + slot, vec<int, 1>(expert));
     }
     const Lanes powers = simd::exp<LANES>(Lanes(chosen - simd::lane<float, LANES>(chosen, 0)));
@@ -46,13 +51,14 @@ template <int EXPERTS, int USED> inline void choose_experts(const float *logits,
         simd::store<float, 1>(weights + slot, vec<float, 1>(simd::lane<float, LANES>(shares, slot)));
 }
 
-/// Rows first … first + BLOCK - 1 of: sum = x + y; x_out = sum; norm(sum) * weight to a RowSink; logits of it by router and
-/// shared gate; per row the experts `selected` [rows][USED] and `slot_weights` [rows][USED + 1], the shared gate's sigmoid last.
-/// A work-group per tile of outputs and block of rows; BLOCK divides what x, y and logits hold.
-template <int K, int EXPERTS, int USED, int ROWS, int BLOCK, int TEAM, bool QUANTISED, bool PLAIN, class ROUTER, class GATE>
-inline void router(const float *x, const float *y, float *x_out, const float *weight, float eps, const u8 *router_weights,
-                   float *logits, int *counters, int *selected, float *slot_weights, u8 *quantised, float *plain,
-                   const int *row_count) {
+/// Rows first … first + BLOCK - 1 of: sum = x + y; x_out = sum; norm(sum) * weight to a RowSink; logits of it by router
+/// and shared gate; per row the experts `selected` [rows][USED] and `slot_weights` [rows][USED + 1], the shared gate's
+/// sigmoid last. A work-group per tile of outputs and block of rows; BLOCK divides what x, y and logits hold.
+template <int K, int EXPERTS, int USED, int ROWS, int BLOCK, int TEAM, bool QUANTISED, bool PLAIN, class ROUTER,
+          class GATE>
+inline void router(const float *x, const float *y, float *x_out, const float *weight, float eps,
+                   const u8 *router_weights, float *logits, int *counters, int *selected, float *slot_weights,
+                   u8 *quantised, float *plain, const int *row_count) {
     constexpr int TILES = ROUTER::TILES + 1, STRIDE = TILES * LANES;
     simd::reserve_team_memory<TEAM * BLOCK * LANES * 4>();
     const int block = simd::group_index() / TILES, tile = simd::group_index() % TILES, rank = simd::team_rank();

@@ -45,15 +45,16 @@ template <class T, int N> inline vec<T, N> load(const T *from) {
 }
 
 template <class T, int N> inline void store(T *to, vec<T, N> value) {
-    esimd::block_store<typename element<T>::type, N>(reinterpret_cast<typename element<T>::type *>(to), value,
-                                                     esimd::properties{esimd::alignment<(sizeof(T) < 4 ? 4 : sizeof(T))>});
+    esimd::block_store<typename element<T>::type, N>(
+        reinterpret_cast<typename element<T>::type *>(to), value,
+        esimd::properties{esimd::alignment<(sizeof(T) < 4 ? 4 : sizeof(T))>});
 }
 
 template <class To, class From, int N> inline vec<To, N> convert(esimd::simd<From, N> v) {
     return esimd::convert<typename element<To>::type>(v);
 }
 template <class To, class From, int N> inline auto bitcast(esimd::simd<From, N> v) {
-    return vec<To, N * int(sizeof(From)) / int(sizeof(To))>(v.template bit_cast_view<typename element<To>::type>());
+    return vec<To, N *int(sizeof(From)) / int(sizeof(To))>(v.template bit_cast_view<typename element<To>::type>());
 }
 template <class T, int N> inline vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
     return sycl::ext::intel::experimental::esimd::fma(a, b, c);
@@ -139,10 +140,12 @@ template <class T, int COUNT> struct Vectors {
 
 /// The int8 codes of group `group` of an activation row of k values.
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
-    simd::store<i8, 32>(reinterpret_cast<i8 *>(row) + 32 * group, esimd::convert<i8>(vec<int, 32>(esimd::convert<int>(codes))));
+    simd::store<i8, 32>(reinterpret_cast<i8 *>(row) + 32 * group,
+                        esimd::convert<i8>(vec<int, 32>(esimd::convert<int>(codes))));
 }
 
-/// Before loops over arrays that are registers on the GPU, and memory on the CPU, where unrolling costs compile time alone.
+/// Before loops over arrays that are registers on the GPU, and memory on the CPU, where unrolling costs compile time
+/// alone.
 #define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(full)")
 
 #define ARCMTP_KERNEL(name)                                                                                            \
@@ -171,9 +174,12 @@ template <int TEAM> inline void team_barrier() {
         esimd::barrier(); // orders team memory alone
 }
 /// Wait until this thread's stores to buffers are visible; its team sees them after the next barrier.
-inline void fence_stores() { esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::none, esimd::fence_scope::gpu>(); }
+inline void fence_stores() {
+    esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::none, esimd::fence_scope::gpu>();
+}
 
-/// Count arrivals of work-groups at `counter`; the previous count. What every earlier arrival stored before is visible after.
+/// Count arrivals of work-groups at `counter`; the previous count. What every earlier arrival stored before is visible
+/// after.
 inline int arrive(int *counter) {
     fence_stores();
     int before = esimd::atomic_update<esimd::atomic_op::inc, int, 1>(counter, vec<u32, 1>(0))[0];
@@ -181,7 +187,8 @@ inline int arrive(int *counter) {
     return before;
 }
 
-/// Sums of products of 32 (PART 0), the first 16 (1) or the last 16 (2) weights of a tile with ROWS rows of activations.
+/// Sums of products of 32 (PART 0), the first 16 (1) or the last 16 (2) weights of a tile with ROWS rows of
+/// activations.
 template <int ROWS> struct Dots {
     vec<int, ROWS * LANES> sums;
     vec<int, LANES> operator[](int row) const {
@@ -210,10 +217,13 @@ template <int ROWS> struct Activations {
 
 template <int BITS> struct Weights {
     vec<u32, BITS * 16> words;
-    inline void load_group(const u8 *codes) { words = simd::load<u32, BITS * 16>(reinterpret_cast<const u32 *>(codes)); }
+    inline void load_group(const u8 *codes) {
+        words = simd::load<u32, BITS * 16>(reinterpret_cast<const u32 *>(codes));
+    }
 };
 
-template <int PART, int BITS, int ROWS> inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
+template <int PART, int BITS, int ROWS>
+inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
     using esimd::xmx::dpas_argument_type;
     constexpr auto width = BITS == 2   ? dpas_argument_type::u2
                            : BITS == 4 ? dpas_argument_type::u4
@@ -233,8 +243,8 @@ template <class T> struct element {
 template <class T, int N> using vec = T __attribute__((ext_vector_type(N)));
 template <int N> using mask = vec<int, N>;
 
-/// The nibbles of a word split into even and odd inputs, its two-bit fields into every fourth, its bytes not at all; each
-/// width has its own copy of the activation codes in that order (0: 8 bit, 1: 4 bit, 2: 2 bit).
+/// The nibbles of a word split into even and odd inputs, its two-bit fields into every fourth, its bytes not at all;
+/// each width has its own copy of the activation codes in that order (0: 8 bit, 1: 4 bit, 2: 2 bit).
 constexpr int ACTIVATION_ORDERS = 3;
 template <int BITS> constexpr int activation_order() { return BITS == 8 ? 0 : BITS == 4 ? 1 : 2; }
 
@@ -249,7 +259,7 @@ template <class To, class From, int N> inline vec<To, N> convert(From __attribut
     return __builtin_convertvector(v, vec<To, N>);
 }
 template <class To, class From, int N> inline auto bitcast(From __attribute__((ext_vector_type(N))) v) {
-    return __builtin_bit_cast(vec<To, N * int(sizeof(From)) / int(sizeof(To))>, v);
+    return __builtin_bit_cast(vec<To, N *int(sizeof(From)) / int(sizeof(To))>, v);
 }
 template <class T, int N> inline vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
     return __builtin_elementwise_fma(a, b, c);
@@ -269,7 +279,9 @@ template <int N> inline vec<float, N> rint(float __attribute__((ext_vector_type(
 template <int N> inline vec<float, N> sqrt(float __attribute__((ext_vector_type(N))) v) {
     return __builtin_elementwise_sqrt(v);
 }
-template <int N> inline vec<float, N> divide(float __attribute__((ext_vector_type(N))) a, vec<float, N> b) { return a / b; }
+template <int N> inline vec<float, N> divide(float __attribute__((ext_vector_type(N))) a, vec<float, N> b) {
+    return a / b;
+}
 template <class T, int N> inline vec<T, N> select(mask<N> m, T __attribute__((ext_vector_type(N))) yes, vec<T, N> no) {
     return m ? yes : no;
 }
@@ -279,7 +291,8 @@ template <int STRIDE, int OFFSET, class V, int... I> inline auto pick(V v, std::
 template <int COUNT, int OFFSET, class T, int N> inline vec<T, COUNT> part(T __attribute__((ext_vector_type(N))) v) {
     return pick<1, OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
 }
-template <int COUNT, int STRIDE, int OFFSET, class T, int N> inline vec<T, COUNT> every(T __attribute__((ext_vector_type(N))) v) {
+template <int COUNT, int STRIDE, int OFFSET, class T, int N>
+inline vec<T, COUNT> every(T __attribute__((ext_vector_type(N))) v) {
     return pick<STRIDE, OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
 }
 template <class V, int... I> inline auto concatenate(V low, V high, std::integer_sequence<int, I...>) {
@@ -334,10 +347,11 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
     const vec<i8, 32> c = simd::convert<i8, int, 32>(simd::convert<int, float, 32>(codes));
     i8 *to = reinterpret_cast<i8 *>(row) + 32 * group;
     simd::store<i8, 32>(to, c);
-    simd::store<i8, 32>(to + k, __builtin_shufflevector(c, c, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 16, 18,
-                                                        20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31));
-    simd::store<i8, 32>(to + 2 * k, __builtin_shufflevector(c, c, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 16,
-                                                            20, 24, 28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31));
+    simd::store<i8, 32>(to + k, __builtin_shufflevector(c, c, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 16,
+                                                        18, 20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31));
+    simd::store<i8, 32>(to + 2 * k,
+                        __builtin_shufflevector(c, c, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 16, 20, 24,
+                                                28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31));
 }
 
 #define ARCMTP_UNROLL_ON_GPU
@@ -351,7 +365,8 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
 inline sycl::ext::oneapi::experimental::work_group_static<char[ARCMTP_TEAM_MEMORY]> team_memory;
 
 template <int BYTES> inline void reserve_team_memory() {
-    static_assert(BYTES <= ARCMTP_TEAM_MEMORY, "ARCMTP_TEAM_MEMORY is the largest that a kernel of this source reserves");
+    static_assert(BYTES <= ARCMTP_TEAM_MEMORY,
+                  "ARCMTP_TEAM_MEMORY is the largest that a kernel of this source reserves");
 }
 template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
     return load<T, N>(reinterpret_cast<const T *>(&team_memory[byte_offset]));
@@ -363,7 +378,9 @@ template <class T, int N> struct TeamUniform {
     int byte_offset;
     TeamUniform() = default;
     explicit inline TeamUniform(int byte_offset) : byte_offset(byte_offset) {}
-    inline T operator[](int index) const { return *reinterpret_cast<const T *>(&team_memory[byte_offset + index * int(sizeof(T))]); }
+    inline T operator[](int index) const {
+        return *reinterpret_cast<const T *>(&team_memory[byte_offset + index * int(sizeof(T))]);
+    }
 };
 template <int TEAM> inline void team_barrier() {
     if constexpr (TEAM > 1)
@@ -391,10 +408,12 @@ inline vec<int, LANES> dot_bytes(vec<int, LANES> acc, vec<u32, LANES> unsigned_b
     auto add_pairs = [](vec<int, LANES> sum, vec<u32, LANES> weights, int pair) {
         short32 w = bitcast<short>(weights), a = bitcast<short>(vec<int, LANES>(pair));
         auto evens = [](short32 v) {
-            return convert<int>(__builtin_shufflevector(v, v, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+            return convert<int>(
+                __builtin_shufflevector(v, v, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
         };
         auto odds = [](short32 v) {
-            return convert<int>(__builtin_shufflevector(v, v, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+            return convert<int>(
+                __builtin_shufflevector(v, v, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
         };
         return sum + (evens(w) * evens(a) + odds(w) * odds(a));
     };
@@ -421,8 +440,9 @@ template <int BITS> struct Weights {
     inline void load_group(const u8 *codes) { words = reinterpret_cast<const u32 *>(codes); }
 };
 
-template <int PART, int BITS, int ROWS> inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
-    constexpr int fields = 8 / BITS;                // unpacked words per stored word
+template <int PART, int BITS, int ROWS>
+inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
+    constexpr int fields = 8 / BITS; // unpacked words per stored word
     constexpr u32 field_mask = BITS == 8 ? 0xffffffffu : BITS == 4 ? 0x0f0f0f0fu : 0x03030303u;
     constexpr int first = PART == 2 ? BITS / 2 : 0; // a tile has BITS registers of words
     constexpr int last = PART == 1 ? BITS / 2 : BITS;
@@ -454,8 +474,8 @@ template <int PART, int BITS, int ROWS> inline Dots<ROWS> dot(const Weights<BITS
 inline int group_index() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_group_linear_id()); }
 inline int team_rank() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_local_linear_id()); }
 
-/// Whether this work-group is the last of `count` to come here: then it alone sees what all of them stored before, and the
-/// counter is zero again for the next launch. Uses the first 64 bytes of team memory.
+/// Whether this work-group is the last of `count` to come here: then it alone sees what all of them stored before, and
+/// the counter is zero again for the next launch. Uses the first 64 bytes of team memory.
 template <int TEAM> inline bool last_arrival(int *counter, int count) {
     fence_stores();
     team_barrier<TEAM>();
@@ -480,21 +500,24 @@ template <int N> inline float sum(vec<float, N> v) {
     if constexpr (N == 1)
         return simd::lane<float, N>(v, 0);
     else
-        return simd::sum<N / 2>(vec<float, N / 2>(simd::part<N / 2, 0, float, N>(v) + simd::part<N / 2, N / 2, float, N>(v)));
+        return simd::sum<N / 2>(
+            vec<float, N / 2>(simd::part<N / 2, 0, float, N>(v) + simd::part<N / 2, N / 2, float, N>(v)));
 }
 
 template <class T, int N> inline T largest(vec<T, N> v) {
     if constexpr (N == 1)
         return simd::lane<T, N>(v, 0);
     else
-        return simd::largest<T, N / 2>(simd::max<T, N / 2>(simd::part<N / 2, 0, T, N>(v), simd::part<N / 2, N / 2, T, N>(v)));
+        return simd::largest<T, N / 2>(
+            simd::max<T, N / 2>(simd::part<N / 2, 0, T, N>(v), simd::part<N / 2, N / 2, T, N>(v)));
 }
 
 template <class T, int N> inline T smallest(vec<T, N> v) {
     if constexpr (N == 1)
         return simd::lane<T, N>(v, 0);
     else
-        return simd::smallest<T, N / 2>(simd::min<T, N / 2>(simd::part<N / 2, 0, T, N>(v), simd::part<N / 2, N / 2, T, N>(v)));
+        return simd::smallest<T, N / 2>(
+            simd::min<T, N / 2>(simd::part<N / 2, 0, T, N>(v), simd::part<N / 2, N / 2, T, N>(v)));
 }
 
 /// e^x: Cephes' polynomial after x = n log 2 + r; 0 below -87.3, within 2 units of the last place elsewhere.
@@ -540,7 +563,9 @@ template <int N> inline vec<float, N> log(vec<float, N> x) {
 template <int N> inline vec<float, N> sigmoid(vec<float, N> x) {
     return simd::divide<N>(vec<float, N>(1.0f), vec<float, N>(simd::exp<N>(-x) + 1.0f));
 }
-template <int N> inline vec<float, N> silu(vec<float, N> x) { return simd::divide<N>(x, vec<float, N>(simd::exp<N>(-x) + 1.0f)); }
+template <int N> inline vec<float, N> silu(vec<float, N> x) {
+    return simd::divide<N>(x, vec<float, N>(simd::exp<N>(-x) + 1.0f));
+}
 template <int N> inline vec<float, N> softplus(vec<float, N> x) {
     return simd::max<float, N>(x, vec<float, N>(0.0f)) + simd::log1p<N>(simd::exp<N>(-simd::abs<N>(x)));
 }

@@ -195,7 +195,7 @@ def _check(keys: _Keys, config: Config) -> None:
         ("expert_shared_feed_forward_length", config.shared_ffn, 32),
         ("attention.key_length", config.head_dim, 16),
         ("ssm.state_size", config.gdn_k_dim, 16),
-        ("ssm.inner_size / time_step_rank", config.gdn_v_dim, 16),
+        ("ssm.inner_size / time_step_rank", config.gdn_v_dim, 32),
         ("rope.dimension_count", config.rope_dim, 2),
         ("attention.head_count", config.q_heads, config.kv_heads),
         ("ssm.time_step_rank", config.gdn_v_heads, config.gdn_k_heads),

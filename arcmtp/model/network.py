@@ -72,16 +72,20 @@ def _mixer(config: Config, plan: LayerPlan, columns: MulMat, geometry: Geometry)
 def _layer_ops(config: Config, plan: LayerPlan, slots: int, geometry: Geometry) -> LayerOps:
     used, eps = config.experts_used, config.rms_eps
     projections = MulMat(_matrices(plan, "projections"), geometry)
-    gate_up, down = _matrices(plan, "gate_up", "shared_gate_up"), _matrices(plan, "down", "shared_down")
-    router, gate = _matrices(plan, "router")
+    router, shared_gate = _matrices(plan, "router")
+    gate, up = _matrices(plan, "gate_up")
+    down, shared_down = _matrices(plan, "down", "shared_down")
+    shared = _matrices(plan, "shared_gate_up")
     return LayerOps(
         Norm(config.hidden, eps, slots, Consumers.of(projections.segments), geometry),
         projections,
         _mixer(config, plan, projections, geometry),
         MulMat(_matrices(plan, "output"), geometry),
-        Router(router, gate, used, eps, Consumers.of(gate_up), geometry),
-        ExpertsGateUp(*gate_up, used, Consumers.of(down[:1]), Consumers.of(down[1:]), geometry),
-        ExpertsDown(*down, used, geometry),
+        Router(router, shared_gate, used, eps, Consumers.of([gate, up, *shared]), geometry),
+        ExpertsGateUp(
+            gate, up, shared[0], shared[1], used, Consumers.of([down]), Consumers.of([shared_down]), geometry
+        ),
+        ExpertsDown(down, shared_down, used, geometry),
     )
 
 
@@ -134,7 +138,7 @@ class Network:
             word.fill(0)
 
     def trunk(self, rows: int) -> _host.LaunchList:
-        """Embedding and all layers for 1…8 rows (a step: its rows are pending until the next one) or, with 0, a block."""
+        """Embedding and all layers for 1…8 rows (a step: they are pending until the next one) or, with 0, a block."""
         return self._list("trunk", rows, lambda: self._compile(rows), lambda p, to: self._add_trunk(p, to, rows))
 
     def head(self, rows: int, pending: int | None = None) -> _host.LaunchList:
@@ -215,8 +219,8 @@ class Network:
             w.router_logits, w.router_counters, w.selected, w.slot_weights, w.quantised, w.plain, w.row_count,
         )  # fmt: skip
         ops.gate_up.launch(
-            program, launches, rows, layer.gate_up.buffer, layer.shared_gate_up.buffer, w.quantised, w.plain, w.selected,
-            w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.row_count,
+            program, launches, rows, layer.gate_up.buffer, layer.shared_gate_up.buffer, w.quantised, w.plain,
+            w.selected, w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.row_count,
         )  # fmt: skip
         ops.down.launch(
             program, launches, rows, layer.down.buffer, layer.shared_down.buffer, w.hidden_quantised, w.hidden_plain,

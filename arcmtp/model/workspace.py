@@ -1,4 +1,4 @@
-"""What a network keeps on the device besides its weights: control words, rows on their way, caches and recurrent state."""
+"""What a network keeps on the device besides weights: control words, rows on their way, caches, recurrent state."""
 
 from __future__ import annotations
 

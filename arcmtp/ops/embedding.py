@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from arcmtp.model import formats
+from arcmtp.model.formats import Matrix
 from arcmtp.ops.launch import BLOCK_ROWS, row_suffix
-from arcmtp.ops.matrix import Matrix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.model.formats import Matrix
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, row_suffix, segment
-from arcmtp.ops.matrix import Matrix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -49,16 +49,16 @@ class ExpertsGateUp:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, gate, shared = self._geometry, self._gate, self._shared_gate
         template = (
-            f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {rows}, {_rows_per_pass(rows, g)}, {g.mul_mat_team}, "
-            f"{g.expert_columns}, {self._segments}, {self._consumers.template}, {self._shared_consumers.template}"
+            f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {rows}, {_rows_per_pass(rows, g)}, "
+            f"{g.mul_mat_team}, {g.expert_columns}, {self._segments}, {self._consumers.template}, {self._shared_consumers.template}"
         )
         return Kernel(
             name=f"experts_gate_up_{gate.k}_{gate.experts}x{gate.n}_{shared.n}_{self._formats}_"
             f"{self._consumers.suffix}_{self._shared_consumers.suffix}_{row_suffix(rows)}",
             header="experts.hpp",
             parameters="const u8 *weights, const u8 *shared_weights, const u8 *quantised, const float *plain, "
-            "const int *selected, u8 *hidden_quantised, float *hidden_plain, u8 *shared_quantised, float *shared_plain, "
-            "const int *row_count",
+            "const int *selected, u8 *hidden_quantised, float *hidden_plain, u8 *shared_quantised, "
+            "float *shared_plain, const int *row_count",
             body=f"experts_gate_up<{template}>(weights, shared_weights, quantised, plain, selected, hidden_quantised, "
             "hidden_plain, shared_quantised, shared_plain, row_count);",
             team=g.mul_mat_team,
@@ -95,15 +95,16 @@ class ExpertsDown:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, down, shared = self._geometry, self._down, self._shared_down
         template = (
-            f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {rows}, {_rows_per_pass(rows, g)}, {g.mul_mat_team}, "
-            f"{g.expert_columns}, {segment(down)}, {segment(shared)}"
+            f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {rows}, {_rows_per_pass(rows, g)}, "
+            f"{g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
         )
+        shapes = f"{down.k}_{shared.k}_{down.experts}x{down.n}"
         return Kernel(
-            name=f"experts_down_{down.k}_{shared.k}_{down.experts}x{down.n}_{_formats(down, shared)}_{row_suffix(rows)}",
+            name=f"experts_down_{shapes}_{_formats(down, shared)}_{row_suffix(rows)}",
             header="experts.hpp",
-            parameters="const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised, const float *hidden_plain, "
-            "const u8 *shared_quantised, const float *shared_plain, const int *selected, const float *slot_weights, "
-            "float *partials, const int *row_count",
+            parameters="const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised, "
+            "const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain, const int *selected, "
+            "const float *slot_weights, float *partials, const int *row_count",
             body=f"experts_down<{template}>(weights, shared_weights, hidden_quantised, hidden_plain, shared_quantised, "
             "shared_plain, selected, slot_weights, partials, row_count);",
             team=g.mul_mat_team,

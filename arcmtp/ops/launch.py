@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from arcmtp.model.formats import Scheme
-from arcmtp.ops.matrix import Matrix
+from arcmtp.model.formats import Matrix, Scheme
 
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
 BLOCK_ROWS = 512  # rows of a prompt block

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.matrix import Matrix
+from arcmtp.model.formats import Matrix
 from arcmtp.ops.launch import row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -38,7 +38,8 @@ class MulMat:
         return Kernel(
             name=f"mul_mat_{self.k}_{formats}_{row_suffix(rows)}",
             header="mul_mat.hpp",
-            parameters="const u8 *weights, const u8 *quantised, const float *plain, float *output, const int *row_count",
+            parameters="const u8 *weights, const u8 *quantised, const float *plain, float *output, "
+            "const int *row_count",
             body=f"mul_mat<{self.k}, {rows}, {rows_per_pass}, {team}, {segments}>"
             "(weights, quantised, plain, output, row_count);",
             team=team,
@@ -49,7 +50,7 @@ class MulMat:
         self, program: Program, launches: _host.LaunchList, rows: int,
         weights: Any, quantised: Any, plain: Any, output: Any, row_count: Any,
     ) -> None:  # fmt: skip
-        """weights: the segments' tiles; quantised [rows] activation rows; plain [rows, k] f32; output [rows, columns] f32."""
+        """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32."""
         program.launch(launches, self.kernel(rows), self.tiles, weights, quantised, plain, output, row_count)
 
 

@@ -28,8 +28,9 @@ class Norm:
         template = (
             f"{self.k}, {self.slots}, {cpp_bool(self.gather)}, {rows}, {self._team}, {self.consumers.template}"
         )
+        variant = f"{self.slots}{'_gather' if self.gather else ''}_{self.consumers.suffix}"
         return Kernel(
-            name=f"norm_{self.k}_{self.slots}{'_gather' if self.gather else ''}_{self.consumers.suffix}_{row_suffix(rows)}",
+            name=f"norm_{self.k}_{variant}_{row_suffix(rows)}",
             header="norm.hpp",
             parameters="const float *x, const float *partials, float *x_out, const float *weight, float eps, "
             "const int *source_rows, u8 *quantised, float *plain, const int *row_count",

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.model.formats import Matrix
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, row_suffix, segment
-from arcmtp.ops.matrix import Matrix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -55,7 +55,7 @@ class Router:
         x: Any, y: Any, x_out: Any, weight: Any, router_weights: Any, logits: Any, counters: Any,
         selected: Any, slot_weights: Any, quantised: Any, plain: Any, row_count: Any,
     ) -> None:  # fmt: skip
-        """x, y, x_out [rows, k] f32; selected [rows, used] i32; slot_weights [rows, used + 1] f32, the shared gate last.
+        """x, y, x_out [rows, k] f32; selected [rows, used] i32; slot_weights [rows, used + 1] f32, shared gate last.
 
         `counters` holds 128 int32 zeros between launches; x, y and the logits hold whole blocks of rows.
         """

@@ -1,7 +1,7 @@
 """Kernels specialised from the headers of `sycl_kernels/`, compiled at run time, many to a source."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ COMPILE_OPTIONS = ["-O3", "-ffp-contract=off"]
 class Kernel:
     """One kernel: its entry point around a template of `header`.
 
-    `parameters` is the C++ parameter list, `body` the statements, `team` the work-items of a work-group (one work-item is
-    one hardware thread holding vectors), `team_memory` the bytes of shared local memory that the body reserves.
+    `parameters` is the C++ parameter list, `body` the statements, `team` the work-items of a work-group (one work-item
+    is one hardware thread holding vectors), `team_memory` the bytes of shared local memory that the body reserves.
     """
 
     name: str
@@ -41,18 +41,20 @@ def headers() -> tuple[tuple[str, str], ...]:
     return tuple((path.name, path.read_text()) for path in sorted(kernel_dir().glob("*.hpp")))
 
 
-def source_text(kernels: Iterable[Kernel]) -> str:
+def source_text(kernels: Collection[Kernel]) -> str:
     """One source that holds all `kernels`."""
-    unique = {kernel.name: kernel for kernel in kernels}
-    includes = "".join(f'#include "{header}"\n' for header in sorted({kernel.header for kernel in unique.values()}))
-    return includes + "using namespace arcmtp;\n\n" + "\n".join(kernel.source for kernel in unique.values())
+    includes = "".join(f'#include "{header}"\n' for header in sorted({kernel.header for kernel in kernels}))
+    return includes + "using namespace arcmtp;\n\n" + "\n".join(kernel.source for kernel in kernels)
 
 
 class Program:
     """Compiled kernels of one source; `launch` appends calls of them to a launch list."""
 
     def __init__(self, device: "Device", kernels: Iterable[Kernel]) -> None:
-        self._kernels = {kernel.name: kernel for kernel in kernels}
+        self._kernels: dict[str, Kernel] = {}
+        for kernel in kernels:
+            if self._kernels.setdefault(kernel.name, kernel) != kernel:
+                raise ValueError(f"two different kernels are called {kernel.name}")
         team_memory = max([64, *(kernel.team_memory for kernel in self._kernels.values())])
         options = [*COMPILE_OPTIONS, *device.compile_options, f"-DARCMTP_TEAM_MEMORY={team_memory}"]
         source = source_text(self._kernels.values())
@@ -61,7 +63,7 @@ class Program:
         self._compiled = {name: _host.kernel(self._bundle, name) for name in self._kernels}
 
     def launch(self, launches: _host.LaunchList, kernel: Kernel, groups: int, *arguments: Any) -> None:
-        """Append a call of `kernel` with `groups` work-groups; arguments are buffers, pointers, int32 or float values."""
+        """Append a call of `kernel` with `groups` work-groups; arguments are buffers, pointers, ints or floats."""
         if self._kernels.get(kernel.name) != kernel:
             raise ValueError(f"kernel {kernel.name} is not part of this program")
         launches.add(kernel.name, self._compiled[kernel.name], groups, kernel.team, *arguments)

@@ -15,8 +15,8 @@ from arcmtp.runtime.memory import Buffer
 class Device:
     """One device with an in-order queue.
 
-    `filter_string` is dpctl's (`cpu`, `level_zero:gpu:0`, …; None chooses a Battlemage GPU, another Intel GPU, the CPU);
-    `card` replaces the profile that belongs to the device, so that the CPU can run kernels in a GPU's geometry.
+    `filter_string` is dpctl's (`cpu`, `level_zero:gpu:0`; None chooses a Battlemage GPU, another Intel GPU, the CPU);
+    `card` replaces the profile that belongs to the device, so that the CPU runs kernels in a GPU's geometry.
     """
 
     def __init__(self, filter_string: str | None = None, card: Card | None = None) -> None:

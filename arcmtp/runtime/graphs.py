@@ -90,12 +90,12 @@ class Choice:
 def choose(device: Device, launches: _host.LaunchList, cache: Path | None = None) -> Choice:
     """Time `launches` both ways, or read what an earlier process measured for this device, driver and launch list.
 
-    The launches run, so their buffers must be ready, and what they leave there must not matter. `cache` is the file with
-    the measurements, by default in the user's cache folder; one that cannot be read or written is done without.
+    The launches run, so their buffers must be ready, and what they leave there must not matter. `cache` is the file
+    with the measurements, by default in the user's cache folder; one that cannot be read or written is done without.
     """
     cache = cache or cache_dir() / "graph-choice.json"
-    names = ",".join(launches.names())
-    key = f"{device.sycl_device.name} {device.sycl_device.driver_version} {len(launches)} {zlib.crc32(names.encode()):08x}"
+    names = zlib.crc32(",".join(launches.names()).encode())
+    key = f"{device.sycl_device.name} {device.sycl_device.driver_version} {len(launches)} {names:08x}"
     known = _read(cache)
     if key not in known:
         known[key] = _measure(device, launches)

@@ -15,9 +15,9 @@ import pytest
 from arcmtp.errors import ArcmtpError
 from arcmtp.model import weights
 from arcmtp.model.config import Config
-from arcmtp.model.formats import F32, W4, W4_K, W6_16, W8, Requant, unpack
+from arcmtp.model.formats import F32, W4, W4_K, W6_16, W8, Matrix, Requant, unpack
 from arcmtp.model.gguf import GGUF
-from arcmtp.model.weights import GdnLayer, Matrix, Merged, Plan, Weights, load, plan
+from arcmtp.model.weights import GdnLayer, Merged, Plan, Weights, load, plan
 
 ROOT = Path(__file__).parents[2]
 Q4_0_FILE = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"

@@ -32,7 +32,7 @@ class Bench:
         return self.device.array(np.ascontiguousarray(values))
 
     def poisoned(self, nbytes: int) -> Buffer:
-        """A buffer whose floats are NaN and whose integers are absurd, so that nothing unwritten passes for a result."""
+        """A buffer whose floats are NaN and whose integers are -1, so that nothing unwritten passes for a result."""
         buffer = self.device.alloc(nbytes)
         buffer.fill(0xFF)
         return buffer

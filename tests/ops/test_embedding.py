@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from arcmtp.model import formats
-from arcmtp.model.formats import Format
+from arcmtp.model.formats import Format, Matrix
 from arcmtp.ops.embedding import Embedding, reference
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
-from arcmtp.ops.matrix import Matrix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.device import Device

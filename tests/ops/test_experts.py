@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from arcmtp.model import formats
-from arcmtp.model.formats import F16, W4, W4_K, W6_16, W6_K, W8, Format, Scheme
+from arcmtp.model.formats import F16, W4, W4_K, W6_16, W6_K, W8, Format, Matrix, Scheme
 from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes, unpack_rows
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
 from arcmtp.ops.launch import Consumers
-from arcmtp.ops.matrix import Matrix
 from arcmtp.runtime import _host
 from arcmtp.runtime.memory import Buffer
 from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench

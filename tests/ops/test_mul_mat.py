@@ -1,12 +1,11 @@
-"""MUL_MAT against float64 sums of the same weights and activations: float32 sums of k terms stay within 1e-5 of them."""
+"""MUL_MAT against float64 sums of the same weights and activations: float32 sums of k terms are within 1e-5 of them."""
 
 import numpy as np
 import pytest
 
 from arcmtp.model import formats
-from arcmtp.model.formats import Format, Scheme
+from arcmtp.model.formats import Format, Matrix, Scheme
 from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes
-from arcmtp.ops.matrix import Matrix
 from arcmtp.ops.mul_mat import TILE, MulMat, reference
 from arcmtp.runtime import _host
 from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench

@@ -109,12 +109,12 @@ void bind_kernels(py::module_ &module) {
             py::gil_scoped_release release;
             return build(context, device, source, includes, options);
         },
-        py::arg("context"), py::arg("device"), py::arg("source"), py::arg("includes"), py::arg("options"), "Compile SYCL source text; RuntimeError holds the compiler's log.");
+        py::arg("context"), py::arg("device"), py::arg("source"), py::arg("includes"), py::arg("options"),
+        "Compile SYCL source text; RuntimeError holds the compiler's log.");
     module.def(
         "kernel", [](Executable &program, const std::string &name) { return program.ext_oneapi_get_kernel(name); },
         py::arg("program"), py::arg("name"));
-    module.def(
-        "cpu_has_avx512_vnni", [] { return bool(__builtin_cpu_supports("avx512vnni")); }, "By CPUID.");
+    module.def("cpu_has_avx512_vnni", [] { return bool(__builtin_cpu_supports("avx512vnni")); }, "By CPUID.");
     module.def("graph_support", &graph_support, py::arg("device"), "'full', 'limited' or 'none'.");
 
     py::class_<LaunchList>(module, "LaunchList")

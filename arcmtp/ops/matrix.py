@@ -1,3 +1,0 @@
-from arcmtp.model.formats import Matrix
-
-__all__ = ["Matrix"]

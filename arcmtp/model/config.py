@@ -17,6 +17,7 @@ LayerKind = Literal["gdn", "attention"]
 
 MAX_BLOCKS = 1024
 MAX_SIZE = 1 << 30
+MAX_EXPERTS_USED = 16  # the router keeps the chosen logits in the lanes of one vector
 
 
 @dataclass(frozen=True)
@@ -205,5 +206,7 @@ def _check(keys: _Keys, config: Config) -> None:
             raise keys.error(f"{key} is {value}; arcmtp runs multiples of {factor}")
     if config.rope_dim > config.head_dim:
         raise keys.error(f"rope.dimension_count is {config.rope_dim}, expected at most key_length {config.head_dim}")
+    if config.experts_used > MAX_EXPERTS_USED:
+        raise keys.error(f"expert_used_count is {config.experts_used}; arcmtp runs at most {MAX_EXPERTS_USED}")
     if config.experts_used > config.experts:
         raise keys.error(f"expert_used_count is {config.experts_used}, expected at most expert_count {config.experts}")

@@ -65,8 +65,10 @@ class LLM:
         self.context = _checked_context(ctx, self.config)
         steps = plan(gguf, self.config, requant)
         self.device = Device(device)
-        network = Network(steps, self.device, self.context, self.tokenizer.vocab_used)
-        _check_memory(steps, network)
+        # Whole tiles, as the KV cache has anyway: `choose` steps some positions into the smallest context.
+        padded = -(-self.context // KEY_TILE) * KEY_TILE
+        network = Network(steps, self.device, padded, self.tokenizer.vocab_used)
+        _check_memory(self.context, steps, network)
         weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))
         self.requant_errors = weights.requant_errors
         network.load(weights)
@@ -253,7 +255,7 @@ def _checked_context(ctx: int | None, config: Config) -> int:
     return ctx
 
 
-def _check_memory(steps: Plan, network: Network) -> None:
+def _check_memory(context: int, steps: Plan, network: Network) -> None:
     """Refuse what the device cannot hold before anything is allocated."""
     device, need = network.device, steps.nbytes + network.nbytes
     excess = need - device.free_memory
@@ -262,6 +264,6 @@ def _check_memory(steps: Plan, network: Network) -> None:
     fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE
     advice = f"at most ctx {fitting} fits" if fitting >= KEY_TILE else "too little for any context"
     raise ArcmtpError(
-        f"ctx {network.context} needs {need / 2**30:.1f} GiB ({steps.nbytes / 2**30:.1f} of them weights) and "
+        f"ctx {context} needs {need / 2**30:.1f} GiB ({steps.nbytes / 2**30:.1f} of them weights) and "
         f"{device.sycl_device.name} has {(need - excess) / 2**30:.1f} GiB free: {advice}"
     )

@@ -40,6 +40,17 @@ def test_half_a_character_at_the_end_becomes_a_replacement_character(
     assert stream.result.finish_reason == ("length" if limit else "stop")
 
 
+def test_graphs_change_nothing_but_the_way_of_submitting(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = tiny.network.graphs
+    results = {}
+    for enabled in (False, True):
+        monkeypatch.setattr(graphs, "enabled", enabled)
+        before = graphs.statistics.replays
+        results[enabled] = tiny.generate("import os", max_tokens=12, logprobs=5)
+        assert graphs.statistics.replays == before + 11 * enabled
+    assert (results[True].ids, results[True].logprobs) == (results[False].ids, results[False].logprobs)
+
+
 def test_a_stream_that_is_left_early_has_no_finish_reason(tiny: LLM) -> None:
     stream = tiny.stream("import os", max_tokens=10)
     first = next(iter(stream))

@@ -65,6 +65,7 @@ def test_f16_weights_give_llama_cpps_log_probabilities(f16_results: list[Generat
     assert np.quantile(off, 0.95) <= 0.02  # near-ties of the router make the rest
 
 
+@pytest.mark.avx2
 def test_q4_0_weights_give_llama_cpps_first_ids_and_nearly_its_log_probabilities(
     q4_0_results: list[Generation], golden: dict[str, Any]
 ) -> None:

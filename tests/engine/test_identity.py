@@ -34,7 +34,6 @@ def cut(ids: Sequence[int], *sizes: int) -> list[list[int]]:
     return pieces
 
 
-@pytest.mark.avx2
 @pytest.mark.parametrize("rows", [2, 3, 4, 5, 6, 7, 8])
 def test_steps_of_several_rows_give_the_logits_of_single_steps(
     tiny: LLM, ids: list[int], expected: np.ndarray, rows: int

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, Consumers, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -33,13 +34,17 @@ class Attention:
     """Rows [rows, q_heads * head_dim] = softmax(q · k / sqrt(head_dim)) · v * sigmoid(gate), for the consumers.
 
     A row's position is one more than that of the row before. Its key and value go into the cache, and it sees the keys
-    up to its own.
+    up to its own. Raises ArcmtpError for a head_dim that is no multiple of 32 or a rope_dim that is neither 16 nor one.
     """
 
     def __init__(
         self, q_heads: int, kv_heads: int, head_dim: int, rope_dim: int, columns: Columns, rms_eps: float,
         consumers: Consumers, geometry: Geometry,
     ) -> None:  # fmt: skip
+        if head_dim % 32:
+            raise ArcmtpError(f"attention heads have {head_dim} dimensions; the kernels take multiples of 32")
+        if rope_dim != 16 and rope_dim % 32:
+            raise ArcmtpError(f"{rope_dim} dimensions of a head are rotated; the kernels take 16 and multiples of 32")
         self.q_heads, self.kv_heads, self.head_dim, self.rope_dim = q_heads, kv_heads, head_dim, rope_dim
         self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
         self._team, self._splits = geometry.attention_team, geometry.attention_splits

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.ops.activations import quantise, row_bytes, unpack_rows
 from arcmtp.ops.attention import Attention, Columns, reference, rope_table
 from arcmtp.ops.launch import Consumers
@@ -183,6 +184,12 @@ def test_rope_angles_keep_their_precision_at_the_end_of_the_longest_context() ->
         angle = 262143 * THETA ** (-2 * i / 64)
         assert table[-1, 0, i] == np.float32(math.cos(angle))
         assert table[-1, 1, i] == np.float32(math.sin(angle))
+
+
+@pytest.mark.parametrize(("shape", "said"), [(Shape(4, 1, 48, 16), "48 dim"), (Shape(4, 1, 64, 8), "8 dim")])
+def test_dimensions_that_the_kernels_do_not_take_are_refused(bench: Bench, shape: Shape, said: str) -> None:
+    with pytest.raises(ArcmtpError, match=said):
+        operator(bench, shape)
 
 
 def test_a_cache_holds_whole_tiles_of_keys(bench: Bench) -> None:

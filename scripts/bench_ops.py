@@ -1,0 +1,373 @@
+#!/usr/bin/env python3
+"""Time each operator at Qwen3.6-35B-A3B's shapes: µs, GB/s and the fraction of the device's read bandwidth.
+
+The bytes are those that a launch must move: the weights, caches and state that it uses, once, and float32 rows. Weights
+come in turn from a buffer larger than the caches. The bandwidth is measured in between, by a kernel that only reads. Of
+both the best of many short repeats counts, since other work on the machine only ever makes them slower.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.model import formats
+from arcmtp.model.formats import Format, Matrix
+from arcmtp.ops.activations import row_bytes
+from arcmtp.ops.attention import Attention, rope_table
+from arcmtp.ops.attention import Columns as AttentionColumns
+from arcmtp.ops.embedding import Embedding
+from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
+from arcmtp.ops.gated_delta_net import Columns as GdnColumns
+from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.mul_mat import MulMat
+from arcmtp.ops.norm import Norm
+from arcmtp.ops.router import Router
+from arcmtp.ops.sampling import STATS, Sampling
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import Buffer, Pointer
+
+WEIGHT_BYTES = 1 << 30  # caches of 480 MiB have been met
+READ_BYTES = 1 << 18  # of a work-group of the reading kernel
+MAX_LAUNCHES = 256  # of one repeat
+ROWS = (1, 2, 3, 4, 8)
+
+HIDDEN, VOCAB, VOCAB_USED, EPS = 2048, 248_320, 248_077, 1e-6
+EXPERTS, USED, EXPERT_WIDTH = 256, 8, 512
+Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM = 16, 2, 256, 64
+HEADS = Heads(k=16, v=32, k_dim=128, v_dim=128)
+QUANTISED = Consumers(quantised=True, plain=False)
+
+
+class Bench:
+    """A device, its weights, and buffers with harmless contents."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.geometry = device.card.geometry
+        self.rng = np.random.default_rng(0)
+        self.weights = device.alloc(WEIGHT_BYTES)
+        # Bytes that are small normal numbers as halves and as floats: CPUs are slow at subnormal ones.
+        self.pattern = self.rng.integers(0x28, 0x30, WEIGHT_BYTES // 16).astype(np.uint8)
+        for part in range(16):
+            self.weights.write(self.pattern, part * self.pattern.nbytes)
+
+    def bytes(self, count: int) -> Buffer:
+        """`count` bytes to write to, or to read as small numbers."""
+        buffer = self.device.alloc(count)
+        buffer.fill(0x2C)
+        return buffer
+
+    def floats(self, *shape: int) -> Buffer:
+        """Standard normal float32 values."""
+        return self.device.array(self.rng.standard_normal(shape).astype(np.float32))
+
+    def ints(self, values: Any) -> Buffer:
+        """int32 values."""
+        return self.device.array(np.ascontiguousarray(values, np.int32))
+
+    def quantised(self, rows: int, k: int) -> Buffer:
+        """Activation rows of k values."""
+        return self.bytes(rows * row_bytes(k, self.device.activation_orders))
+
+    def seconds(self, launches: _host.LaunchList) -> float:
+        """Wall time of one run of a launch list."""
+        start = time.perf_counter()
+        self.device.run(launches)
+        return time.perf_counter() - start
+
+
+class ReadKernel:
+    """Adds up all weights, with a thread for each 256 KiB of them. `gbs` is the best so far."""
+
+    def __init__(self, bench: Bench) -> None:
+        words, groups = READ_BYTES // 4, WEIGHT_BYTES // READ_BYTES
+        body = (
+            f"const simd::u32 *from = data + simd::u64(simd::group_index()) * {words};"
+            " vec<simd::u32, 64> a = 0, b = 0;"
+            f" for (int i = 0; i < {words}; i += 128) {{"
+            " a += simd::load<simd::u32, 64>(from + i); b += simd::load<simd::u32, 64>(from + i + 64); }"
+            " simd::store<simd::u32, 64>(sums + simd::group_index() * 64, vec<simd::u32, 64>(a + b));"
+        )
+        kernel = Kernel("read_all", "activations.hpp", "const simd::u32 *data, simd::u32 *sums", body)
+        self._bench, self._sums, self._launches = bench, bench.bytes(groups * 256), _host.LaunchList()
+        bench.device.program([kernel]).launch(self._launches, kernel, groups, bench.weights, self._sums)
+        self.gbs = 0.0
+        self.measure()
+        want = bench.pattern[:READ_BYTES].view(np.uint32).sum(dtype=np.uint32)
+        if self._sums.read(np.uint32, 64).sum(dtype=np.uint32) != want:
+            raise ArcmtpError(f"{bench.device.sycl_device.name} does not execute kernels: there is nothing to time")
+
+    def measure(self) -> None:
+        """Read all weights once more."""
+        self.gbs = max(self.gbs, WEIGHT_BYTES / self._bench.seconds(self._launches) / 1e9)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one shape and row count, which must move `nbytes`.
+
+    `launch(program, launches, weights, i)` appends launch number i, whose weights begin at the pointer `weights`.
+    """
+
+    kernels: list[Kernel]
+    nbytes: int
+    launch: Callable[[Program, _host.LaunchList, Pointer, int], None]
+
+
+def mul_mat(fmt: Format, n: int, k: int, b: Bench, rows: int) -> Case:
+    op = MulMat([Matrix(fmt, n, k)], b.geometry)
+    x, output = b.quantised(rows, k), b.bytes(rows * op.columns * 4)
+    return Case(
+        [op.kernel(rows)],
+        op.segments[0].nbytes,
+        lambda program, launches, weights, i: op.launch(program, launches, rows, weights, x, x, output, x),
+    )
+
+
+def embedding(b: Bench, rows: int) -> Case:
+    op = Embedding(Matrix(formats.W4, VOCAB, HIDDEN))
+    ids = [b.ints(b.rng.integers(0, VOCAB, rows)) for _ in range(MAX_LAUNCHES)]
+    x = b.bytes(rows * HIDDEN * 4)
+    return Case(
+        [op.kernel(rows)],
+        rows * (op.matrix.tile_bytes // 16 + HIDDEN * 4),
+        lambda program, launches, _, i: op.launch(program, launches, rows, b.weights, ids[i], x, x),
+    )
+
+
+def norm(b: Bench, rows: int) -> Case:
+    op = Norm(HIDDEN, EPS, USED + 1, QUANTISED, b.geometry)
+    x, weight, out = b.floats(rows, HIDDEN), b.floats(HIDDEN), b.floats(rows, HIDDEN)
+    partials, row = b.floats(rows, USED + 1, HIDDEN), b.quantised(rows, HIDDEN)
+    return Case(
+        [op.kernel(rows)],
+        rows * (USED + 1 + 3) * HIDDEN * 4,
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, x, partials, out, weight, x, row, row, x
+        ),
+    )
+
+
+def router(b: Bench, rows: int) -> Case:
+    matrix = Matrix(formats.F32, EXPERTS, HIDDEN)
+    gate = Matrix(formats.F32, 1, HIDDEN, offset=matrix.nbytes)
+    op = Router(matrix, gate, USED, EPS, QUANTISED, b.geometry)
+    x, y, out, weight = b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(HIDDEN)
+    logits, counters = b.bytes(op.logits_bytes(8)), b.device.zeros(512)
+    selected, slots, row = b.bytes(8 * USED * 4), b.bytes(8 * (USED + 1) * 4), b.quantised(8, HIDDEN)
+    return Case(
+        [op.kernel(rows)],
+        (EXPERTS + 1) * HIDDEN * 4 + rows * 4 * HIDDEN * 4,
+        lambda program, launches, weights, i: op.launch(
+            program, launches, rows, x, y, out, weight, weights, logits, counters, selected, slots, row, row, x
+        ),
+    )
+
+
+def chosen_experts(b: Bench, rows: int) -> Buffer:
+    """For every launch `rows` times `USED` different experts, at a multiple of 256 bytes."""
+    chosen = [b.rng.permutation(EXPERTS)[: 8 * USED] for _ in range(MAX_LAUNCHES)]
+    return b.ints(chosen)
+
+
+def experts_gate_up(b: Bench, rows: int) -> Case:
+    gate = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, experts=EXPERTS)
+    up = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=gate.nbytes, experts=EXPERTS)
+    shared = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=2 * gate.nbytes)
+    shared_up = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=2 * gate.nbytes + shared.nbytes)
+    op = ExpertsGateUp(gate, up, shared, shared_up, USED, QUANTISED, QUANTISED, b.geometry)
+    chosen, x = chosen_experts(b, rows), b.quantised(rows, HIDDEN)
+    hidden, shared_hidden = b.quantised(rows * USED, EXPERT_WIDTH), b.quantised(rows, EXPERT_WIDTH)
+    return Case(
+        [op.kernel(rows)],
+        (rows * USED + 1) * 2 * shared.nbytes,
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, b.weights, b.weights, x, x, chosen.at(i * 256), hidden, hidden, shared_hidden,
+            shared_hidden, x,
+        ),
+    )  # fmt: skip
+
+
+def experts_down(b: Bench, rows: int) -> Case:
+    down = Matrix(formats.W4, HIDDEN, EXPERT_WIDTH, experts=EXPERTS)
+    shared = Matrix(formats.W4, HIDDEN, EXPERT_WIDTH, offset=down.nbytes)
+    op = ExpertsDown(down, shared, USED, b.geometry)
+    chosen, slots = chosen_experts(b, rows), b.floats(rows, USED + 1)
+    hidden, shared_hidden = b.quantised(rows * USED, EXPERT_WIDTH), b.quantised(rows, EXPERT_WIDTH)
+    partials = b.bytes(rows * (USED + 1) * HIDDEN * 4)
+    return Case(
+        [op.kernel(rows)],
+        (rows * USED + 1) * shared.nbytes,
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, b.weights, b.weights, hidden, hidden, shared_hidden, shared_hidden,
+            chosen.at(i * 256), slots, partials, slots,
+        ),
+    )  # fmt: skip
+
+
+def gated_delta_net(b: Bench, rows: int) -> Case:
+    z, beta = HEADS.channels, HEADS.channels + HEADS.outputs
+    columns = GdnColumns(stride=beta + 2 * HEADS.v, z=z, beta=beta, alpha=beta + HEADS.v)
+    op = GatedDeltaNet(HEADS, columns, EPS, QUANTISED, b.geometry)
+    projected, conv, norm_weight = b.floats(rows, columns.stride), b.floats(HEADS.channels, 4), b.floats(HEADS.v_dim)
+    a, dt_bias = b.device.array(np.full(HEADS.v, -1, np.float32)), b.floats(HEADS.v)
+    pending, row = b.ints([rows]), b.quantised(rows, HEADS.outputs)
+    return Case(
+        [op.kernel(rows)],
+        2 * HEADS.v * HEADS.k_dim * HEADS.v_dim * 4 + rows * columns.stride * 4,
+        lambda program, launches, memory, i: op.launch(
+            program, launches, rows, projected, conv, a, dt_bias, norm_weight, memory, pending, pending, row, row
+        ),
+    )
+
+
+def attention(context: int, b: Bench, rows: int) -> Case:
+    keys = 2 * Q_HEADS * HEAD_DIM
+    columns = AttentionColumns(keys + 2 * KV_HEADS * HEAD_DIM, k=keys, v=keys + KV_HEADS * HEAD_DIM)
+    op = Attention(Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM, columns, EPS, QUANTISED, b.geometry)
+    projected, q_norm, k_norm = b.floats(rows, columns.stride), b.floats(HEAD_DIM), b.floats(HEAD_DIM)
+    rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
+    positions = b.ints(np.arange(context - rows, context))
+    partials, counters = b.bytes(op.partial_bytes()), b.device.zeros(op.counter_bytes())
+    row = b.quantised(rows, Q_HEADS * HEAD_DIM)
+    return Case(
+        op.kernels(rows),
+        op.cache_bytes(context) + rows * columns.stride * 4,
+        lambda program, launches, cache, i: op.launch(
+            program, launches, rows, projected, q_norm, k_norm, rope, positions, counters, cache, context, partials,
+            counters, row, row,
+        ),
+    )  # fmt: skip
+
+
+def sampling(b: Bench, rows: int) -> Case:
+    op = Sampling(VOCAB_USED, VOCAB, b.geometry)
+    targets, ids, stats = b.ints([-1] * rows), b.bytes(rows * 4), b.bytes(rows * STATS * 4)
+    partials, arrivals = b.bytes(op.partials_bytes(rows)), b.device.zeros(op.arrivals_bytes(rows))
+    return Case(
+        [op.kernel(rows)],
+        rows * VOCAB_USED * 4,
+        lambda program, launches, logits, i: op.launch(
+            program, launches, rows, logits, targets, ids, stats, partials, arrivals, targets
+        ),
+    )
+
+
+# Operator, shape, and the case for a bench and a row count.
+CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
+    *(
+        ("mul_mat", f"{fmt.name} {n}x{k}", partial(mul_mat, fmt, n, k))
+        for fmt, n, k in [
+            (formats.W4, 8192, HIDDEN),
+            (formats.W6_16, 8192, HIDDEN),
+            (formats.W8, 8192, HIDDEN),
+            (formats.W4_K, 8192, HIDDEN),
+            (formats.W4, HIDDEN, 4096),
+            (formats.W6_16, HIDDEN, 4096),
+            (formats.W4, VOCAB, HIDDEN),
+            (formats.W6_16, VOCAB, HIDDEN),
+        ]
+    ),
+    ("embedding", f"W4 {VOCAB}x{HIDDEN}", embedding),
+    ("norm", f"{HIDDEN}, {USED + 1} partials", norm),
+    ("router", f"F32 {EXPERTS}x{HIDDEN}", router),
+    ("experts_gate_up", f"W4 {EXPERTS}x{EXPERT_WIDTH}x{HIDDEN}", experts_gate_up),
+    ("experts_down", f"W4 {EXPERTS}x{HIDDEN}x{EXPERT_WIDTH}", experts_down),
+    ("gated_delta_net", f"{HEADS.v} heads of {HEADS.k_dim}x{HEADS.v_dim}", gated_delta_net),
+    *(("attention", f"{context} positions", partial(attention, context)) for context in (1024, 16384)),
+    ("sampling", f"{VOCAB_USED} logits", sampling),
+]
+
+
+def measure(bench: Bench, read: ReadKernel, cases: list[Case], repeats: int) -> list[float]:
+    """The best seconds per launch of each case; they take turns with each other and with the reading kernel."""
+    program = bench.device.program(kernel for case in cases for kernel in case.kernels)
+    lists = []
+    for case in cases:
+        count = min(max(WEIGHT_BYTES // case.nbytes, 1), MAX_LAUNCHES)
+        launches = _host.LaunchList()
+        for i in range(count):
+            case.launch(program, launches, bench.weights.at(WEIGHT_BYTES // count // 64 * 64 * i), i)
+        lists.append((launches, count))
+        bench.seconds(launches)
+    best = [float("inf")] * len(cases)
+    for _ in range(repeats):
+        for number, (launches, count) in enumerate(lists):
+            best[number] = min(best[number], bench.seconds(launches) / count)
+        read.measure()
+    return best
+
+
+def results(bench: Bench, read: ReadKernel, only: str, repeats: int) -> list[dict[str, Any]]:
+    """One object for each case and row count whose operator and shape contain `only`."""
+    rows_of: list[dict[str, Any]] = []
+    for operator, shape, make in CASES:
+        if only not in f"{operator} {shape}":
+            continue
+        print(f"{operator} {shape} ...", file=sys.stderr)
+        cases = [make(bench, rows) for rows in ROWS]
+        seconds = measure(bench, read, cases, repeats)
+        for rows, case, best in zip(ROWS, cases, seconds, strict=True):
+            rows_of.append({
+                "operator": operator, "shape": shape, "rows": rows, "bytes": case.nbytes, "us": best * 1e6,
+                "gbs": case.nbytes / best / 1e9, "times_one_row": best / seconds[0],
+            })  # fmt: skip
+    for result in rows_of:  # by the bandwidth of the whole run
+        result["of_read_bandwidth"] = result["gbs"] / read.gbs
+    return rows_of
+
+
+def print_table(found: list[dict[str, Any]]) -> None:
+    print(f"{'operator and shape':44} {'rows':>4} {'µs':>10} {'GB/s':>8} {'of read':>8} {'× one row':>10}")
+    for r in found:
+        print(
+            f"{r['operator'] + ' ' + r['shape']:44} {r['rows']:4} {r['us']:10.1f} {r['gbs']:8.1f} "
+            f"{r['of_read_bandwidth']:8.2f} {r['times_one_row']:10.2f}"
+        )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", help="dpctl's filter string (the device that arcmtp would choose)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose operator and shape contain it")
+    parser.add_argument("--repeats", type=int, default=12, help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error("--repeats should be at least 1")
+    if not any(options.only in f"{operator} {shape}" for operator, shape, _ in CASES):
+        parser.error(f"--only {options.only} matches none of: " + "; ".join(f"{o} {s}" for o, s, _ in CASES))
+    return options
+
+
+def main() -> int:
+    options = parse()
+    try:
+        bench = Bench(Device(options.device))
+        read = ReadKernel(bench)
+        found = results(bench, read, options.only, options.repeats)
+    except ArcmtpError as error:
+        print(f"bench_ops: {error}", file=sys.stderr)
+        return 2
+    device = bench.device.sycl_device.name
+    if options.json:
+        print(json.dumps({"device": device, "read_gbs": read.gbs, "results": found}))
+    else:
+        print_table(found)
+        print(f"{device} reads {read.gbs:.1f} GB/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

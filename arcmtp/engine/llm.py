@@ -198,6 +198,8 @@ class Stream:
         began = time.perf_counter()
         token = sequence.prefill(self._prompt_ids)
         self._prompt_seconds = time.perf_counter() - began
+        # The likeliest tokens are read from the last step's logits, which a step ahead would overwrite.
+        steps = sequence.steps(self._max_tokens - 1, ahead=0 if self._logprobs else 1)
         while True:
             if token in llm.tokenizer.eos_ids:
                 self._finish_reason = "stop"
@@ -215,7 +217,7 @@ class Stream:
             if last:
                 return
             began = time.perf_counter()
-            token = sequence.step()
+            token = next(steps)
             self._decode_seconds += time.perf_counter() - began
             self._decode_steps += 1
         if rest := detokenizer.flush():

@@ -1,5 +1,6 @@
 """One sequence on a network: token ids in, token ids out."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from arcmtp.engine.results import TopLogprobs
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.runtime import _host
 
 
 def _int32(values: Sequence[int]) -> np.ndarray:
@@ -37,14 +39,24 @@ class TokenSequence:
         w.source_rows.write(_int32([(len(ids) - 1) % BLOCK_ROWS]))
         self._device.run(self._network.head(1, pending=0))
         w.source_rows.write(_int32([0]))
-        return self._last_token()
+        return self._next_token()
 
-    def step(self) -> int:
-        """Evaluate the token that was chosen last and choose the next; its id. ArcmtpError after `end`."""
-        if self._ended:
-            raise ArcmtpError("this generation has ended: another was begun on the same LLM, or the LLM was closed")
-        self._network.graphs.submit("step 1", self._network.step())
-        return self._last_token()
+    def steps(self, count: int, ahead: int = 1) -> Iterator[int]:
+        """Choose up to `count` further tokens, each from the one before; their ids. ArcmtpError after `end`.
+
+        While a token is read, `ahead` further steps are already with the device: nothing in them waits for the host.
+        """
+        under_way: deque[_host.Event] = deque()
+        for _ in range(count):
+            if self._ended:
+                raise ArcmtpError("this generation has ended: another was begun on the same LLM, or the LLM was closed")
+            under_way.append(self._network.graphs.submit("step 1", self._network.step()))
+            if len(under_way) > ahead:
+                under_way.popleft().wait()
+                yield self._next_token()
+        for event in under_way:
+            event.wait()
+            yield self._next_token()
 
     def top_logprobs(self, count: int) -> TopLogprobs:
         """The `count` likeliest tokens of the row that was sampled last."""
@@ -83,7 +95,7 @@ class TokenSequence:
         self._device.run(self._network.head(MAX_ROWS))
         return w.stats.read(np.float32, MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
 
-    def _last_token(self) -> int:
-        token = int(self._buffers.tokens.read(np.int32, 1, 4 * self._chosen)[0])
+    def _next_token(self) -> int:
+        token = int(self._network.chosen.view(np.int32)[self._chosen])
         self._chosen += 1
         return token

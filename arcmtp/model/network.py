@@ -128,6 +128,8 @@ class Network:
         """Take the loaded weights and allocate everything else."""
         self.weights = weights
         self.workspace = allocate(self._sizes, self.config, self.device)
+        # int32: the tokens that the sequence has chosen; 64 for the steps that measure graphs, whatever the context
+        self.chosen = self.device.host_zeros((self.context + 64) * 4)
 
     def reset(self) -> None:
         """Begin a new sequence: empty recurrent state, nothing pending, no token chosen."""
@@ -253,7 +255,7 @@ class Network:
         )
         advance = None
         if pending is not None:
-            advance = Advance(w.ids, w.positions, w.tokens, w.step, w.pending_count, pending)
+            advance = Advance(w.ids, w.positions, self.chosen, w.step, w.pending_count, pending)
         self.sampling.launch(
             program, launches, rows, w.logits, w.targets, w.sampled, w.stats, w.sampling_partials, w.sampling_arrivals,
             w.row_count, advance,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", int, Buffer)
 
-TOKENS = 1 << 20  # tokens that a sequence can be long: more than any context
-
 
 @dataclass(frozen=True)
 class Workspace(Generic[T]):
@@ -34,8 +32,7 @@ class Workspace(Generic[T]):
     targets: T  # [8] int32: tokens whose log-probability is wanted, or -1
     sampled: T  # [8] int32: the chosen tokens
     stats: T  # [8, 3] float32: largest logit, log-sum-exp, log-probability of the target
-    tokens: T  # [TOKENS] int32: what the sequence has chosen
-    step: T  # int32: how many those are
+    step: T  # int32: how many tokens the sequence has chosen
     residual: T  # [rows, hidden] float32
     after_mixer: T  # [rows, hidden] float32: the residual after the mixer
     mixed: T  # [rows, hidden] float32: the mixer's output
@@ -79,7 +76,6 @@ def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
         targets=MAX_ROWS * 4,
         sampled=MAX_ROWS * 4,
         stats=MAX_ROWS * 3 * 4,
-        tokens=TOKENS * 4,
         step=4,
         residual=stream,
         after_mixer=stream,

@@ -50,7 +50,8 @@ class ExpertsGateUp:
         g, gate, shared = self._geometry, self._gate, self._shared_gate
         template = (
             f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {rows}, {_rows_per_pass(rows, g)}, "
-            f"{g.mul_mat_team}, {g.expert_columns}, {self._segments}, {self._consumers.template}, {self._shared_consumers.template}"
+            f"{g.mul_mat_team}, {g.expert_columns}, {self._segments}, {self._consumers.template}, "
+            f"{self._shared_consumers.template}"
         )
         return Kernel(
             name=f"experts_gate_up_{gate.k}_{gate.experts}x{gate.n}_{shared.n}_{self._formats}_"

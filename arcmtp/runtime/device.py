@@ -9,7 +9,7 @@ from arcmtp.runtime import _host
 from arcmtp.runtime.card import Card, for_device
 from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.devices import select
-from arcmtp.runtime.memory import Buffer
+from arcmtp.runtime.memory import Buffer, HostBuffer
 
 
 class Device:
@@ -42,6 +42,12 @@ class Device:
     def alloc(self, nbytes: int) -> Buffer:
         """Uninitialised device memory; ArcmtpError when there is none."""
         return Buffer(nbytes, self.queue)
+
+    def host_zeros(self, nbytes: int) -> HostBuffer:
+        """Zero bytes of host memory that kernels can write to."""
+        buffer = HostBuffer(nbytes, self.queue)
+        buffer.fill(0)
+        return buffer
 
     def array(self, values: np.ndarray) -> Buffer:
         """A new buffer holding `values`."""

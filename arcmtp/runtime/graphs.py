@@ -47,16 +47,16 @@ class GraphCache:
         self._device = device
         self._graphs: dict[str, tuple[_host.LaunchList, _host.Graph]] = {}
 
-    def submit(self, name: str, launches: _host.LaunchList) -> None:
-        """Put `launches` on the device's queue, as the graph `name` if graphs are enabled."""
+    def submit(self, name: str, launches: _host.LaunchList) -> _host.Event:
+        """Put `launches` on the device's queue, as the graph `name` if graphs are enabled; the event of their end."""
         if not self.enabled:
-            launches.submit(self._device.queue)
-            return
+            return launches.submit(self._device.queue)
         graph = self._graph(name, launches)
         began = time.perf_counter()
-        graph.replay(self._device.queue)
+        event = graph.replay(self._device.queue)
         self.statistics.replay_us += (time.perf_counter() - began) * 1e6
         self.statistics.replays += 1
+        return event
 
     def _graph(self, name: str, launches: _host.LaunchList) -> _host.Graph:
         captured = self._graphs.get(name)

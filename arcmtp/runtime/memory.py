@@ -1,6 +1,8 @@
 """Device memory: USM allocations that only kernels and copies touch, on every device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import dpctl
 import dpctl.memory
@@ -29,10 +31,12 @@ class Buffer:
     Raises ArcmtpError when the device refuses the allocation.
     """
 
+    _kind: Callable[..., Any] = dpctl.memory.MemoryUSMDevice
+
     def __init__(self, nbytes: int, queue: dpctl.SyclQueue) -> None:
         self.nbytes = nbytes
         try:
-            self._memory = dpctl.memory.MemoryUSMDevice(max(nbytes, 64), alignment=64, queue=queue)
+            self._memory = self._kind(max(nbytes, 64), alignment=64, queue=queue)
         except (RuntimeError, MemoryError) as error:
             raise ArcmtpError(f"{queue.sycl_device.name} has no {nbytes / 2**20:.0f} MiB left in one piece") from error
         self._queue = queue
@@ -66,3 +70,13 @@ class Buffer:
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or offset + nbytes > self.nbytes:
             raise ValueError(f"{nbytes} bytes at {offset} are not within a buffer of {self.nbytes}")
+
+
+class HostBuffer(Buffer):
+    """A buffer in host memory that kernels write to: the host sees what a finished kernel stored, without a copy."""
+
+    _kind = dpctl.memory.MemoryUSMHost
+
+    def view(self, dtype: np.typing.DTypeLike) -> np.ndarray:
+        """The memory itself, as an array."""
+        return np.frombuffer(self._memory, dtype)

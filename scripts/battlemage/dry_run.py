@@ -45,10 +45,10 @@ def prompt(network: Network, ids: Sequence[int]) -> TokenSequence:
 def decode(network: Network, sequence: TokenSequence, graphs: bool) -> None:
     """Single-token steps, each waiting for its token as plain decoding does."""
     network.graphs.enabled = graphs
-    sequence.step()  # captures the graph
+    next(sequence.steps(1))  # captures the graph
     begin = time.perf_counter()
-    for _ in range(STEPS):
-        sequence.step()
+    for _ in sequence.steps(STEPS):
+        pass
     step_us = 1e6 * (time.perf_counter() - begin) / STEPS
     way = "replayed as a graph" if graphs else "launched one by one"
     print(f"{STEPS} decode steps {way}: host {step_us:.0f} µs per step", flush=True)

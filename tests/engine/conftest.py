@@ -1,5 +1,6 @@
 """The tiny models, loaded once per session, and a way to feed a network that the engine does not use yet."""
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -102,10 +103,10 @@ def scripted(ids: Sequence[int]) -> type:
             self._ids = iter([*ids, network.config.vocab - 5])
 
         def prefill(self, _: Sequence[int]) -> int:
-            return self.step()
-
-        def step(self) -> int:
             return next(self._ids)
+
+        def steps(self, count: int, ahead: int) -> Iterator[int]:
+            return itertools.islice(self._ids, count)
 
         def end(self) -> None: ...
 

@@ -57,15 +57,17 @@ void LaunchList::extend(const LaunchList &other) {
     launches_.insert(launches_.end(), other.launches_.begin(), other.launches_.end());
 }
 
-void LaunchList::submit(sycl::queue &queue) const {
+sycl::event LaunchList::submit(sycl::queue &queue) const {
+    sycl::event last;
     for (const Launch &launch : launches_) {
-        queue.submit([&](sycl::handler &handler) {
+        last = queue.submit([&](sycl::handler &handler) {
             int index = 0;
             for (const Argument &argument : launch.arguments)
                 std::visit([&](auto value) { handler.set_arg(index++, value); }, argument);
             handler.parallel_for(sycl::nd_range<1>{launch.groups * launch.team, launch.team}, launch.kernel);
         });
     }
+    return last;
 }
 
 namespace {
@@ -87,7 +89,7 @@ Graph::Graph(const LaunchList &launches, sycl::queue &queue) : recorded_(queue.g
     finalise_ms_ = milliseconds([&] { executable_.emplace(recorded_.finalize()); });
 }
 
-void Graph::replay(sycl::queue &queue) { experimental::execute_graph(queue, *executable_); }
+sycl::event Graph::replay(sycl::queue &queue) { return queue.ext_oneapi_graph(*executable_); }
 
 void Graph::describe(const std::string &path) const { recorded_.print_graph(path, true); }
 
@@ -117,6 +119,10 @@ void bind_kernels(py::module_ &module) {
     module.def("cpu_has_avx512_vnni", [] { return bool(__builtin_cpu_supports("avx512vnni")); }, "By CPUID.");
     module.def("graph_support", &graph_support, py::arg("device"), "'full', 'limited' or 'none'.");
 
+    py::class_<sycl::event>(module, "Event").def("wait", [](sycl::event self) {
+        py::gil_scoped_release release;
+        self.wait_and_throw();
+    });
     py::class_<LaunchList>(module, "LaunchList")
         .def(py::init<>())
         .def(
@@ -137,7 +143,7 @@ void bind_kernels(py::module_ &module) {
             "submit",
             [](const LaunchList &self, sycl::queue queue) {
                 py::gil_scoped_release release;
-                self.submit(queue);
+                return self.submit(queue);
             },
             py::arg("queue"));
     py::class_<Graph>(module, "Graph")
@@ -150,7 +156,7 @@ void bind_kernels(py::module_ &module) {
             "replay",
             [](Graph &self, sycl::queue queue) {
                 py::gil_scoped_release release;
-                self.replay(queue);
+                return self.replay(queue);
             },
             py::arg("queue"))
         .def("describe", &Graph::describe, py::arg("path"))

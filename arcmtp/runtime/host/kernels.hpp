@@ -29,7 +29,7 @@ class LaunchList {
     void add(std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
              std::vector<Argument> arguments);
     void extend(const LaunchList &other);
-    void submit(sycl::queue &queue) const;
+    sycl::event submit(sycl::queue &queue) const; // that of the last launch
     std::vector<std::string> names() const;
 
   private:
@@ -40,7 +40,7 @@ class LaunchList {
 class Graph {
   public:
     Graph(const LaunchList &launches, sycl::queue &queue);
-    void replay(sycl::queue &queue);
+    sycl::event replay(sycl::queue &queue);
     void describe(const std::string &path) const; // in the DOT language, with the kernels' names
     std::size_t nodes() const { return recorded_.get_nodes().size(); }
     double capture_ms() const { return capture_ms_; }

@@ -30,17 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except ArcmtpError as error:
         print(f"arcmtp: {error}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:  # from writing: what is read is checked where it is opened
         # Python flushes standard output once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CLOSED_PIPE
+        if isinstance(error, BrokenPipeError):
+            return EXIT_CLOSED_PIPE
+        print(f"arcmtp: standard output: {error.strerror}", file=sys.stderr)
+        return EXIT_ERROR
     return 0
 
 

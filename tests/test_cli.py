@@ -24,6 +24,7 @@ from arcmtp.runtime.paths import data_dir as package_data_dir
 from tests.engine.conftest import scripted
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 COMMAND = [sys.executable, "-c", "import sys; from arcmtp.cli import main; sys.exit(main())"]
 ENDLESS = "def __len__(self):\n        return"  # the tiny model goes on about this until it is stopped
 Refused = Callable[..., str]
@@ -39,7 +40,7 @@ def start(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [*COMMAND, "generate", "--device", "cpu", "--raw", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -101,6 +102,18 @@ def test_a_reader_that_goes_away_ends_the_generation_quietly() -> None:
         errors = process.stderr.read()
     assert process.returncode == 141
     assert errors.decode().splitlines() == ["loading weights …", "compiling kernels …"]
+
+
+def test_a_full_disk_behind_standard_output_is_reported_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COMMAND, "devices"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (2, b"arcmtp: standard output: No space left on device\n")
+
+
+def test_no_standard_output_at_all_is_fine() -> None:
+    command = ["sh", "-c", '"$@" >&-', "sh", *COMMAND, "devices"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:

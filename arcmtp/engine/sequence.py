@@ -22,6 +22,7 @@ class TokenSequence:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._device, self._buffers = network.device, network.workspace
+        self._length = 0  # tokens evaluated in blocks
         self._chosen = 0
         self._ended = False
         network.reset()
@@ -32,14 +33,18 @@ class TokenSequence:
 
     def prefill(self, ids: Sequence[int]) -> int:
         """Evaluate the prompt and choose the first token; its id."""
-        for _ in self._blocks(ids):
-            pass
+        self.extend(ids)
         w = self._buffers
-        w.positions.write(_int32([len(ids) - 1]))  # of the last evaluated row, from which decoding goes on
+        w.positions.write(_int32([self._length - 1]))  # of the last evaluated row, from which decoding goes on
         w.source_rows.write(_int32([(len(ids) - 1) % BLOCK_ROWS]))
         self._device.run(self._network.head(1, pending=0))
         w.source_rows.write(_int32([0]))
         return self._next_token()
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Evaluate further tokens of a prompt and choose nothing."""
+        for _ in self._blocks(ids):
+            pass
 
     def steps(self, count: int, ahead: int = 1) -> Iterator[int]:
         """Choose up to `count` further tokens, each from the one before; their ids. ArcmtpError after `end`.
@@ -47,16 +52,17 @@ class TokenSequence:
         While a token is read, `ahead` further steps are already with the device: nothing in them waits for the host.
         """
         under_way: deque[_host.Event] = deque()
-        for _ in range(count):
-            if self._ended:
-                raise ArcmtpError("this generation has ended: another was begun on the same LLM, or the LLM was closed")
-            under_way.append(self._network.graphs.submit("step 1", self._network.step()))
-            if len(under_way) > ahead:
+        try:
+            for left in range(count, 0, -1):
+                if self._ended:
+                    raise ArcmtpError("this generation has ended: its LLM was closed or began another one")
+                while len(under_way) < min(ahead + 1, left):
+                    under_way.append(self._network.graphs.submit("step 1", self._network.step()))
                 under_way.popleft().wait()
                 yield self._next_token()
-        for event in under_way:
-            event.wait()
-            yield self._next_token()
+        finally:  # who leaves early may free the buffers next
+            for event in under_way:
+                event.wait()
 
     def top_logprobs(self, count: int) -> TopLogprobs:
         """The `count` likeliest tokens of the row that was sampled last."""

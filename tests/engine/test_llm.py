@@ -57,11 +57,13 @@ def test_a_stream_that_is_left_early_has_no_finish_reason(tiny: LLM) -> None:
     assert (stream.result.ids, stream.result.text, stream.result.finish_reason) == ([first.id], first.text, None)
 
 
-def test_a_new_generation_ends_the_one_before(tiny: LLM) -> None:
-    first, second = iter(tiny.stream("import os")), tiny.stream("class", max_tokens=3)
-    next(first)
+@pytest.mark.parametrize("taken", [1, 4])  # of five: at the end no further step is needed, but nothing may be read
+def test_a_new_generation_ends_the_one_before(tiny: LLM, taken: int) -> None:
+    first, second = iter(tiny.stream("import os", max_tokens=5)), tiny.stream("class", max_tokens=3)
+    for _ in range(taken):
+        next(first)
     chunks = [chunk.id for chunk in second]
-    with pytest.raises(ArcmtpError, match="another was begun on the same LLM"):
+    with pytest.raises(ArcmtpError, match="its LLM was closed or began another one"):
         next(first)
     assert chunks == tiny.generate("class", max_tokens=3).ids
 
@@ -70,7 +72,7 @@ def test_a_closed_llm_says_so() -> None:
     with LLM(device="cpu", ctx=64) as llm:
         stream = iter(llm.stream("import os"))
         next(stream)
-    with pytest.raises(ArcmtpError, match="the LLM was closed"):
+    with pytest.raises(ArcmtpError, match="its LLM was closed or began another one"):
         next(stream)
     with pytest.raises(ArcmtpError, match="this LLM is closed"):
         llm.generate("import os")

@@ -81,14 +81,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(perplexity, context_help="tokens of a window (default 512)")
     perplexity.add_argument("-f", "--file", metavar="TEXT", type=Path, required=True, help="the text")
     perplexity.set_defaults(run=_perplexity)
+
+    bench = commands.add_parser("bench", help="prompt and decoding speed, as llama-bench measures it")
+    _add_model_options(bench, context_help=None)
+    bench.add_argument("-p", "--prompt", metavar="N", type=_integer(0), default=512, help="prompt tokens (default 512)")
+    bench.add_argument("-n", "--decode", metavar="N", type=_integer(0), default=128, help="steps (default 128)")
+    bench.add_argument("-r", "--repetitions", metavar="N", type=_integer(1), default=5, help="of each test (default 5)")
+    bench.add_argument(
+        "--depth", metavar="N,N…", type=_integers, default=[0], help="tokens of context before each test (default 0)"
+    )
+    bench.add_argument("-o", "--output", choices=["md", "json", "csv"], default="md", help="form (default md)")
+    bench.set_defaults(run=_bench)
     return parser
 
 
 def _add_model_options(
-    parser: argparse.ArgumentParser, context_help: str = "tokens of context (default 8192 or the model's limit)"
+    parser: argparse.ArgumentParser, context_help: str | None = "tokens of context (default 8192 or the model's limit)"
 ) -> None:
     parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
-    parser.add_argument("-c", "--ctx", metavar="N", type=_integer(1), help=context_help)
+    if context_help:
+        parser.add_argument("-c", "--ctx", metavar="N", type=_integer(1), help=context_help)
     parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
     parser.add_argument(
         "--graph", action=argparse.BooleanOptionalAction, help="replay steps as a graph (default: if that is faster)"
@@ -103,6 +115,10 @@ def _integer(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _integers(text: str) -> list[int]:
+    return [_integer(0)(part) for part in text.split(",")]
 
 
 def _devices(options: argparse.Namespace) -> None:
@@ -163,6 +179,18 @@ def _load(options: argparse.Namespace, ctx: int | None) -> LLM:
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
     return llm
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from arcmtp import LLM
+    from arcmtp.engine.bench import as_text, bench, needed_context
+
+    context = needed_context(options.prompt, options.decode, options.depth)
+    with _Progress() as progress:
+        llm = LLM(options.model, options.device, context, options.requant, options.graph, progress)
+        with llm:
+            results = bench(llm, options.prompt, options.decode, options.repetitions, options.depth, progress)
+    print(as_text(results, options.output))
 
 
 def _read_text(path: Path) -> str:

@@ -23,6 +23,7 @@ from arcmtp.model.formats import Format, Matrix
 from arcmtp.ops.activations import row_bytes
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.attention import Columns as AttentionColumns
+from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.ops.embedding import Embedding
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
@@ -38,7 +39,6 @@ from arcmtp.runtime.device import Device
 from arcmtp.runtime.memory import Buffer, Pointer
 
 WEIGHT_BYTES = 1 << 30  # caches of 480 MiB have been met
-READ_BYTES = 1 << 18  # of a work-group of the reading kernel
 MAX_LAUNCHES = 256  # of one repeat
 ROWS = (1, 2, 3, 4, 8)
 
@@ -85,32 +85,6 @@ class Bench:
         start = time.perf_counter()
         self.device.run(launches)
         return time.perf_counter() - start
-
-
-class ReadKernel:
-    """Adds up all weights, with a thread for each 256 KiB of them. `gbs` is the best so far."""
-
-    def __init__(self, bench: Bench) -> None:
-        words, groups = READ_BYTES // 4, WEIGHT_BYTES // READ_BYTES
-        body = (
-            f"const simd::u32 *from = data + simd::u64(simd::group_index()) * {words};"
-            " vec<simd::u32, 64> a = 0, b = 0;"
-            f" for (int i = 0; i < {words}; i += 128) {{"
-            " a += simd::load<simd::u32, 64>(from + i); b += simd::load<simd::u32, 64>(from + i + 64); }"
-            " simd::store<simd::u32, 64>(sums + simd::group_index() * 64, vec<simd::u32, 64>(a + b));"
-        )
-        kernel = Kernel("read_all", "activations.hpp", "const simd::u32 *data, simd::u32 *sums", body)
-        self._bench, self._sums, self._launches = bench, bench.bytes(groups * 256), _host.LaunchList()
-        bench.device.program([kernel]).launch(self._launches, kernel, groups, bench.weights, self._sums)
-        self.gbs = 0.0
-        self.measure()
-        want = bench.pattern[:READ_BYTES].view(np.uint32).sum(dtype=np.uint32)
-        if self._sums.read(np.uint32, 64).sum(dtype=np.uint32) != want:
-            raise ArcmtpError(f"{bench.device.sycl_device.name} does not execute kernels: there is nothing to time")
-
-    def measure(self) -> None:
-        """Read all weights once more."""
-        self.gbs = max(self.gbs, WEIGHT_BYTES / self._bench.seconds(self._launches) / 1e9)
 
 
 @dataclass(frozen=True)
@@ -269,6 +243,7 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
     *(
         ("mul_mat", f"{fmt.name} {n}x{k}", partial(mul_mat, fmt, n, k))
         for fmt, n, k in [
+            (formats.W4, 12352, HIDDEN),  # the merged projections of a GDN layer
             (formats.W4, 8192, HIDDEN),
             (formats.W6_16, 8192, HIDDEN),
             (formats.W8, 8192, HIDDEN),
@@ -290,7 +265,7 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
 ]
 
 
-def measure(bench: Bench, read: ReadKernel, cases: list[Case], repeats: int) -> list[float]:
+def measure(bench: Bench, read: ReadBandwidth, cases: list[Case], repeats: int) -> list[float]:
     """The best seconds per launch of each case; they take turns with each other and with the reading kernel."""
     program = bench.device.program(kernel for case in cases for kernel in case.kernels)
     lists = []
@@ -309,7 +284,7 @@ def measure(bench: Bench, read: ReadKernel, cases: list[Case], repeats: int) -> 
     return best
 
 
-def results(bench: Bench, read: ReadKernel, only: str, repeats: int) -> list[dict[str, Any]]:
+def results(bench: Bench, read: ReadBandwidth, only: str, repeats: int) -> list[dict[str, Any]]:
     """One object for each case and row count whose operator and shape contain `only`."""
     rows_of: list[dict[str, Any]] = []
     for operator, shape, make in CASES:
@@ -355,7 +330,7 @@ def main() -> int:
     options = parse()
     try:
         bench = Bench(Device(options.device))
-        read = ReadKernel(bench)
+        read = ReadBandwidth(bench.device, bench.weights)
         found = results(bench, read, options.only, options.repeats)
     except ArcmtpError as error:
         print(f"bench_ops: {error}", file=sys.stderr)

@@ -83,15 +83,16 @@ class TokenSequence:
         return np.concatenate(scores)
 
     def _blocks(self, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Evaluate ids in blocks; (first position, rows) after each."""
+        """Evaluate ids in blocks; (index of the first, rows) after each."""
         w = self._buffers
         for start in range(0, len(ids), BLOCK_ROWS):
             block = ids[start : start + BLOCK_ROWS]
             w.ids.write(_int32(block))
-            w.positions.write(np.arange(start, start + len(block), dtype=np.int32))
+            w.positions.write(np.arange(self._length, self._length + len(block), dtype=np.int32))
             w.row_count.write(_int32([len(block)]))
             self._device.run(self._network.trunk(0))
             w.pending_count.fill(0)
+            self._length += len(block)
             yield start, len(block)
 
     def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:

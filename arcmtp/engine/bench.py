@@ -1,0 +1,123 @@
+"""Prompt and decoding speed as llama-bench measures it, with bytes and bandwidth beside tokens."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean, stdev
+
+import numpy as np
+
+from arcmtp.engine.llm import LLM
+from arcmtp.engine.sequence import TokenSequence
+from arcmtp.errors import ArcmtpError
+from arcmtp.ops.bandwidth import ReadBandwidth
+
+READ_BYTES = 1 << 29  # more than the caches of most machines
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test: `pp512` is a prompt of 512 tokens, `tg128` are 128 decoding steps, after `depth` tokens of context."""
+
+    test: str
+    depth: int
+    tokens_per_second: float  # mean of the repetitions
+    deviation: float  # their standard deviation
+    gigabytes_per_second: float | None  # of decoding: what a step must move
+    of_read_bandwidth: float | None  # that, of what the device was measured to read
+
+
+def needed_context(prompt: int, generated: int, depths: list[int]) -> int:
+    """Tokens of context that the tests take; ArcmtpError for counts that make no test."""
+    for name, values in (("p", [prompt]), ("n", [generated]), ("depth", depths)):
+        if min(values, default=0) < 0:
+            raise ArcmtpError(f"{name} is {min(values)}; it must be 0 or more")
+    if not depths or not prompt + generated:
+        raise ArcmtpError("nothing to measure: p and n are 0, or there is no depth")
+    return max(depths) + max(prompt, generated + 1)
+
+
+def bench(
+    llm: LLM, prompt: int, generated: int, repetitions: int, depths: list[int],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Result]:  # fmt: skip
+    """Measure prompts of `prompt` tokens and `generated` decoding steps (0: neither) at each depth.
+
+    Raises ArcmtpError for fewer than one repetition or a context that is too small.
+    """
+    if repetitions < 1:
+        raise ArcmtpError(f"r is {repetitions}; it must be at least 1")
+    if llm.context < (need := needed_context(prompt, generated, depths)):
+        raise ArcmtpError(f"the tests take {need} tokens, the context holds {llm.context}: raise ctx")
+    tests = [(kind, count, depth) for depth in depths for kind, count in (("pp", prompt), ("tg", generated)) if count]
+    read = ReadBandwidth(llm.device, llm.device.zeros(READ_BYTES))
+    results = []
+    for done, (kind, count, depth) in enumerate(tests):
+        rates = []
+        for _ in _warm(repetitions):
+            seconds = _prompt_seconds(llm, count, depth) if kind == "pp" else _decode_seconds(llm, count, depth)
+            rates.append(count / seconds)
+            read.measure()
+        results.append((f"{kind}{count}", count, depth, rates[1:]))
+        if progress:
+            progress("benchmarks", done + 1, len(tests))
+    return [_result(llm, read.gbs, *result) for result in results]
+
+
+def _warm(repetitions: int) -> Iterator[int]:
+    """One repetition more, whose time is not counted."""
+    return iter(range(repetitions + 1))
+
+
+def _ids(llm: LLM, count: int) -> list[int]:
+    """Tokens that a text could have; which ones does not matter."""
+    return [int(token) for token in np.random.default_rng(count).integers(0, llm.tokenizer.vocab_used, count)]
+
+
+def _prompt_seconds(llm: LLM, count: int, depth: int) -> float:
+    sequence = llm.new_sequence()
+    sequence.extend(_ids(llm, depth))
+    began = time.perf_counter()
+    sequence.extend(_ids(llm, count))
+    return time.perf_counter() - began
+
+
+def _decode_seconds(llm: LLM, count: int, depth: int) -> float:
+    sequence: TokenSequence = llm.new_sequence()
+    sequence.prefill(_ids(llm, max(depth, 1)))
+    began = time.perf_counter()
+    for _ in sequence.steps(count):
+        pass
+    return time.perf_counter() - began
+
+
+def _result(llm: LLM, read_gbs: float, test: str, count: int, depth: int, rates: list[float]) -> Result:
+    mean, deviation = fmean(rates), stdev(rates) if len(rates) > 1 else 0.0
+    if test.startswith("pp"):
+        return Result(test, depth, mean, deviation, None, None)
+    gbs = llm.network.step_bytes(depth + count // 2) * mean / 1e9
+    return Result(test, depth, mean, deviation, gbs, gbs / read_gbs)
+
+
+def as_text(results: list[Result], form: str) -> str:
+    """The results as a Markdown table (`md`), `json` or `csv`."""
+    rows = [asdict(result) for result in results]
+    if form == "json":
+        return json.dumps(rows, indent=1)
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().rstrip("\n")
+    lines = ["| test | depth | tokens/s | GB/s | of read bandwidth |", "|---|---:|---:|---:|---:|"]
+    for r in results:
+        moved = "" if r.gigabytes_per_second is None else f"{r.gigabytes_per_second:.2f}"
+        share = "" if r.of_read_bandwidth is None else f"{r.of_read_bandwidth:.2f}"
+        lines.append(
+            f"| {r.test} | {r.depth} | {r.tokens_per_second:.2f} ± {r.deviation:.2f} | {moved} | {share} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""The read bandwidth of a device's memory, by a kernel that does nothing else."""
+
+import time
+
+import numpy as np
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Kernel
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import Buffer
+
+GROUP_BYTES = 1 << 18  # that one work-group reads
+
+_KERNEL = Kernel(
+    name="read_all",
+    header="activations.hpp",
+    parameters="const simd::u32 *data, simd::u32 *sums",
+    body=f"const simd::u32 *from = data + simd::u64(simd::group_index()) * {GROUP_BYTES // 4};"
+    " vec<simd::u32, 64> a = 0, b = 0;"
+    f" for (int i = 0; i < {GROUP_BYTES // 4}; i += 128) {{"
+    " a += simd::load<simd::u32, 64>(from + i); b += simd::load<simd::u32, 64>(from + i + 64); }"
+    " simd::store<simd::u32, 64>(sums + simd::group_index() * 64, vec<simd::u32, 64>(a + b));",
+)
+
+
+class ReadBandwidth:
+    """Adds up the words of `data`, whole groups of 256 KiB of them; `gbs` is the best of all measurements so far.
+
+    Raises ArcmtpError for a device that accepts kernels and does not run them.
+    """
+
+    def __init__(self, device: Device, data: Buffer) -> None:
+        groups = data.nbytes // GROUP_BYTES
+        self._device, self._nbytes = device, groups * GROUP_BYTES
+        self._launches = _host.LaunchList()
+        sums = device.zeros(groups * 256)
+        device.program([_KERNEL]).launch(self._launches, _KERNEL, groups, data, sums)
+        self.gbs = 0.0
+        self.measure()
+        want = data.read(np.uint32, GROUP_BYTES // 4).sum(dtype=np.uint32)
+        if sums.read(np.uint32, 64).sum(dtype=np.uint32) != want:
+            raise ArcmtpError(f"{device.sycl_device.name} does not execute kernels: there is nothing to time")
+
+    def measure(self) -> None:
+        """Read all of it once more."""
+        began = time.perf_counter()
+        self._device.run(self._launches)
+        self.gbs = max(self.gbs, self._nbytes / (time.perf_counter() - began) / 1e9)

@@ -99,13 +99,13 @@ template <int GROUPS> struct RowPartials {
 };
 
 /// Four vectors by one load of 256 bytes.
-inline void load_four(const float *from, Lanes *to) {
+template <class T> inline void load_four(const T *from, vec<T, LANES> *to) {
     constexpr int wide = 4 * LANES;
-    const vec<float, wide> all = simd::load<float, wide>(from);
-    to[0] = simd::part<LANES, 0, float, wide>(all);
-    to[1] = simd::part<LANES, LANES, float, wide>(all);
-    to[2] = simd::part<LANES, 2 * LANES, float, wide>(all);
-    to[3] = simd::part<LANES, 3 * LANES, float, wide>(all);
+    const vec<T, wide> all = simd::load<T, wide>(from);
+    to[0] = simd::part<LANES, 0, T, wide>(all);
+    to[1] = simd::part<LANES, LANES, T, wide>(all);
+    to[2] = simd::part<LANES, 2 * LANES, T, wide>(all);
+    to[3] = simd::part<LANES, 3 * LANES, T, wide>(all);
 }
 
 /// Columns of work-group `group` of GROUPS over VOCAB logits.
@@ -117,8 +117,8 @@ template <int VOCAB, int GROUPS> inline Softmax group_softmax(const float *logit
     Lanes x[vectors];
     int column = begin;
     for (; column + block <= end; column += block) {
-        load_four(logits + column, x);
-        load_four(logits + column + 4 * LANES, x + 4);
+        load_four<float>(logits + column, x);
+        load_four<float>(logits + column + 4 * LANES, x + 4);
         all.merge(softmax_of(x, column));
     }
     for (; column < end; column += LANES) {
@@ -148,6 +148,15 @@ struct Stay {
     inline void operator()(int) const {}
 };
 
+/// A row's (largest logit, log-sum-exp, log-probability of `target`).
+template <int VOCAB> inline void put_stats(const float *logits, RowSoftmax all, int target, float *stats) {
+    const float log_sum = all.best + simd::lane<float, LANES>(simd::log<LANES>(Lanes(all.sum)), 0);
+    const float log_probability = target < 0 ? 0.0f : target < VOCAB ? logits[target] - log_sum : -INFINITE;
+    simd::store<float, 1>(stats, vec<float, 1>(all.best));
+    simd::store<float, 1>(stats + 1, vec<float, 1>(log_sum));
+    simd::store<float, 1>(stats + 2, vec<float, 1>(log_probability));
+}
+
 /// The token with the largest of the first VOCAB logits of row group_index() / GROUPS, and (that logit, log-sum-exp,
 /// log-probability of the target). `after` is called with each row's token. partials: [rows] RowPartials, arrivals:
 /// [rows] zeros.
@@ -163,13 +172,8 @@ inline void sample(const float *logits, const int *targets, int *ids, float *sta
     if (!simd::last_arrival<1>(arrivals + row, GROUPS))
         return;
     const RowSoftmax all = parts.fold();
-    const int token = all.column < VOCAB ? all.column : 0, target = targets[row];
-    const float log_sum = all.best + simd::lane<float, LANES>(simd::log<LANES>(Lanes(all.sum)), 0);
-    float *row_stats = stats + 3 * row;
-    simd::store<float, 1>(row_stats, vec<float, 1>(all.best));
-    simd::store<float, 1>(row_stats + 1, vec<float, 1>(log_sum));
-    const float log_probability = target < 0 ? 0.0f : target < VOCAB ? logits[target] - log_sum : -INFINITE;
-    simd::store<float, 1>(row_stats + 2, vec<float, 1>(log_probability));
+    const int token = all.column < VOCAB ? all.column : 0;
+    put_stats<VOCAB>(logits, all, targets[row], stats + 3 * row);
     simd::store<int, 1>(ids + row, vec<int, 1>(token));
     after(token);
 }

@@ -65,6 +65,11 @@ template <class T, int N> inline esimd::simd<T, N> max(esimd::simd<T, N> a, esim
 template <class T, int N> inline esimd::simd<T, N> min(esimd::simd<T, N> a, esimd::simd<T, N> b) {
     return esimd::min<T, N>(a, b);
 }
+/// The upper half of each 64-bit product.
+template <int N> inline vec<u32, N> multiply_high(vec<u32, N> a, vec<u32, N> b) {
+    vec<u32, N> low;
+    return sycl::ext::intel::experimental::esimd::imul<u32, u32, u32, N>(low, a, b);
+}
 template <int N> inline esimd::simd<float, N> abs(esimd::simd<float, N> v) { return esimd::abs<float, N>(v); }
 template <int N> inline esimd::simd<float, N> rint(esimd::simd<float, N> v) { return esimd::rnde<float, N>(v); }
 template <int N> inline esimd::simd<float, N> sqrt(esimd::simd<float, N> v) { return esimd::sqrt_ieee<float, N>(v); }
@@ -187,6 +192,11 @@ inline int arrive(int *counter) {
     return before;
 }
 
+/// Take `count` places of a list whose length is `*length`: the first of them.
+inline int take_places(int *length, int count) {
+    return esimd::atomic_update<esimd::atomic_op::add, int, 1>(length, vec<u32, 1>(0), vec<int, 1>(count))[0];
+}
+
 /// Sums of products of 32 (PART 0), the first 16 (1) or the last 16 (2) weights of a tile with ROWS rows of
 /// activations.
 template <int ROWS> struct Dots {
@@ -269,6 +279,9 @@ template <class T, int N> inline vec<T, N> max(T __attribute__((ext_vector_type(
 }
 template <class T, int N> inline vec<T, N> min(T __attribute__((ext_vector_type(N))) a, vec<T, N> b) {
     return a < b ? a : b;
+}
+template <int N> inline vec<u32, N> multiply_high(vec<u32, N> a, vec<u32, N> b) {
+    return convert<u32, u64, N>(convert<u64, u32, N>(a) * convert<u64, u32, N>(b) >> 32);
 }
 template <int N> inline vec<float, N> abs(float __attribute__((ext_vector_type(N))) v) {
     return __builtin_elementwise_abs(v);
@@ -392,6 +405,11 @@ inline int arrive(int *counter) {
     return sycl::atomic_ref<int, sycl::memory_order::acq_rel, sycl::memory_scope::device,
                             sycl::access::address_space::global_space>(*counter)
         .fetch_add(1);
+}
+inline int take_places(int *length, int count) {
+    return sycl::atomic_ref<int, sycl::memory_order::relaxed, sycl::memory_scope::device,
+                            sycl::access::address_space::global_space>(*length)
+        .fetch_add(count);
 }
 
 /// acc + the four u8 * s8 products of each lane.
@@ -539,14 +557,19 @@ template <int N> inline vec<float, N> exp(vec<float, N> x) {
     return simd::select<float, N>(x < V(-87.3f), V(0.0f), result);
 }
 
-/// log(1 + t) for 0 <= t <= 1: 2 atanh(t / (2 + t)), eight terms of its series (error below 1e-8).
-template <int N> inline vec<float, N> log1p(vec<float, N> t) {
+/// log((1 + s) / (1 - s)) for 0 <= s <= 1/3: 2 atanh(s), eight terms of its series (error below 1e-8).
+template <int N> inline vec<float, N> log_ratio(vec<float, N> s) {
     using V = vec<float, N>;
-    const V s = simd::divide<N>(t, V(t + 2.0f)), q = s * s;
+    const V q = s * s;
     V p = V(1.0f / 17);
     for (int odd = 15; odd >= 1; odd -= 2)
         p = simd::fma<float, N>(p, q, V(1.0f / odd));
     return V(2.0f) * s * p;
+}
+
+/// log(1 + t) for 0 <= t <= 1.
+template <int N> inline vec<float, N> log1p(vec<float, N> t) {
+    return simd::log_ratio<N>(simd::divide<N>(t, vec<float, N>(t + 2.0f)));
 }
 
 /// log(x) of a normal x > 0; NaN stays NaN.

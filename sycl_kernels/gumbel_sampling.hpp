@@ -1,0 +1,408 @@
+// Sampling with options, in two launches: `score_columns` finds what a row's tokens must reach to be candidates,
+// `choose_column` filters the candidates and takes the largest score plus Gumbel noise.
+#pragma once
+
+#include "philox.hpp"
+#include "token_filters.hpp"
+
+namespace arcmtp {
+
+constexpr float FINITE = 3.4e38f;     // scores are at most this, so that differences of scores are numbers
+constexpr float GUMBEL_RANGE = 26.1f; // more than the largest noise is above the smallest
+constexpr float ALL_SHARES = 0x1p30f;
+constexpr int COUNTED = (1 << 20) - 1; // bits of a token's state: how often it was generated,
+constexpr int SEEN = (1 << 21) - 1;    // that and whether the prompt has it,
+constexpr int BIAS_SHIFT = 21;         // and the place of its bias in a table
+
+/// A sequence's options: 16 words in device memory, so that a replayed graph finds what the host wrote last.
+struct Options {
+    float inverse_temperature, noise, top_p, log_min_p, repetition, presence, frequency;
+    int top_k, choice, adjusts;
+    simd::u32 seed_low, seed_high;
+
+    explicit inline Options(const int *from) {
+        const Ints words = simd::load<int, LANES>(from);
+        const Lanes reals = simd::bitcast<float, int, LANES>(words);
+        inverse_temperature = simd::lane<float, LANES>(reals, 0);
+        noise = simd::lane<float, LANES>(reals, 1);
+        top_p = simd::lane<float, LANES>(reals, 2);
+        log_min_p = simd::lane<float, LANES>(reals, 3);
+        repetition = simd::lane<float, LANES>(reals, 4);
+        presence = simd::lane<float, LANES>(reals, 5);
+        frequency = simd::lane<float, LANES>(reals, 6);
+        top_k = simd::lane<int, LANES>(words, 7);
+        adjusts = simd::lane<int, LANES>(words, 8);
+        choice = simd::lane<int, LANES>(words, 9);
+        seed_low = simd::lane<int, LANES>(words, 10);
+        seed_high = simd::lane<int, LANES>(words, 11);
+    }
+    inline bool greedy() const { return noise == 0; }
+    /// Whether the softmax of all scores is wanted. That of a few likeliest tokens is between 1 and their number.
+    inline bool needs_sum() const { return top_p < 1 && !(0 < top_k && top_k <= 256); }
+    inline bool filters() const { return !greedy() && (top_k > 0 || top_p < 1); }
+};
+
+/// A quad of the first VOCAB columns of a row; `outside` beyond them.
+template <class T, int VOCAB> inline void load_quad(const T *row, int column, T outside, vec<T, LANES> (&to)[4]) {
+    if (column + QUAD <= VOCAB) {
+        load_four<T>(row + column, to);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int at = column + i * LANES;
+        to[i] = outside;
+        if (at < VOCAB)
+            to[i] = simd::select<T, LANES>(simd::iota<LANES>() + at < VOCAB, simd::load<T, LANES>(row + at), to[i]);
+    }
+}
+
+/// Row `row` of a step: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
+/// later row follows the token that is its input.
+template <int VOCAB> struct Row {
+    const float *logits;
+    const int *states, *inputs;
+    const float *biases;
+    int row;
+
+    /// (logit + bias, penalised) / temperature. NaN becomes -inf.
+    inline void scores(const Options &options, int column, const Lanes (&logit)[4], Lanes (&score)[4]) const {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            score[i] = logit[i];
+        if (options.adjusts)
+            adjust(options, column, score);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Lanes scaled = score[i] * options.inverse_temperature;
+            const Lanes number = simd::select<float, LANES>(scaled == scaled, scaled, Lanes(-INFINITE));
+            score[i] = simd::min<float, LANES>(number, Lanes(FINITE));
+        }
+    }
+
+    inline void adjust(const Options &options, int column, Lanes (&score)[4]) const {
+        Ints state[4], all = 0;
+        load_quad<int, VOCAB>(states, column, 0, state);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            all |= state[i];
+        bool any = simd::largest<int, LANES>(all) > 0;
+        for (int earlier = 1; earlier <= row; ++earlier)
+            any |= simd::u32(inputs[earlier] - column) < QUAD;
+        if (!any)
+            return;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Ints columns = simd::iota<LANES>() + (column + i * LANES);
+            for (int earlier = 1; earlier <= row; ++earlier)
+                state[i] = simd::select<int, LANES>(columns == inputs[earlier], Ints(state[i] + 1), state[i]);
+            score[i] = penalised(options, score[i], state[i]);
+        }
+    }
+
+    inline Lanes penalised(const Options &options, Lanes logit, Ints state) const {
+        Lanes x = logit + simd::gather<float, LANES>(biases, Ints(state >> BIAS_SHIFT));
+        const Lanes divisor = options.repetition;
+        const Lanes repeated =
+            simd::select<float, LANES>(x > 0.0f, simd::divide<LANES>(x, divisor), Lanes(x * divisor));
+        x = simd::select<float, LANES>((state & SEEN) > 0, repeated, x);
+        const Lanes count = simd::convert<float, int, LANES>(Ints(state & COUNTED));
+        x -= count * options.frequency;
+        return x - simd::min<float, LANES>(count, Lanes(1.0f)) * options.presence;
+    }
+};
+
+/// The columns of a thread, whole quads that follow each other.
+template <int VOCAB, int GROUPS, int TEAM> struct Quads {
+    static constexpr int ALL = (VOCAB + QUAD - 1) / QUAD, EACH = (ALL + GROUPS * TEAM - 1) / (GROUPS * TEAM);
+    int begin, end;
+
+    inline Quads(int group) {
+        begin = (group * TEAM + simd::team_rank()) * EACH;
+        end = begin + EACH < ALL ? begin + EACH : ALL;
+    }
+};
+
+/// A row's scratch memory; everything begins at a multiple of 64 bytes.
+template <int QUADS, int GROUPS> struct Scratch {
+    static constexpr int PADDED = (QUADS + LANES - 1) / LANES * LANES, PART = 3 * RowPartials<GROUPS>::PADDED;
+    static constexpr int WORDS = 2 * PART + LANES + 3 * PADDED + 2 * QUADS * QUAD;
+    float *logit_part, *score_part, *summary, *maxima;
+    Candidates candidates;
+
+    inline Scratch(float *all, int row) {
+        logit_part = all + simd::u64(row) * WORDS;
+        score_part = logit_part + PART;
+        summary = score_part + PART;
+        maxima = summary + LANES; // [QUADS], of the scores
+        candidates.tops = maxima + PADDED;
+        candidates.columns = reinterpret_cast<int *>(maxima + 2 * PADDED);
+        candidates.scores = maxima + 3 * PADDED;
+        candidates.shares = reinterpret_cast<int *>(candidates.scores + QUADS * QUAD);
+    }
+};
+
+/// The softmax of the whole team, whose threads' columns follow each other. Team memory: TEAM * 192 bytes from byte 0.
+template <int TEAM> inline Softmax team_softmax(Softmax mine) {
+    if constexpr (TEAM > 1) {
+        const int at = simd::team_rank() * 192;
+        simd::team_store<float, LANES>(at, mine.best);
+        simd::team_store<float, LANES>(at + 64, mine.sum);
+        simd::team_store<int, LANES>(at + 128, mine.column);
+        simd::team_barrier<TEAM>();
+        mine = Softmax();
+        for (int thread = 0; thread < TEAM; ++thread) {
+            Softmax other;
+            other.best = simd::team_load<float, LANES>(thread * 192);
+            other.sum = simd::team_load<float, LANES>(thread * 192 + 64);
+            other.column = simd::team_load<int, LANES>(thread * 192 + 128);
+            mine.merge(other);
+        }
+        simd::team_barrier<TEAM>();
+    }
+    return mine;
+}
+
+/// A score that at least `count` quads reach, about the largest such: so many tokens reach it too.
+template <int QUADS, int TEAM> inline float reached_by(const float *maxima, int count, float best) {
+    if (count > QUADS)
+        return -FINITE;
+    int low = key_of(-FINITE), high = key_of(best) + 1;
+    for (int step = 0; step < 20; ++step) {
+        const int middle = between(low, high);
+        Words quads = 0u;
+        for (int at = simd::team_rank() * LANES; at < QUADS; at += TEAM * LANES) {
+            const simd::mask<LANES> in =
+                simd::load<float, LANES>(maxima + at) >= Lanes(value_of(middle)) & simd::iota<LANES>() + at < QUADS;
+            quads += simd::select<simd::u32, LANES>(in, Words(1u), Words(0u));
+        }
+        (team_total<TEAM>(quads) >= simd::u32(count) ? low : high) = middle;
+    }
+    return value_of(low);
+}
+
+/// What a token must reach to be chosen: all that can be said before the candidates are known.
+template <int VOCAB, int QUADS, int TEAM>
+inline float candidate_floor(const Options &options, RowSoftmax scores, const float *maxima) {
+    const float best = scores.best;
+    if (options.greedy())
+        return best;
+    if (options.top_k > 0)
+        return reached_by<QUADS, TEAM>(maxima, options.top_k, best);
+    // If VOCAB tokens had e^floor each, they would hold 1 - top_p of the sum: what is below the floor is left out.
+    const float tail = scores.sum * (1.0f - options.top_p) / VOCAB;
+    const float range =
+        options.top_p < 1 ? simd::lane<float, LANES>(simd::log<LANES>(Lanes(tail)), 0) - 1e-3f : -GUMBEL_RANGE;
+    return best + (range > options.log_min_p ? range : options.log_min_p);
+}
+
+/// For row group_index() / GROUPS its stats as of `sample`, the largest score of each quad, and a summary: the floor of
+/// candidates, the largest score, and 2^30 over the sum of the tokens' e^(score - largest). counters: [rows][3] zeros.
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
+inline void score_columns(const float *logits, const int *targets, float *stats, const int *option_words,
+                          const int *states, const float *biases, const int *inputs, float *scratch, int *counters) {
+    simd::reserve_team_memory<TEAM * 192>();
+    using Split = Quads<VOCAB, GROUPS, TEAM>;
+    const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
+    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, index};
+    const Scratch<Split::ALL, GROUPS> memory(scratch, index);
+    const Options options(option_words);
+    const Split quads(group);
+    Softmax logit_softmax, score_softmax;
+    for (int quad = quads.begin; quad < quads.end; ++quad) {
+        Lanes logit[4], score[4];
+        load_quad<float, VOCAB>(row.logits, quad * QUAD, -INFINITE, logit);
+        logit_softmax.merge(softmax_of(logit, quad * QUAD));
+        row.scores(options, quad * QUAD, logit, score);
+        const float best = largest(score);
+        simd::store<float, 1>(memory.maxima + quad, vec<float, 1>(best));
+        if (options.needs_sum())
+            score_softmax.merge(softmax_of(score, quad * QUAD));
+        else
+            score_softmax.best = simd::max<float, LANES>(score_softmax.best, Lanes(best));
+    }
+    const RowPartials<GROUPS> logit_parts(memory.logit_part, 0), score_parts(memory.score_part, 0);
+    const RowSoftmax logit_part(team_softmax<TEAM>(logit_softmax)), score_part(team_softmax<TEAM>(score_softmax));
+    if (simd::team_rank() == 0) {
+        logit_parts.put(group, logit_part);
+        score_parts.put(group, score_part);
+    }
+    if (!simd::last_arrival<TEAM>(counters + 3 * index, GROUPS))
+        return;
+    RowSoftmax scores = score_parts.fold();
+    scores.sum = scores.sum > 1.0f ? scores.sum : 1.0f; // 0 where it is not wanted
+    const float floor = candidate_floor<VOCAB, Split::ALL, TEAM>(options, scores, memory.maxima);
+    if (simd::team_rank() != 0)
+        return;
+    put_stats<VOCAB>(row.logits, logit_parts.fold(), targets[index], stats + 3 * index);
+    const float most =
+        options.top_k > 0 && (options.top_k < scores.sum || !options.needs_sum()) ? float(options.top_k) : scores.sum;
+    simd::store<float, 1>(memory.summary, vec<float, 1>(floor > -FINITE ? floor : -FINITE));
+    simd::store<float, 1>(memory.summary + 1, vec<float, 1>(scores.best));
+    simd::store<float, 1>(memory.summary + 2, vec<float, 1>(ALL_SHARES / most));
+}
+
+/// The largest score with noise that each lane has met, the lowest column of equals.
+struct Best {
+    Lanes value = -FINITE;
+    Ints column = NOWHERE;
+
+    inline void take(Lanes other, Ints at) {
+        const simd::mask<LANES> better = other > value | (other == value & at < column);
+        value = simd::select<float, LANES>(better, other, value);
+        column = simd::select<int, LANES>(better, at, column);
+    }
+    /// The tokens of a quad that are within the limit, each with its noise at `position`.
+    inline void take(const Options &options, Limit limit, int position, int column, const Lanes (&score)[4]) {
+        Lanes kept[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Ints columns = simd::iota<LANES>() + (column + i * LANES);
+            kept[i] = simd::select<float, LANES>(limit.keeps(score[i], columns), score[i], Lanes(-INFINITE));
+        }
+        if (largest(kept) == -INFINITE)
+            return;
+        Words words[4] = {Words(simd::bitcast<simd::u32, int, LANES>(Ints(simd::iota<LANES>() + column / 4))),
+                          Words(simd::u32(position)), Words(simd::u32(options.choice)), Words(0u)};
+        philox(words, options.seed_low, options.seed_high);
+        if (!options.greedy() && !may_win(kept, words))
+            return;
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            take(options.greedy() ? kept[i] : Lanes(kept[i] + gumbel(words[i])),
+                 simd::iota<LANES>() + (column + i * LANES));
+    }
+    /// Whether some noise may be above what its lane lacks. Noise above x needs 1 - u < e^-x, and is rarer than that,
+    /// so that few quads need their logarithms (without this 608 µs for 248,077 tokens, with it 275); 1.01 is for
+    /// roundings.
+    inline bool may_win(const Lanes (&score)[4], const Words (&words)[4]) const {
+        Lanes top = score[0];
+        Ints nearest = simd::bitcast<int, simd::u32, LANES>(Words(~words[0] >> 1));
+#pragma unroll
+        for (int i = 1; i < 4; ++i) {
+            top = simd::max<float, LANES>(top, score[i]);
+            nearest = simd::min<int, LANES>(nearest, simd::bitcast<int, simd::u32, LANES>(Words(~words[i] >> 1)));
+        }
+        const Lanes chance = simd::exp<LANES>(Lanes(top - value)) * 1.01f;
+        const Lanes distance = simd::convert<float, int, LANES>(nearest) * 0x1p-31f;
+        return simd::largest<float, LANES>(Lanes(chance - distance)) >= 0;
+    }
+    /// That of all threads of the team. Team memory: TEAM * 128 bytes from byte 0.
+    template <int TEAM> inline void gather_team() {
+        if constexpr (TEAM > 1) {
+            const int at = simd::team_rank() * 128;
+            simd::team_store<float, LANES>(at, value);
+            simd::team_store<int, LANES>(at + 64, column);
+            simd::team_barrier<TEAM>();
+            for (int thread = 0; thread < TEAM; ++thread)
+                take(simd::team_load<float, LANES>(thread * 128), simd::team_load<int, LANES>(thread * 128 + 64));
+            simd::team_barrier<TEAM>();
+        }
+    }
+    inline float best_value() const { return simd::largest<float, LANES>(value); }
+    inline int best_column() const {
+        return simd::smallest<int, LANES>(
+            simd::select<int, LANES>(value == Lanes(best_value()), column, Ints(NOWHERE)));
+    }
+};
+
+/// top-k, then top-p of what it leaves, then min-p.
+template <int VOCAB, int TEAM>
+inline Limit filtered(const Options &options, const Candidates &candidates, float floor, Share share) {
+    const Limit all = {floor};
+    Kept kept = {all, candidates.within<TEAM>(all, all)};
+    float total = ALL_SHARES;
+    if (options.top_k > 0) {
+        const simd::u32 k = options.top_k;
+        kept = shortest<VOCAB, TEAM>(candidates, kept, share, [=](Amount amount) { return amount.count >= k; });
+        total = float(kept.amount.share);
+    }
+    if (options.top_p < 1) {
+        const float wanted = options.top_p * total;
+        const simd::u32 least = wanted > 1.0f ? simd::u32(wanted) : 1u;
+        kept = shortest<VOCAB, TEAM>(candidates, kept, share, [=](Amount amount) { return amount.share >= least; });
+    }
+    const float likely = share.best + options.log_min_p;
+    return likely > kept.limit.threshold ? Limit{likely} : kept.limit;
+}
+
+/// Plain decoding that also counts what it generates.
+struct CountedAdvance {
+    Advance advance;
+    int *states;
+
+    inline void operator()(int token) const {
+        advance(token);
+        simd::store<int, 1>(states + token, vec<int, 1>(states[token] + 1));
+    }
+};
+
+/// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after
+/// positions[row]. `after` is called with it.
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class AFTER>
+inline void choose_column(const float *logits, int *ids, const int *option_words, const int *states,
+                          const float *biases, const int *inputs, const int *positions, float *scratch, int *counters,
+                          AFTER after) {
+    simd::reserve_team_memory<TEAM * 128>();
+    using Split = Quads<VOCAB, GROUPS, TEAM>;
+    const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
+    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, index};
+    const Scratch<Split::ALL, GROUPS> memory(scratch, index);
+    const Options options(option_words);
+    const Lanes summary = simd::load<float, LANES>(memory.summary);
+    const float floor = simd::lane<float, LANES>(summary, 0);
+    const Share share{simd::lane<float, LANES>(summary, 1), simd::lane<float, LANES>(summary, 2)};
+    const int position = positions[index] + 1;
+    const Split quads(group);
+    Candidates candidates = memory.candidates;
+    int *arrivals = counters + 3 * index + 1, *length = arrivals + 1;
+    Best best;
+    for (int quad = quads.begin; quad < quads.end; ++quad) {
+        if (memory.maxima[quad] < floor)
+            continue;
+        Lanes logit[4], score[4];
+        load_quad<float, VOCAB>(row.logits, quad * QUAD, -INFINITE, logit);
+        row.scores(options, quad * QUAD, logit, score);
+        if (options.filters())
+            candidates.put(simd::take_places(length, 1), score, share, quad * QUAD);
+        else
+            best.take(options, {floor}, position, quad * QUAD, score);
+    }
+    best.gather_team<TEAM>();
+    float *values = memory.logit_part; // [GROUPS]
+    int *columns = reinterpret_cast<int *>(memory.score_part);
+    if (simd::team_rank() == 0) {
+        simd::store<float, 1>(values + group, vec<float, 1>(best.best_value()));
+        simd::store<int, 1>(columns + group, vec<int, 1>(best.best_column()));
+    }
+    if (!simd::last_arrival<TEAM>(arrivals, GROUPS))
+        return;
+    best = Best();
+    if (options.filters()) {
+        candidates.count = length[0];
+        const Limit limit = filtered<VOCAB, TEAM>(options, candidates, floor, share);
+        for (int place = simd::team_rank(); place < candidates.count; place += TEAM) {
+            if (candidates.tops[place] < limit.threshold)
+                continue;
+            Lanes score[4];
+            load_four<float>(candidates.scores + place * QUAD, score);
+            best.take(options, limit, position, candidates.columns[place], score);
+        }
+        best.gather_team<TEAM>();
+    } else {
+        for (int at = 0; at < GROUPS; at += LANES) {
+            const Lanes value = simd::load<float, LANES>(values + at);
+            const simd::mask<LANES> written = simd::iota<LANES>() + at < GROUPS;
+            best.take(simd::select<float, LANES>(written, value, Lanes(-INFINITE)),
+                      simd::load<int, LANES>(columns + at));
+        }
+    }
+    if (simd::team_rank() != 0)
+        return;
+    const int column = best.best_column(), token = column < VOCAB ? column : 0;
+    simd::store<int, 1>(length, vec<int, 1>(0));
+    simd::store<int, 1>(ids + index, vec<int, 1>(token));
+    after(token);
+}
+
+} // namespace arcmtp

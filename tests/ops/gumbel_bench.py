@@ -1,0 +1,92 @@
+"""Runs sampling with options on a bench; its buffers live through all runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS, GumbelSampling, History, Options
+from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.sampling import STATS
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Program
+from tests.ops.conftest import Bench
+
+
+class GumbelBench:
+    """Sampling from `vocab_used` columns, in rows of up to 8."""
+
+    def __init__(self, bench: Bench, op: GumbelSampling, program: Program) -> None:
+        self.bench, self.op, self.program = bench, op, program
+        self.vocab_used = op.vocab_used
+        self.scratch = bench.poisoned(self.op.scratch_bytes(MAX_ROWS))
+        self.counters = bench.device.zeros(self.op.counter_bytes(MAX_ROWS))
+
+    @classmethod
+    def of(cls, bench: Bench, *vocabularies: int) -> "list[GumbelBench]":
+        """One for each vocabulary, compiled together."""
+        ops = [GumbelSampling(vocab, -(-vocab // 16) * 16, bench.geometry) for vocab in vocabularies]
+        program = bench.program([kernel for op in ops for kernel in op.kernels()])
+        return [cls(bench, op, program) for op in ops]
+
+    def padded(self, logits: np.ndarray) -> np.ndarray:
+        """Rows of the stride, with NaN in what the vocabulary does not use."""
+        columns = self.op.stride - logits.shape[1]
+        return np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
+
+    def history(
+        self, options: Options, positions: np.ndarray, states: np.ndarray | None = None,
+        biases: np.ndarray | None = None, inputs: Sequence[int] | None = None,
+    ) -> History:  # fmt: skip
+        """Device buffers; `positions` are those of the evaluated tokens, one before the chosen ones.
+
+        Without `inputs` the rows do not continue each other.
+        """
+        inputs = [self.vocab_used] * MAX_ROWS if inputs is None else inputs
+        states = np.zeros(self.vocab_used) if states is None else states
+        biases = np.zeros(BIASES) if biases is None else biases
+        array = self.bench.array
+        return History(
+            options=array(options.words()), states=array(states.astype(np.int32)),
+            biases=array(biases.astype(np.float32)), inputs=array(np.asarray(inputs, np.int32)),
+            positions=array(positions.astype(np.int32)),
+        )  # fmt: skip
+
+    def run(
+        self, options: Options, logits: np.ndarray, first: int = 0, targets: np.ndarray | None = None,
+        states: np.ndarray | None = None, biases: np.ndarray | None = None, inputs: Sequence[int] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]; row r's token is at position first + r + 1."""
+        rows = len(logits)
+        targets = np.full(rows, -1) if targets is None else targets
+        history = self.history(options, first + np.arange(rows), states, biases, inputs)
+        ids, stats = self.bench.poisoned(rows * 4), self.bench.poisoned(rows * STATS * 4)
+        launches = _host.LaunchList()
+        self.op.launch(
+            self.program, launches, rows, self.bench.array(self.padded(logits)),
+            self.bench.array(targets.astype(np.int32)), ids, stats, history, self.scratch, self.counters,
+        )  # fmt: skip
+        self.bench.device.run(launches)
+        return ids.read(np.int32, rows), stats.read(np.float32, rows * STATS).reshape(rows, STATS)
+
+    def draw(
+        self, settings: Sequence[Options], logits: np.ndarray, count: int,
+        states: np.ndarray | None = None, biases: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """ids [settings, count] at the positions 1, 2, … for one row of logits, eight rows a launch."""
+        words = np.concatenate([options.words() for options in settings])
+        h = self.history(settings[0], np.arange(count), states, biases)
+        blocks, device_logits = self.bench.array(words), self.bench.array(self.padded(np.stack([logits] * MAX_ROWS)))
+        targets, stats = self.bench.array(np.full(MAX_ROWS, -1, np.int32)), self.bench.poisoned(MAX_ROWS * STATS * 4)
+        ids = self.bench.poisoned(len(settings) * count * 4)
+        launches = _host.LaunchList()
+        for index in range(len(settings)):
+            for start in range(0, count, MAX_ROWS):
+                history = History(
+                    blocks.at(index * OPTION_WORDS * 4), h.states, h.biases, h.inputs, h.positions.at(start * 4)
+                )
+                self.op.launch(
+                    self.program, launches, min(MAX_ROWS, count - start), device_logits, targets,
+                    ids.at((index * count + start) * 4), stats, history, self.scratch, self.counters,
+                )  # fmt: skip
+        self.bench.device.run(launches)
+        return ids.read(np.int32, len(settings) * count).reshape(len(settings), count)

@@ -199,7 +199,7 @@ class Stream:
         token = sequence.prefill(self._prompt_ids)
         self._prompt_seconds = time.perf_counter() - began
         # The likeliest tokens are read from the last step's logits, which a step ahead would overwrite.
-        steps = sequence.steps(self._max_tokens - 1, ahead=0 if self._logprobs else 1)
+        steps = sequence.steps(self._max_tokens - 1, overlap=not self._logprobs)
         while True:
             if token in llm.tokenizer.eos_ids:
                 self._finish_reason = "stop"

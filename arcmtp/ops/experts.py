@@ -132,7 +132,7 @@ def gate_up_reference(x: np.ndarray, gate: np.ndarray, up: np.ndarray, selected:
     x = x.astype(np.float64)
     g = np.einsum("rk,rswk->rsw", x, gate[selected].astype(np.float64))
     u = np.einsum("rk,rswk->rsw", x, up[selected].astype(np.float64))
-    return g / (1 + np.exp(-g)) * u
+    return g * np.exp(-np.logaddexp(0, -g)) * u
 
 
 def down_reference(hidden: np.ndarray, down: np.ndarray, selected: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def scripted(ids: Sequence[int]) -> type:
         def prefill(self, _: Sequence[int]) -> int:
             return next(self._ids)
 
-        def steps(self, count: int, ahead: int) -> Iterator[int]:
+        def steps(self, count: int, overlap: bool) -> Iterator[int]:
             return itertools.islice(self._ids, count)
 
         def end(self) -> None: ...

@@ -1,0 +1,246 @@
+// The CPU's body of simd.hpp: vector types, and VNNI assembly where the driver runs it (ARCMTP_VNNI).
+#pragma once
+
+namespace simd {
+
+template <class T> struct element {
+    using type = T;
+};
+template <class T, int N> using vec = T __attribute__((ext_vector_type(N)));
+template <int N> using mask = vec<int, N>;
+
+/// The nibbles of a word split into even and odd inputs, its two-bit fields into every fourth, its bytes not at all;
+/// each width has its own copy of the activation codes in that order (0: 8 bit, 1: 4 bit, 2: 2 bit).
+constexpr int ACTIVATION_ORDERS = 3;
+template <int BITS> constexpr int activation_order() { return BITS == 8 ? 0 : BITS == 4 ? 1 : 2; }
+
+template <class T, int N> inline vec<T, N> load(const T *from) {
+    vec<T, N> value;
+    __builtin_memcpy(&value, from, sizeof(value));
+    return value;
+}
+template <class T, int N> inline void store(T *to, vec<T, N> value) { __builtin_memcpy(to, &value, sizeof(value)); }
+
+template <class To, class From, int N> inline vec<To, N> convert(From __attribute__((ext_vector_type(N))) v) {
+    return __builtin_convertvector(v, vec<To, N>);
+}
+template <class To, class From, int N> inline auto bitcast(From __attribute__((ext_vector_type(N))) v) {
+    return __builtin_bit_cast(vec<To, N *int(sizeof(From)) / int(sizeof(To))>, v);
+}
+template <class T, int N> inline vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
+    return __builtin_elementwise_fma(a, b, c);
+}
+template <class T, int N> inline vec<T, N> max(T __attribute__((ext_vector_type(N))) a, vec<T, N> b) {
+    return a > b ? a : b;
+}
+template <class T, int N> inline vec<T, N> min(T __attribute__((ext_vector_type(N))) a, vec<T, N> b) {
+    return a < b ? a : b;
+}
+template <int N> inline vec<u32, N> multiply_high(vec<u32, N> a, vec<u32, N> b) {
+    return convert<u32, u64, N>(convert<u64, u32, N>(a) * convert<u64, u32, N>(b) >> 32);
+}
+template <int N> inline vec<float, N> abs(float __attribute__((ext_vector_type(N))) v) {
+    return __builtin_elementwise_abs(v);
+}
+template <int N> inline vec<float, N> rint(float __attribute__((ext_vector_type(N))) v) {
+    return __builtin_elementwise_rint(v);
+}
+template <int N> inline vec<float, N> sqrt(float __attribute__((ext_vector_type(N))) v) {
+    return __builtin_elementwise_sqrt(v);
+}
+template <int N> inline vec<float, N> divide(float __attribute__((ext_vector_type(N))) a, vec<float, N> b) {
+    return a / b;
+}
+template <class T, int N> inline vec<T, N> select(mask<N> m, T __attribute__((ext_vector_type(N))) yes, vec<T, N> no) {
+    return m ? yes : no;
+}
+template <int STRIDE, int OFFSET, class V, int... I> inline auto pick(V v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, (OFFSET + STRIDE * I)...);
+}
+template <int COUNT, int OFFSET, class T, int N> inline vec<T, COUNT> part(T __attribute__((ext_vector_type(N))) v) {
+    return pick<1, OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
+}
+template <int COUNT, int STRIDE, int OFFSET, class T, int N>
+inline vec<T, COUNT> every(T __attribute__((ext_vector_type(N))) v) {
+    return pick<STRIDE, OFFSET>(v, std::make_integer_sequence<int, COUNT>{});
+}
+template <class V, int... I> inline auto concatenate(V low, V high, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(low, high, I...);
+}
+template <class T, int N> inline vec<T, 2 * N> join(T __attribute__((ext_vector_type(N))) low, vec<T, N> high) {
+    return concatenate(low, high, std::make_integer_sequence<int, 2 * N>{});
+}
+template <class T, int N> inline T lane(T __attribute__((ext_vector_type(N))) v, int index) { return v[index]; }
+template <class T, int N> inline vec<T, N> gather(const T *from, vec<int, N> index) {
+    vec<T, N> v;
+    for (int i = 0; i < N; ++i)
+        v[i] = from[index[i]];
+    return v;
+}
+template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N> value) {
+    for (int i = 0; i < N; ++i)
+        to[index[i]] = value[i];
+}
+template <int BYTES> inline void prefetch(const void *from) {
+    for (int at = 0; at < BYTES; at += 64)
+        asm volatile("prefetcht1 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
+}
+template <int BYTES> inline void stream_ahead(const void *from) { simd::prefetch<BYTES>(from); }
+template <int N> inline vec<int, N> iota() {
+    vec<int, N> v;
+    for (int i = 0; i < N; ++i)
+        v[i] = i;
+    return v;
+}
+inline u32 bits(mask<LANES> m) {
+    u32 all = 0;
+    for (int i = 0; i < LANES; ++i)
+        all |= u32(m[i] & 1) << i;
+    return all;
+}
+
+template <class T, int N> struct Uniform {
+    const T *values;
+    explicit inline Uniform(const T *from) : values(from) {}
+    inline T operator[](int index) const { return values[index]; }
+};
+
+template <class T, int COUNT> struct Vectors {
+    const T *from;
+    Vectors() = default;
+    explicit inline Vectors(const T *from) : from(from) {}
+    inline vec<T, LANES> operator[](int index) const { return simd::load<T, LANES>(from + index * LANES); }
+};
+
+inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
+    const vec<i8, 32> c = simd::convert<i8, int, 32>(simd::convert<int, float, 32>(codes));
+    i8 *to = reinterpret_cast<i8 *>(row) + 32 * group;
+    simd::store<i8, 32>(to, c);
+    simd::store<i8, 32>(to + k, __builtin_shufflevector(c, c, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 16,
+                                                        18, 20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31));
+    simd::store<i8, 32>(to + 2 * k,
+                        __builtin_shufflevector(c, c, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 16, 20, 24,
+                                                28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31));
+}
+
+#define ARCMTP_UNROLL_ON_GPU
+
+#define ARCMTP_KERNEL(name)                                                                                            \
+    extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name
+
+#ifndef ARCMTP_TEAM_MEMORY
+#define ARCMTP_TEAM_MEMORY 64
+#endif
+inline sycl::ext::oneapi::experimental::work_group_static<char[ARCMTP_TEAM_MEMORY]> team_memory;
+
+template <int BYTES> inline void reserve_team_memory() {
+    static_assert(BYTES <= ARCMTP_TEAM_MEMORY,
+                  "ARCMTP_TEAM_MEMORY is the largest that a kernel of this source reserves");
+}
+template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
+    return load<T, N>(reinterpret_cast<const T *>(&team_memory[byte_offset]));
+}
+template <class T, int N> inline void team_store(int byte_offset, vec<T, N> value) {
+    store<T, N>(reinterpret_cast<T *>(&team_memory[byte_offset]), value);
+}
+template <class T, int N> struct TeamUniform {
+    int byte_offset;
+    TeamUniform() = default;
+    explicit inline TeamUniform(int byte_offset) : byte_offset(byte_offset) {}
+    inline T operator[](int index) const {
+        return *reinterpret_cast<const T *>(&team_memory[byte_offset + index * int(sizeof(T))]);
+    }
+};
+template <int TEAM> inline void team_barrier() {
+    if constexpr (TEAM > 1)
+        sycl::group_barrier(sycl::ext::oneapi::this_work_item::get_work_group<1>());
+}
+inline void fence_stores() {} // its team sees them after the next barrier, other work-groups after arrive()
+
+inline int arrive(int *counter) {
+    return sycl::atomic_ref<int, sycl::memory_order::acq_rel, sycl::memory_scope::device,
+                            sycl::access::address_space::global_space>(*counter)
+        .fetch_add(1);
+}
+inline int take_places(int *length, int count) {
+    return sycl::atomic_ref<int, sycl::memory_order::relaxed, sycl::memory_scope::device,
+                            sycl::access::address_space::global_space>(*length)
+        .fetch_add(count);
+}
+
+/// acc + the four u8 * s8 products of each lane.
+inline vec<int, LANES> dot_bytes(vec<int, LANES> acc, vec<u32, LANES> unsigned_bytes, int signed_bytes) {
+#ifdef ARCMTP_VNNI
+    vec<int, LANES> sum, broadcast = signed_bytes;
+    // The three-operand form: with a read-write constraint the compiler returned another register's content.
+    asm("vpdpbusd %2, %1, %0" : "=v"(sum) : "v"(unsigned_bytes), "v"(broadcast), "0"(acc));
+    return sum;
+#else
+    using short32 = vec<short, 2 * LANES>;
+    const int even = (signed_bytes << 24 >> 24 & 0xffff) | (signed_bytes << 8 >> 24 << 16);
+    const int odd = (signed_bytes << 16 >> 24 & 0xffff) | (signed_bytes >> 24 << 16);
+    auto add_pairs = [](vec<int, LANES> sum, vec<u32, LANES> weights, int pair) {
+        short32 w = bitcast<short>(weights), a = bitcast<short>(vec<int, LANES>(pair));
+        auto evens = [](short32 v) {
+            return convert<int>(
+                __builtin_shufflevector(v, v, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+        };
+        auto odds = [](short32 v) {
+            return convert<int>(
+                __builtin_shufflevector(v, v, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+        };
+        return sum + (evens(w) * evens(a) + odds(w) * odds(a));
+    };
+    return add_pairs(add_pairs(acc, unsigned_bytes & 0x00ff00ffu, even), unsigned_bytes >> 8 & 0x00ff00ffu, odd);
+#endif
+}
+
+template <int ROWS> struct Dots {
+    vec<int, LANES> sums[ROWS];
+    vec<int, LANES> operator[](int row) const { return sums[row]; }
+};
+
+template <int ROWS> struct Activations {
+    const int *words[ROWS];
+    template <class ROW_POINTER> inline void load_group(ROW_POINTER row, int group) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            words[r] = reinterpret_cast<const int *>(row(r) + 32 * group);
+    }
+};
+
+template <int BITS> struct Weights {
+    const u32 *words;
+    inline void load_group(const u8 *codes) { words = reinterpret_cast<const u32 *>(codes); }
+};
+
+template <int PART, int BITS, int ROWS>
+inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
+    constexpr int fields = 8 / BITS; // unpacked words per stored word
+    constexpr u32 field_mask = BITS == 8 ? 0xffffffffu : BITS == 4 ? 0x0f0f0f0fu : 0x03030303u;
+    constexpr int first = PART == 2 ? BITS / 2 : 0; // a tile has BITS registers of words
+    constexpr int last = PART == 1 ? BITS / 2 : BITS;
+    Dots<ROWS> dots;
+    vec<int, LANES> odd[ROWS]; // two chains: an instruction takes five cycles, and two can begin in each
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        dots.sums[r] = odd[r] = 0;
+#pragma unroll
+    for (int w = first; w < last; ++w) {
+        const vec<u32, LANES> packed = load<u32, LANES>(weights.words + w * LANES);
+#pragma unroll
+        for (int f = 0; f < fields; ++f) {
+            const vec<u32, LANES> bytes = packed >> u32(f * BITS) & field_mask;
+            const int word = w * fields + f;
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r)
+                (word % 2 ? odd : dots.sums)[r] = dot_bytes((word % 2 ? odd : dots.sums)[r], bytes, a.words[r][word]);
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        dots.sums[r] += odd[r];
+    return dots;
+}
+
+} // namespace simd

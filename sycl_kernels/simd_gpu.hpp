@@ -1,0 +1,231 @@
+// The GPU's body of simd.hpp: ESIMD, whose vectors are registers.
+#pragma once
+
+#include <sycl/ext/intel/esimd.hpp>
+#include <sycl/ext/intel/experimental/esimd/math.hpp>
+
+namespace simd {
+
+namespace esimd = sycl::ext::intel::esimd;
+
+template <class T> struct element {
+    using type = T;
+};
+template <> struct element<half> {
+    using type = sycl::half;
+};
+template <class T, int N> using vec = esimd::simd<typename element<T>::type, N>;
+template <int N> using mask = esimd::simd_mask<N>;
+
+/// Activation codes lie in k order for every weight width: dpas pairs them by position.
+constexpr int ACTIVATION_ORDERS = 1;
+template <int BITS> constexpr int activation_order() { return 0; }
+
+template <class T, int N> inline vec<T, N> load(const T *from) {
+    return esimd::block_load<typename element<T>::type, N>(
+        reinterpret_cast<const typename element<T>::type *>(from),
+        esimd::properties{esimd::alignment<(sizeof(T) < 4 ? 4 : sizeof(T))>});
+}
+
+template <class T, int N> inline void store(T *to, vec<T, N> value) {
+    esimd::block_store<typename element<T>::type, N>(
+        reinterpret_cast<typename element<T>::type *>(to), value,
+        esimd::properties{esimd::alignment<(sizeof(T) < 4 ? 4 : sizeof(T))>});
+}
+
+template <class To, class From, int N> inline vec<To, N> convert(esimd::simd<From, N> v) {
+    return esimd::convert<typename element<To>::type>(v);
+}
+template <class To, class From, int N> inline auto bitcast(esimd::simd<From, N> v) {
+    return vec<To, N *int(sizeof(From)) / int(sizeof(To))>(v.template bit_cast_view<typename element<To>::type>());
+}
+template <class T, int N> inline vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
+    return sycl::ext::intel::experimental::esimd::fma(a, b, c);
+}
+template <class T, int N> inline esimd::simd<T, N> max(esimd::simd<T, N> a, esimd::simd<T, N> b) {
+    return esimd::max<T, N>(a, b);
+}
+template <class T, int N> inline esimd::simd<T, N> min(esimd::simd<T, N> a, esimd::simd<T, N> b) {
+    return esimd::min<T, N>(a, b);
+}
+/// The upper half of each 64-bit product.
+template <int N> inline vec<u32, N> multiply_high(vec<u32, N> a, vec<u32, N> b) {
+    vec<u32, N> low;
+    return sycl::ext::intel::experimental::esimd::imul<u32, u32, u32, N>(low, a, b);
+}
+template <int N> inline esimd::simd<float, N> abs(esimd::simd<float, N> v) { return esimd::abs<float, N>(v); }
+template <int N> inline esimd::simd<float, N> rint(esimd::simd<float, N> v) { return esimd::rnde<float, N>(v); }
+template <int N> inline esimd::simd<float, N> sqrt(esimd::simd<float, N> v) { return esimd::sqrt_ieee<float, N>(v); }
+template <int N> inline esimd::simd<float, N> divide(esimd::simd<float, N> a, esimd::simd<float, N> b) {
+    return esimd::div_ieee<float, N>(a, b);
+}
+template <class T, int N> inline esimd::simd<T, N> select(mask<N> m, esimd::simd<T, N> yes, esimd::simd<T, N> no) {
+    return esimd::merge(yes, no, m);
+}
+template <int COUNT, int OFFSET, class T, int N> inline esimd::simd<T, COUNT> part(esimd::simd<T, N> v) {
+    return v.template select<COUNT, 1>(OFFSET);
+}
+/// Lanes OFFSET, OFFSET + STRIDE, …
+template <int COUNT, int STRIDE, int OFFSET, class T, int N> inline esimd::simd<T, COUNT> every(esimd::simd<T, N> v) {
+    return v.template select<COUNT, STRIDE>(OFFSET);
+}
+template <class T, int N> inline vec<T, 2 * N> join(esimd::simd<T, N> low, esimd::simd<T, N> high) {
+    vec<T, 2 * N> both;
+    both.template select<N, 1>(0) = low;
+    both.template select<N, 1>(N) = high;
+    return both;
+}
+template <class T, int N> inline T lane(esimd::simd<T, N> v, int index) { return v[index]; }
+/// from[index] of each lane.
+template <class T, int N> inline vec<T, N> gather(const T *from, vec<int, N> index) {
+    return esimd::gather<typename element<T>::type, N>(reinterpret_cast<const typename element<T>::type *>(from),
+                                                       vec<u32, N>(index * int(sizeof(T))));
+}
+/// to[index] = value, lane by lane.
+template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N> value) {
+    esimd::scatter<typename element<T>::type, N>(reinterpret_cast<typename element<T>::type *>(to),
+                                                 vec<u32, N>(index * int(sizeof(T))), value);
+}
+/// A hint that BYTES bytes will be loaded soon.
+template <int BYTES> inline void prefetch(const void *from) {
+    constexpr int PIECE = BYTES < 256 ? BYTES : 256;
+#pragma unroll
+    for (int at = 0; at < BYTES; at += PIECE)
+        esimd::prefetch<u32, PIECE / 4>(reinterpret_cast<const u32 *>(static_cast<const u8 *>(from) + at),
+                                        esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
+                                                          esimd::cache_hint_L2<esimd::cache_hint::cached>});
+}
+/// The same where a CPU thread needs it: nothing here, many threads hide the latency of memory.
+template <int BYTES> inline void stream_ahead(const void *) {}
+template <int N> inline vec<int, N> iota() { return vec<int, N>(0, 1); }
+inline u32 bits(mask<LANES> m) { return esimd::pack_mask(m); }
+
+/// N values that are used one at a time, each by all lanes.
+template <class T, int N> struct Uniform {
+    vec<T, N> values;
+    explicit inline Uniform(const T *from) : values(simd::load<T, N>(from)) {}
+    inline T operator[](int index) const {
+        vec<T, N> copy = values;
+        return copy[index];
+    }
+};
+
+/// COUNT vectors that lie one behind the other, in loads as wide as the device has them.
+template <class T, int COUNT> struct Vectors {
+    static constexpr int WIDE = COUNT * LANES * int(sizeof(T)) < 256 ? COUNT * LANES : 256 / int(sizeof(T));
+    vec<T, COUNT * LANES> values;
+    Vectors() = default;
+    explicit inline Vectors(const T *from) {
+#pragma unroll
+        for (int i = 0; i < COUNT * LANES; i += WIDE)
+            values.template select<WIDE, 1>(i) = simd::load<T, WIDE>(from + i);
+    }
+    inline vec<T, LANES> operator[](int index) const {
+        vec<T, COUNT * LANES> copy = values;
+        return copy.template select<LANES, 1>(index * LANES);
+    }
+};
+
+/// The int8 codes of group `group` of an activation row of k values.
+inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
+    simd::store<i8, 32>(reinterpret_cast<i8 *>(row) + 32 * group,
+                        esimd::convert<i8>(vec<int, 32>(esimd::convert<int>(codes))));
+}
+
+/// Before loops over arrays that are registers on the GPU, and memory on the CPU, where unrolling costs compile time
+/// alone.
+#define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(full)")
+
+#define ARCMTP_KERNEL(name)                                                                                            \
+    extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>))                \
+        SYCL_ESIMD_KERNEL void name
+
+template <int BYTES> inline void reserve_team_memory() { esimd::slm_init<BYTES>(); }
+template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
+    return esimd::slm_block_load<typename element<T>::type, N>(byte_offset);
+}
+template <class T, int N> inline void team_store(int byte_offset, vec<T, N> value) {
+    esimd::slm_block_store<typename element<T>::type, N>(byte_offset, value);
+}
+/// As Uniform, from team memory.
+template <class T, int N> struct TeamUniform {
+    vec<T, N> values;
+    TeamUniform() = default;
+    explicit inline TeamUniform(int byte_offset) : values(simd::team_load<T, N>(byte_offset)) {}
+    inline T operator[](int index) const {
+        vec<T, N> copy = values;
+        return copy[index];
+    }
+};
+template <int TEAM> inline void team_barrier() {
+    if constexpr (TEAM > 1)
+        esimd::barrier(); // orders team memory alone
+}
+/// Wait until this thread's stores to buffers are visible; its team sees them after the next barrier.
+inline void fence_stores() {
+    esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::none, esimd::fence_scope::gpu>();
+}
+
+/// Count arrivals of work-groups at `counter`; the previous count. What every earlier arrival stored before is visible
+/// after.
+inline int arrive(int *counter) {
+    fence_stores();
+    int before = esimd::atomic_update<esimd::atomic_op::inc, int, 1>(counter, vec<u32, 1>(0))[0];
+    esimd::fence<esimd::memory_kind::global, esimd::fence_flush_op::invalidate, esimd::fence_scope::gpu>();
+    return before;
+}
+
+/// Take `count` places of a list whose length is `*length`: the first of them.
+inline int take_places(int *length, int count) {
+    return esimd::atomic_update<esimd::atomic_op::add, int, 1>(length, vec<u32, 1>(0), vec<int, 1>(count))[0];
+}
+
+/// Sums of products of 32 (PART 0), the first 16 (1) or the last 16 (2) weights of a tile with ROWS rows of
+/// activations.
+template <int ROWS> struct Dots {
+    vec<int, ROWS * LANES> sums;
+    vec<int, LANES> operator[](int row) const {
+        vec<int, ROWS * LANES> all = sums;
+        return all.template select<LANES, 1>(row * LANES);
+    }
+};
+
+template <int ROWS> struct Activations {
+    vec<i8, ROWS * 32> codes;
+    template <class ROW_POINTER> inline void load_group(ROW_POINTER row, int group) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            codes.template select<32, 1>(r * 32) = simd::load<i8, 32>(row(r) + 32 * group);
+    }
+    template <int PART> inline vec<i8, ROWS * 32> only() const {
+        vec<i8, ROWS * 32> kept = codes;
+        if constexpr (PART != 0) {
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r)
+                kept.template select<16, 1>(r * 32 + (PART == 1 ? 16 : 0)) = vec<i8, 16>(0);
+        }
+        return kept;
+    }
+};
+
+template <int BITS> struct Weights {
+    vec<u32, BITS * 16> words;
+    inline void load_group(const u8 *codes) {
+        words = simd::load<u32, BITS * 16>(reinterpret_cast<const u32 *>(codes));
+    }
+};
+
+template <int PART, int BITS, int ROWS>
+inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
+    using esimd::xmx::dpas_argument_type;
+    constexpr auto width = BITS == 2   ? dpas_argument_type::u2
+                           : BITS == 4 ? dpas_argument_type::u4
+                                       : dpas_argument_type::u8;
+    vec<u32, BITS * 16> words = weights.words;
+    vec<i8, ROWS * 32> codes = a.template only<PART>();
+    vec<int, ROWS * LANES> zero = 0;
+    return {esimd::xmx::dpas<8, ROWS, int, int, u32, u32, width, dpas_argument_type::s8>(
+        zero, words, vec<u32, ROWS * 8>(codes.template bit_cast_view<u32>()))};
+}
+
+} // namespace simd

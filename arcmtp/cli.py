@@ -178,18 +178,19 @@ def _load(options: argparse.Namespace, ctx: int | None) -> LLM:
         llm = LLM(options.model, options.device, ctx, options.requant, options.graph, progress)
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
+    if choice := llm.graph_choice:
+        way = "as a graph" if choice.use_graphs else "launch by launch"
+        times = f"{choice.eager_us:.0f} µs launch by launch, {choice.graph_us:.0f} µs as a graph"
+        print(f"a step was measured to take {times}: it runs {way}", file=sys.stderr)
     return llm
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from arcmtp import LLM
     from arcmtp.engine.bench import as_text, bench, needed_context
 
     context = needed_context(options.prompt, options.decode, options.depth)
-    with _Progress() as progress:
-        llm = LLM(options.model, options.device, context, options.requant, options.graph, progress)
-        with llm:
-            results = bench(llm, options.prompt, options.decode, options.repetitions, options.depth, progress)
+    with _load(options, context) as llm, _Progress() as progress:
+        results = bench(llm, options.prompt, options.decode, options.repetitions, options.depth, progress)
     print(as_text(results, options.output))
 
 

@@ -37,7 +37,7 @@ class ChatTemplate:
         """The template of a GGUF file; ArcmtpError if it has none."""
         text = metadata.get("tokenizer.chat_template")
         if not isinstance(text, str) or not text:
-            raise ArcmtpError("the file has no chat template")
+            raise ArcmtpError("the file has no chat template (tokenizer.chat_template): give it a raw prompt")
         return cls(text, _token_text(metadata, "bos_token_id"), _token_text(metadata, "eos_token_id"))
 
     def render(

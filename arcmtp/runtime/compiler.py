@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
 from arcmtp.runtime.paths import kernel_dir
 
@@ -59,7 +60,12 @@ class Program:
         options = [*COMPILE_OPTIONS, *device.compile_options, f"-DARCMTP_TEAM_MEMORY={team_memory}"]
         source = source_text(self._kernels.values())
         queue = device.queue
-        self._bundle = _host.build(queue.sycl_context, queue.sycl_device, source, list(headers()), options)
+        try:
+            self._bundle = _host.build(queue.sycl_context, queue.sycl_device, source, list(headers()), options)
+        except RuntimeError as failure:
+            lines = str(failure).splitlines()
+            reason = next((line for line in lines if "error" in line.lower()), lines[0])
+            raise ArcmtpError(f"{queue.sycl_device.name} does not compile the kernels: {reason.strip()}") from failure
         self._compiled = {name: _host.kernel(self._bundle, name) for name in self._kernels}
 
     def launch(self, launches: _host.LaunchList, kernel: Kernel, groups: int, *arguments: Any) -> None:

@@ -18,7 +18,7 @@ def test_a_source_holds_each_kernel_and_includes_its_header_once() -> None:
 
 
 def test_kernels_that_do_not_compile_are_one_line_with_the_compilers_reason() -> None:
-    with pytest.raises(ArcmtpError, match="does not compile the kernels: .*no_such_name") as failure:
+    with pytest.raises(ArcmtpError, match=r"does not compile the kernels: .*no_such_name") as failure:
         Device("cpu").program([GOOD, BROKEN])
     assert "\n" not in str(failure.value)
 

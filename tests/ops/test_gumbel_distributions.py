@@ -56,8 +56,8 @@ SETTINGS: dict[str, tuple[Options, np.ndarray]] = {
     "top_p": (Options(temperature=1, top_p=0.8, seed=2**40), only(P, ORDER[BEFORE < 0.8])),
     "min_p": (Options(temperature=1, min_p=0.05, seed=6), only(P, (P / P.max()) >= 0.05)),
     "all_filters": (
-        Options(temperature=1, top_k=12, top_p=0.8, min_p=0.1, seed=7),
-        only(P, np.isin(np.arange(VOCAB), ORDER[TOP_P_OF_K12]) & (P / P.max() >= 0.1)),
+        Options(temperature=1, top_k=12, top_p=0.8, min_p=0.35, seed=7),
+        only(P, np.isin(np.arange(VOCAB), ORDER[TOP_P_OF_K12]) & (P / P.max() >= 0.35)),
     ),
     "penalties_and_biases": (
         Options(temperature=1, repetition=1.4, presence=0.5, frequency=0.25, adjusts=True, seed=8),

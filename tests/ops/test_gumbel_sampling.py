@@ -44,6 +44,8 @@ SETTINGS = [
     Options(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, seed=6),
     Options(temperature=1.2, top_k=300, top_p=0.77, seed=7),
     Options(temperature=1, top_p=0.9, min_p=0.02, seed=8),
+    Options(temperature=1, top_k=20, top_p=0.999, seed=9),
+    Options(temperature=1, top_k=50, min_p=0.4, seed=10),
 ]
 
 
@@ -202,6 +204,38 @@ def test_penalties_and_biases_are_those_of_the_definitions() -> None:
     biases = np.array([0, -1.5, 3], np.float32)
     want = [8, 4, 2 * (2 - 0.75), 2 * (-8 - 1.75), -8, 5, 2 * (2 - 0.75)]
     assert list(scores(options, logits, states, biases)) == want
+
+
+PENALISED = [  # state, logit, and what repetition 1.5, presence 0.75, frequency 0.5 and a bias of -2 leave of it
+    (0, 3.0, 3.0),
+    (IN_PROMPT, 3.0, 2.0),
+    (IN_PROMPT, -3.0, -4.5),
+    (1, 3.0, 0.75),
+    (4, 6.0, 1.25),
+    (IN_PROMPT | 4, -1.0, -4.25),
+    (1 << BIAS_SHIFT, 3.0, 1.0),
+    (1 << BIAS_SHIFT | 2, 1.0, -3.25),
+]
+
+
+@pytest.mark.parametrize(("state", "logit", "left"), PENALISED)
+def test_a_rival_wins_exactly_from_the_penalised_logit_on(
+    small: GumbelBench, state: int, logit: float, left: float
+) -> None:
+    options = Options(repetition=1.5, presence=0.75, frequency=0.5, adjusts=True)
+    logits, states, biases = np.full((2, VOCAB), -90.0), np.zeros(VOCAB), np.zeros(BIASES)
+    logits[:, 500], states[500], biases[1] = logit, state, -2
+    logits[:, 900] = left - 0.01, left + 0.01
+    assert list(small.run(options, logits, states=states, biases=biases)[0]) == [500, 900]
+
+
+def test_inputs_of_earlier_rows_are_penalised_like_generated_tokens(small: GumbelBench) -> None:
+    logits = np.zeros((5, VOCAB))
+    logits[:, [70, 300, 301]] = 3, 2.5, 1
+    ids, _ = small.run(Options(presence=1, adjusts=True), logits, inputs=[301, 70, 300, 70, 999])
+    assert list(ids) == [70, 300, 70, 70, 70]  # after 70: 2 and 2.5, after both: 2 and 1.5
+    ids, _ = small.run(Options(frequency=1, adjusts=True), logits, inputs=[301, 70, 300, 70, 70])
+    assert list(ids) == [70, 300, 70, 300, 300]  # after 70, 300, 70, 70: 0 and 1.5
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from arcmtp.engine.results import TopLogprobs
+from arcmtp.engine.sampling import Sampler
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
@@ -19,8 +20,12 @@ def _int32(values: Sequence[int]) -> np.ndarray:
 class TokenSequence:
     """Runs one sequence. The device keeps its state; between two steps only the chosen token comes to the host."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, network: Network, sampler: Sampler | None = None) -> None:
+        """A sampler whose options are plain, or none: the device chooses greedily."""
+        self._network, self._sampler = network, sampler
+        by_options = sampler is not None and not sampler.options.plain
+        self._first_choice, self._step = network.head(1, 0, by_options), network.step(by_options)
+        self._graph = "step 1 by options" if by_options else "step 1"
         self._device, self._buffers = network.device, network.workspace
         self._length = 0  # tokens evaluated in blocks
         self._chosen = 0
@@ -35,34 +40,35 @@ class TokenSequence:
         """Evaluate the prompt and choose the first token; its id."""
         self.extend(ids)
         w = self._buffers
+        if self._sampler is not None:
+            self._sampler.write(w)
         w.positions.write(_int32([self._length - 1]))  # of the last evaluated row, from which decoding goes on
         w.source_rows.write(_int32([(len(ids) - 1) % BLOCK_ROWS]))
-        self._device.run(self._network.head(1, pending=0))
+        self._device.run(self._first_choice)
         w.source_rows.write(_int32([0]))
         return self._next_token()
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens of a prompt and choose nothing."""
+        if self._sampler is not None:
+            self._sampler.see(ids)
         for _ in self._blocks(ids):
             pass
 
     def steps(self, count: int, overlap: bool = True) -> Iterator[int]:
         """Choose up to `count` further tokens, each from the one before; their ids. ArcmtpError after `end`.
 
-        With `overlap` a GPU has the next step already while a token is read: nothing in it waits for the host.
+        With `overlap` the device has the next step already while a token is read: nothing in it waits for the host.
         """
-        # The CPU driver runs kernels on the waiting thread too, but only if that waits for the whole queue: 57 tokens/s
-        # on two cores, and 27 when it waits for one step's event.
-        ahead = 1 if overlap and not self._device.is_cpu else 0
+        ahead = 1 if overlap else 0
         under_way: deque[_host.Event] = deque()
         try:
             for left in range(count, 0, -1):
                 if self._ended:
                     raise ArcmtpError("this generation has ended: its LLM was closed or began another one")
                 while len(under_way) < min(ahead + 1, left):
-                    under_way.append(self._network.graphs.submit("step 1", self._network.step()))
-                event = under_way.popleft()
-                event.wait() if ahead else self._device.wait()
+                    under_way.append(self._network.graphs.submit(self._graph, self._step))
+                under_way.popleft().wait()
                 yield self._next_token()
         finally:  # who leaves early may free the buffers next
             for event in under_way:

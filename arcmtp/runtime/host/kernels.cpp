@@ -4,6 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <sys/mman.h>
+
 #include <chrono>
 
 namespace py = pybind11;
@@ -117,6 +119,15 @@ void bind_kernels(py::module_ &module) {
         "kernel", [](Executable &program, const std::string &name) { return program.ext_oneapi_get_kernel(name); },
         py::arg("program"), py::arg("name"));
     module.def("cpu_has_avx512_vnni", [] { return bool(__builtin_cpu_supports("avx512vnni")); }, "By CPUID.");
+    module.def(
+        "use_huge_pages",
+        [](std::uintptr_t address, std::size_t bytes) {
+            const std::uintptr_t page = 4096, first = (address + page - 1) / page * page;
+            const std::uintptr_t last = (address + bytes) / page * page;
+            if (last > first)
+                madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+        },
+        py::arg("address"), py::arg("bytes"), "Ask Linux for large pages there; it may not have any.");
     module.def("graph_support", &graph_support, py::arg("device"), "'full', 'limited' or 'none'.");
 
     py::class_<sycl::event>(module, "Event").def("wait", [](sycl::event self) {

@@ -11,7 +11,6 @@ import numpy as np
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
 
-
 HUGE_PAGE_BYTES = 4 << 20  # from here on the CPU device's memory comes in large pages
 
 

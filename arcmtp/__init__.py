@@ -15,10 +15,10 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import environment
 
 if TYPE_CHECKING:
-    from arcmtp.engine import LLM, Generation, Statistics
+    from arcmtp.engine import LLM, Generation, SamplingOptions, Statistics
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "ArcmtpError", "Generation", "Statistics", "__version__"]
+__all__ = ["LLM", "ArcmtpError", "Generation", "SamplingOptions", "Statistics", "__version__"]
 
 environment.prepare()
 

@@ -18,7 +18,7 @@ from arcmtp import __version__
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
-    from arcmtp import LLM, Generation, Statistics
+    from arcmtp import LLM, Generation, SamplingOptions, Statistics
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     devices = commands.add_parser("devices", help="list the SYCL devices and the card profiles that apply")
     devices.set_defaults(run=_devices)
 
-    generate = commands.add_parser("generate", help="continue a prompt greedily")
+    generate = commands.add_parser("generate", help="continue a prompt")
     _add_model_options(generate)
     prompt = generate.add_mutually_exclusive_group(required=True)
     prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--logprobs", metavar="N", type=_integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    _add_sampling_options(generate)
     generate.set_defaults(run=_generate)
 
     perplexity = commands.add_parser("perplexity", help="perplexity of a text, as llama-perplexity computes it")
@@ -108,6 +109,43 @@ def _add_model_options(
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
 
 
+def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Named like the fields of SamplingOptions, which checks them and knows their defaults."""
+    group = parser.add_argument_group("sampling (default: always the likeliest token)")
+    for option, field, kind, text in (
+        ("--temp", "temperature", float, "0 (greedy), or 0.01 to 100; the filters need it"),
+        ("--top-k", "top_k", int, "choose among the N likeliest tokens (0: all)"),
+        ("--top-p", "top_p", float, "choose among the likeliest tokens that have this probability together (1: all)"),
+        ("--min-p", "min_p", float, "choose among tokens at least this fraction as likely as the likeliest (0: all)"),
+        ("--repeat-penalty", "repetition_penalty", float, "divides logits of tokens in prompt and text (1: none)"),
+        ("--presence-penalty", "presence_penalty", float, "taken from logits of tokens in the text (0: none)"),
+        ("--frequency-penalty", "frequency_penalty", float, "the same, for each time that they occur (0: none)"),
+        ("--seed", "seed", int, "gives the same text again (default: a new one each time)"),
+    ):
+        group.add_argument(
+            option, dest=field, metavar="N" if kind is int else "X", type=kind, default=argparse.SUPPRESS, help=text
+        )
+    group.add_argument(
+        "--logit-bias", metavar="ID=X", type=_bias, action="append", default=[],
+        help="add X (or -inf) to the logit of a token; may be repeated",
+    )  # fmt: skip
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ID=X, a token id and a number") from None
+
+
+def _sampling_options(options: argparse.Namespace) -> SamplingOptions:
+    from arcmtp.engine.sampling import SamplingOptions
+
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplingOptions) if hasattr(options, f.name)}
+    return SamplingOptions(**{**given, "logit_bias": dict(options.logit_bias)})
+
+
 def _integer(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -132,8 +170,9 @@ def _generate(options: argparse.Namespace) -> None:
         raise ArcmtpError("--logprobs needs --json, which shows them")
     text = options.prompt if options.file is None else _read_text(options.file)
     prompt = text if options.raw else [{"role": "user", "content": text}]
+    sampling = _sampling_options(options)
     with _load(options, options.ctx) as llm:
-        stream = llm.stream(prompt, options.max_tokens, options.logprobs)
+        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling)
         try:
             for chunk in stream:
                 if not options.json:

@@ -120,7 +120,7 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     assert main(["generate", "--raw", "-p", "import os", "-n", "4", "--logprobs", "3", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     result = json.loads(line)
-    assert list(result) == ["prompt_ids", "ids", "text", "finish_reason", "logprobs", "stats"]
+    assert list(result) == ["prompt_ids", "ids", "text", "finish_reason", "logprobs", "seed", "stats"]
     assert list(result["stats"]) == [
         "prompt_tokens", "completion_tokens", "prompt_tokens_per_second", "decode_tokens_per_second",
         "launches_per_token", "bytes_per_token", "gigabytes_per_second", "load_seconds", "peak_memory_bytes",

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 from arcmtp.engine.results import Chunk, Generation, Statistics
+from arcmtp.engine.sampling import Sampler, SamplingOptions
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.chat import ChatTemplate
@@ -24,6 +25,7 @@ from arcmtp.runtime.paths import data_dir
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
 DEFAULT_CONTEXT = 8192
 MAX_LOGPROBS = 100
+GREEDY = SamplingOptions()
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
@@ -102,10 +104,10 @@ class LLM:
             raise ArcmtpError("this LLM is closed")
         return self._network
 
-    def new_sequence(self) -> TokenSequence:
-        """An empty sequence; the one before can go no further."""
+    def new_sequence(self, sampler: Sampler | None = None) -> TokenSequence:
+        """An empty sequence; the one before can go no further. Without a sampler it is continued greedily."""
         self._end_sequence()
-        self._sequence = TokenSequence(self.network)
+        self._sequence = TokenSequence(self.network, sampler)
         return self._sequence
 
     def _end_sequence(self) -> None:
@@ -144,20 +146,34 @@ class LLM:
         bos = self.tokenizer.bos_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
-    def generate(self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, **template_options: Any) -> Generation:
-        """Continue a prompt greedily until an end-of-generation token, `max_tokens`, or the end of the context.
+    def generate(
+        self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
+        **template_options: Any,
+    ) -> Generation:  # fmt: skip
+        """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
         prompt: text, token ids, or chat messages ({"role": …, "content": …}), which go through the chat template.
-        logprobs: how many of the likeliest tokens to give with each position.
+        logprobs: how many of the likeliest tokens to give with each position, as the model has them: without options.
+        sampling: how each token is chosen; as it stands, greedily.
 
         Raises ArcmtpError for an empty prompt or one longer than the context.
+
+        >>> from arcmtp import SamplingOptions
+        >>> with LLM() as llm:
+        ...     warm = SamplingOptions(temperature=0.8, top_p=0.95, seed=1)
+        ...     first, second = (llm.generate("import", max_tokens=8, sampling=warm).text for _ in range(2))
+        >>> first == second
+        True
         """
-        stream = self.stream(prompt, max_tokens, logprobs, **template_options)
+        stream = self.stream(prompt, max_tokens, logprobs, sampling, **template_options)
         for _ in stream:
             pass
         return stream.result
 
-    def stream(self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, **template_options: Any) -> "Stream":
+    def stream(
+        self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
+        **template_options: Any,
+    ) -> "Stream":  # fmt: skip
         """The same token by token: iterate over the chunks, then ask for `result`.
 
         >>> with LLM() as llm:
@@ -173,14 +189,16 @@ class LLM:
             raise ArcmtpError("the prompt is empty; it needs at least one token")
         if len(ids) > self.context:
             raise ArcmtpError(f"the prompt has {len(ids)} tokens, the context holds {self.context}: raise ctx")
-        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs)
+        sampler = Sampler(sampling, self.config.vocab)
+        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler)
 
 
 class Stream:
     """A generation under way: an iterator of chunks, and `result` at any time, final when the iterator has ended."""
 
-    def __init__(self, llm: LLM, prompt_ids: list[int], max_tokens: int, logprobs: int) -> None:
+    def __init__(self, llm: LLM, prompt_ids: list[int], max_tokens: int, logprobs: int, sampler: Sampler) -> None:
         self._llm, self._prompt_ids, self._max_tokens, self._logprobs = llm, prompt_ids, max_tokens, logprobs
+        self._sampler = sampler
         self._ids: list[int] = []
         self._texts: list[str] = []
         self._top: list[list[tuple[int, float]]] = []
@@ -194,7 +212,7 @@ class Stream:
 
     def _run(self) -> Iterator[Chunk]:
         llm, detokenizer = self._llm, Detokenizer(self._llm.tokenizer, skip_special=True)
-        sequence = llm.new_sequence()
+        sequence = llm.new_sequence(self._sampler)
         began = time.perf_counter()
         token = sequence.prefill(self._prompt_ids)
         self._prompt_seconds = time.perf_counter() - began
@@ -229,7 +247,7 @@ class Stream:
         """What has been generated so far."""
         return Generation(
             self._prompt_ids, list(self._ids), "".join(self._texts), self._finish_reason,
-            list(self._top) if self._logprobs else None, self._statistics(),
+            list(self._top) if self._logprobs else None, self._sampler.seed, self._statistics(),
         )  # fmt: skip
 
     def _statistics(self) -> Statistics:
@@ -241,7 +259,7 @@ class Stream:
             completion_tokens=len(self._ids),
             prompt_tokens_per_second=len(self._prompt_ids) / self._prompt_seconds if self._prompt_seconds else 0.0,
             decode_tokens_per_second=rate,
-            launches_per_token=len(network.step()),
+            launches_per_token=len(network.step(not self._sampler.options.plain)),
             bytes_per_token=step_bytes,
             gigabytes_per_second=step_bytes * rate / 1e9,
             load_seconds=self._llm.load_seconds,

@@ -42,4 +42,5 @@ class Generation:
     text: str
     finish_reason: Literal["stop", "length"] | None  # None: not finished
     logprobs: list[TopLogprobs] | None
+    seed: int | None  # what gives the same text again; None where nothing is left to chance
     statistics: Statistics

@@ -16,6 +16,7 @@ from arcmtp.ops.embedding import Embedding
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
 from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
+from arcmtp.ops.gumbel_sampling import GumbelSampling, History
 from arcmtp.ops.launch import Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
@@ -109,6 +110,7 @@ class Network:
         self.final_norm = Norm(config.hidden, config.rms_eps, slots, Consumers.of([output]), geometry, gather=True)
         self.head_product = MulMat([output], geometry)
         self.sampling = Sampling(vocab_used, self.head_product.columns, geometry)
+        self.gumbel_sampling = GumbelSampling(vocab_used, self.head_product.columns, geometry)
         self._sizes = workspace_sizes(self, device.activation_orders)
         self._lists: dict[tuple[str, int], _host.LaunchList] = {}
         self.graphs = GraphCache(device)
@@ -143,22 +145,25 @@ class Network:
         """Embedding and all layers for 1…8 rows (a step: they are pending until the next one) or, with 0, a block."""
         return self._list("trunk", rows, lambda: self._compile(rows), lambda p, to: self._add_trunk(p, to, rows))
 
-    def head(self, rows: int, pending: int | None = None) -> _host.LaunchList:
+    def head(self, rows: int, pending: int | None = None, options: bool = False) -> _host.LaunchList:
         """Final norm of the rows that `source_rows` names, logits, sampling; 1…8 rows.
 
         With `pending` (one row) the chosen token also becomes the input of the next step, which commits so many rows.
+        With `options` it is sampled by the workspace's `sampling_options`, otherwise greedily.
         """
-        key = "head" if pending is None else f"advance{pending}"
-        return self._list(key, rows, lambda: self._compile(rows), lambda p, to: self._add_head(p, to, rows, pending))
+        key = f"{'head' if pending is None else f'advance{pending}'}{' by options' * options}"
+        return self._list(
+            key, rows, lambda: self._compile(rows), lambda p, to: self._add_head(p, to, rows, pending, options)
+        )
 
-    def step(self) -> _host.LaunchList:
+    def step(self, options: bool = False) -> _host.LaunchList:
         """A whole step of plain decoding: the token chosen last is evaluated, committed, and the next one chosen."""
 
         def add(program: Program, launches: _host.LaunchList) -> None:
             self._add_trunk(program, launches, 1)
-            self._add_head(program, launches, 1, pending=1)
+            self._add_head(program, launches, 1, pending=1, options=options)
 
-        return self._list("step", 1, lambda: self._compile(1), add)
+        return self._list(f"step{' by options' * options}", 1, lambda: self._compile(1), add)
 
     def compile(self, rows: int) -> None:
         """Compile what `trunk(rows)` and `head(max(rows, 1))` need, so that a later call does not wait for it."""
@@ -176,6 +181,15 @@ class Network:
         if rows == 1:
             kernels.append(self.sampling.kernel(rows, advance=True))
         return kernels
+
+    @cached_property
+    def _options_program(self) -> Program:
+        """Sampling with options, for any row count: compiled when first asked for."""
+        return self.device.program(self.options_kernels())
+
+    def options_kernels(self) -> list[Kernel]:
+        """What sampling with options needs besides `kernels`."""
+        return [*self.gumbel_sampling.kernels(), *self.gumbel_sampling.kernels(advance=True)]
 
     def _compile(self, rows: int) -> Program:
         if rows not in self._programs:
@@ -244,7 +258,9 @@ class Network:
                 memory, self.context, w.attention_partials, w.attention_counters, w.quantised, w.plain,
             )  # fmt: skip
 
-    def _add_head(self, program: Program, launches: _host.LaunchList, rows: int, pending: int | None) -> None:
+    def _add_head(
+        self, program: Program, launches: _host.LaunchList, rows: int, pending: int | None, options: bool
+    ) -> None:
         w = self.workspace
         self.final_norm.launch(
             program, launches, rows, w.after_mixer, w.partials, w.final, self.weights.output_norm, w.source_rows,
@@ -256,6 +272,13 @@ class Network:
         advance = None
         if pending is not None:
             advance = Advance(w.ids, w.positions, self.chosen, w.step, w.pending_count, pending)
+        if options:
+            history = History(w.sampling_options, w.token_states, w.biases, w.ids, w.positions)
+            self.gumbel_sampling.launch(
+                self._options_program, launches, rows, w.logits, w.targets, w.sampled, w.stats, history,
+                w.gumbel_scratch, w.gumbel_counters, advance,
+            )  # fmt: skip
+            return
         self.sampling.launch(
             program, launches, rows, w.logits, w.targets, w.sampled, w.stats, w.sampling_partials, w.sampling_arrivals,
             w.row_count, advance,

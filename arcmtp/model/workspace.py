@@ -10,6 +10,7 @@ import numpy as np
 from arcmtp.model.config import Config
 from arcmtp.ops.activations import row_bytes
 from arcmtp.ops.attention import Attention, rope_table
+from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.memory import Buffer
@@ -56,6 +57,11 @@ class Workspace(Generic[T]):
     logits: T  # [8, vocabulary] float32
     sampling_partials: T
     sampling_arrivals: T
+    sampling_options: T  # [16] int32, of sampling with options, as all up to gumbel_counters
+    token_states: T  # [vocabulary] int32
+    biases: T  # [1024] float32
+    gumbel_scratch: T
+    gumbel_counters: T
     rope: T  # [context, 2, rotated / 2] float32
     sequence: tuple[T, ...]  # per layer: KV cache, or GDN state, history and pending rows
 
@@ -100,6 +106,11 @@ def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
         logits=MAX_ROWS * network.sampling.stride * 4,
         sampling_partials=network.sampling.partials_bytes(MAX_ROWS),
         sampling_arrivals=network.sampling.arrivals_bytes(MAX_ROWS),
+        sampling_options=OPTION_WORDS * 4,
+        token_states=network.sampling.stride * 4,
+        biases=BIASES * 4,
+        gumbel_scratch=network.gumbel_sampling.scratch_bytes(MAX_ROWS),
+        gumbel_counters=network.gumbel_sampling.counter_bytes(MAX_ROWS),
         rope=network.context * config.rope_dim * 4,
         sequence=tuple(
             op.mixer.cache_bytes(network.context) if isinstance(op.mixer, Attention) else op.mixer.state_bytes

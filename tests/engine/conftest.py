@@ -99,7 +99,7 @@ def scripted(ids: Sequence[int]) -> type:
     """A stand-in for TokenSequence that chooses `ids` and then <|im_end|>."""
 
     class Scripted:
-        def __init__(self, network: Network) -> None:
+        def __init__(self, network: Network, _: object = None) -> None:
             self._ids = iter([*ids, network.config.vocab - 5])
 
         def prefill(self, _: Sequence[int]) -> int:

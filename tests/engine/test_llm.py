@@ -1,5 +1,7 @@
 """LLM and Stream beyond the numbers: prompts, chunks, endings, limits."""
 
+from typing import Any
+
 import pytest
 
 from arcmtp import LLM, ArcmtpError
@@ -116,7 +118,7 @@ def test_a_full_context_ends_the_text(tiny: LLM) -> None:
     ],
 )
 def test_a_generation_that_cannot_be_is_refused(
-    tiny: LLM, prompt: str | list[int], options: dict[str, int], message: str
+    tiny: LLM, prompt: str | list[int], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArcmtpError) as error:
         tiny.generate(prompt, **options)

@@ -19,6 +19,7 @@ from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
     from arcmtp import LLM, Generation, SamplingOptions, Statistics
+    from arcmtp.runtime.graphs import Choice
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 
@@ -182,7 +183,7 @@ def _generate(options: argparse.Namespace) -> None:
                 _print_json(stream.result)
             else:
                 print()
-                _print_statistics(stream.result.statistics)
+                _print_statistics(stream.result.statistics, llm.graph_choice)
 
 
 def _print_json(result: Generation) -> None:
@@ -191,12 +192,16 @@ def _print_json(result: Generation) -> None:
     print(json.dumps(fields))
 
 
-def _print_statistics(s: Statistics) -> None:
+def _print_statistics(s: Statistics, choice: Choice | None) -> None:
+    way = ""
+    if choice:
+        times = f"{choice.eager_us:.0f} µs by launches, {choice.graph_us:.0f} µs by a graph"
+        way = f"; a step was measured once: {times}"
     print(
         f"prompt {s.prompt_tokens} tokens, {s.prompt_tokens_per_second:.1f} tokens/s; "
         f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s, "
         f"{s.gigabytes_per_second:.2f} GB/s ({s.bytes_per_token / 1e6:.1f} MB and {s.launches_per_token} launches "
-        f"a token); load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB",
+        f"a token); load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB{way}",
         file=sys.stderr,
     )
 
@@ -217,10 +222,6 @@ def _load(options: argparse.Namespace, ctx: int | None) -> LLM:
         llm = LLM(options.model, options.device, ctx, options.requant, options.graph, progress)
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
-    if choice := llm.graph_choice:
-        way = "as a graph" if choice.use_graphs else "launch by launch"
-        times = f"{choice.eager_us:.0f} µs launch by launch, {choice.graph_us:.0f} µs as a graph"
-        print(f"a step was measured to take {times}: it runs {way}", file=sys.stderr)
     return llm
 
 

@@ -28,6 +28,7 @@ from arcmtp.ops.embedding import Embedding
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
 from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
+from arcmtp.ops.gumbel_sampling import GumbelSampling, History, Options
 from arcmtp.ops.launch import Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
@@ -238,6 +239,23 @@ def sampling(b: Bench, rows: int) -> Case:
     )
 
 
+def gumbel_sampling(options: Options, b: Bench, rows: int) -> Case:
+    op = GumbelSampling(VOCAB_USED, VOCAB, b.geometry)
+    logits = 2.5 * b.rng.standard_normal((rows, VOCAB)).astype(np.float32)
+    logits[:, :60] += np.linspace(5, 16, 60, dtype=np.float32)  # a few likely tokens, as models have them
+    on_device, none, targets = b.device.array(logits), b.device.zeros(VOCAB * 4), b.ints([-1] * rows)
+    history = History(b.device.array(options.words()), none, none, none, none)
+    ids, stats = b.bytes(rows * 4), b.bytes(rows * STATS * 4)
+    scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
+    return Case(
+        op.kernels(),
+        rows * VOCAB_USED * 4,
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, on_device, targets, ids, stats, history, scratch, counters
+        ),
+    )
+
+
 # Operator, shape, and the case for a bench and a row count.
 CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
     *(
@@ -262,6 +280,15 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
     ("gated_delta_net", f"{HEADS.v} heads of {HEADS.k_dim}x{HEADS.v_dim}", gated_delta_net),
     *(("attention", f"{context} positions", partial(attention, context)) for context in (1024, 16384)),
     ("sampling", f"{VOCAB_USED} logits", sampling),
+    *(
+        ("gumbel_sampling", f"{VOCAB_USED} logits, {what}", partial(gumbel_sampling, options))
+        for what, options in [
+            ("temperature", Options(temperature=1)),
+            ("top-k 20, top-p", Options(temperature=1, top_k=20, top_p=0.95)),
+            ("top-p", Options(temperature=1, top_p=0.95)),
+            ("penalties", Options(repetition=1.1, adjusts=True)),
+        ]
+    ),
 ]
 
 

@@ -128,7 +128,8 @@ def main() -> None:
     print(f"{device.card.name}: {device.sycl_device.name}", flush=True)
     networks = [Network(plan(Header(mix), CONFIG, requant), device, CONTEXT, VOCAB_USED) for mix, requant in MIXES]
     for rows in ROW_COUNTS:
-        kernels = _distinct(kernel for network in networks for kernel in network.kernels(rows))
+        options = networks[0].options_kernels() if rows == 1 else []  # they serve any row count
+        kernels = _distinct([*(kernel for network in networks for kernel in network.kernels(rows)), *options])
         begin = time.perf_counter()
         device.program(kernels)
         what = f"{rows} rows" if rows > 1 else "1 row" if rows else "block"

@@ -58,9 +58,11 @@ class TokenSequence:
     def steps(self, count: int, overlap: bool = True) -> Iterator[int]:
         """Choose up to `count` further tokens, each from the one before; their ids. ArcmtpError after `end`.
 
-        With `overlap` the device has the next step already while a token is read: nothing in it waits for the host.
+        With `overlap` a GPU has the next step already while a token is read: nothing in it waits for the host.
         """
-        ahead = 1 if overlap else 0
+        # The CPU driver runs a graph's kernels on the waiting thread too, but only if that waits for the whole queue:
+        # 48 tokens/s on two cores, and 27 when it waits for the graph's event.
+        ahead = 1 if overlap and not self._device.is_cpu else 0
         under_way: deque[_host.Event] = deque()
         try:
             for left in range(count, 0, -1):
@@ -68,7 +70,8 @@ class TokenSequence:
                     raise ArcmtpError("this generation has ended: its LLM was closed or began another one")
                 while len(under_way) < min(ahead + 1, left):
                     under_way.append(self._network.graphs.submit(self._graph, self._step))
-                under_way.popleft().wait()
+                event = under_way.popleft()
+                event.wait() if ahead else self._device.wait()
                 yield self._next_token()
         finally:  # who leaves early may free the buffers next
             for event in under_way:

@@ -42,21 +42,6 @@ struct Options {
     inline bool filters() const { return !greedy() && (top_k > 0 || top_p < 1); }
 };
 
-/// A quad of the first VOCAB columns of a row; `outside` beyond them.
-template <class T, int VOCAB> inline void load_quad(const T *row, int column, T outside, vec<T, LANES> (&to)[4]) {
-    if (column + QUAD <= VOCAB) {
-        load_four<T>(row + column, to);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int at = column + i * LANES;
-        to[i] = outside;
-        if (at < VOCAB)
-            to[i] = simd::select<T, LANES>(simd::iota<LANES>() + at < VOCAB, simd::load<T, LANES>(row + at), to[i]);
-    }
-}
-
 /// Row `row` of a step: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
 /// later row follows the token that is its input.
 template <int VOCAB> struct Row {
@@ -109,17 +94,6 @@ template <int VOCAB> struct Row {
         const Lanes count = simd::convert<float, int, LANES>(Ints(state & COUNTED));
         x -= count * options.frequency;
         return x - simd::min<float, LANES>(count, Lanes(1.0f)) * options.presence;
-    }
-};
-
-/// The columns of a thread, whole quads that follow each other.
-template <int VOCAB, int GROUPS, int TEAM> struct Quads {
-    static constexpr int ALL = (VOCAB + QUAD - 1) / QUAD, EACH = (ALL + GROUPS * TEAM - 1) / (GROUPS * TEAM);
-    int begin, end;
-
-    inline Quads(int group) {
-        begin = (group * TEAM + simd::team_rank()) * EACH;
-        end = begin + EACH < ALL ? begin + EACH : ALL;
     }
 };
 

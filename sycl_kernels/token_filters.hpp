@@ -1,14 +1,11 @@
 // Which tokens may be chosen: exact top-k and top-p over unordered candidates, by bisection and without sorting.
 #pragma once
 
-#include "sampling.hpp"
+#include "quads.hpp"
 
 namespace arcmtp {
 
-using Ints = vec<int, LANES>;
 using Words = vec<simd::u32, LANES>;
-
-constexpr int QUAD = 4 * LANES; // columns that are handled together
 
 /// Integers in the order of the floats that they are made of.
 inline int key_of(float value) {
@@ -34,16 +31,6 @@ template <int TEAM> inline simd::u32 team_total(Words mine) {
            simd::lane<simd::u32, 4>(four, 3);
 }
 
-/// A beginning of all tokens in the order of descending scores and, among equals, ascending columns.
-struct Limit {
-    float threshold;
-    int last_equal = NOWHERE; // the last column that is in with a score equal to the threshold
-
-    inline simd::mask<LANES> keeps(Lanes score, Ints column) const {
-        return score > Lanes(threshold) | (score == Lanes(threshold) & column <= last_equal);
-    }
-};
-
 /// How likely a token is, as a share of 2^30: integers, whose sums do not depend on the order.
 struct Share {
     float best, scale;
@@ -57,11 +44,6 @@ struct Share {
 struct Amount {
     simd::u32 count, share;
 };
-
-inline float largest(const Lanes (&score)[4]) {
-    const Lanes two = simd::max<float, LANES>(score[0], score[1]), more = simd::max<float, LANES>(score[2], score[3]);
-    return simd::largest<float, LANES>(simd::max<float, LANES>(two, more));
-}
 
 /// A list of quads of columns that hold all candidates: their scores, the largest of each quad, and their shares.
 struct Candidates {

@@ -1,0 +1,53 @@
+// A row's columns in quads, four vectors that are handled together, and the order of its tokens.
+#pragma once
+
+#include "sampling.hpp"
+
+namespace arcmtp {
+
+using Ints = vec<int, LANES>;
+
+constexpr int QUAD = 4 * LANES; // columns that are handled together
+
+/// A quad of the first VOCAB columns of a row; `outside` beyond them.
+template <class T, int VOCAB> inline void load_quad(const T *row, int column, T outside, vec<T, LANES> (&to)[4]) {
+    if (column + QUAD <= VOCAB) {
+        load_four<T>(row + column, to);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int at = column + i * LANES;
+        to[i] = outside;
+        if (at < VOCAB)
+            to[i] = simd::select<T, LANES>(simd::iota<LANES>() + at < VOCAB, simd::load<T, LANES>(row + at), to[i]);
+    }
+}
+
+/// The columns of a thread, whole quads that follow each other.
+template <int VOCAB, int GROUPS, int TEAM> struct Quads {
+    static constexpr int ALL = (VOCAB + QUAD - 1) / QUAD, EACH = (ALL + GROUPS * TEAM - 1) / (GROUPS * TEAM);
+    int begin, end;
+
+    inline Quads(int group) {
+        begin = (group * TEAM + simd::team_rank()) * EACH;
+        end = begin + EACH < ALL ? begin + EACH : ALL;
+    }
+};
+
+inline float largest(const Lanes (&score)[4]) {
+    const Lanes two = simd::max<float, LANES>(score[0], score[1]), more = simd::max<float, LANES>(score[2], score[3]);
+    return simd::largest<float, LANES>(simd::max<float, LANES>(two, more));
+}
+
+/// A beginning of all tokens in the order of descending scores and, among equals, ascending columns.
+struct Limit {
+    float threshold;
+    int last_equal = NOWHERE; // the last column that is in with a score equal to the threshold
+
+    inline simd::mask<LANES> keeps(Lanes score, Ints column) const {
+        return score > Lanes(threshold) | (score == Lanes(threshold) & column <= last_equal);
+    }
+};
+
+} // namespace arcmtp

@@ -34,6 +34,7 @@ from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.ops.router import Router
 from arcmtp.ops.sampling import STATS, Sampling
+from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
@@ -256,6 +257,20 @@ def gumbel_sampling(options: Options, b: Bench, rows: int) -> Case:
     )
 
 
+def top_logprobs(count: int, b: Bench, rows: int) -> Case:
+    op = TopLogprobs(VOCAB_USED, VOCAB, b.geometry)
+    logits, stats, wanted, chosen = b.floats(rows, VOCAB), b.floats(rows, STATS), b.ints([count]), b.ints([0] * rows)
+    ids, logprobs = (b.device.host_zeros(rows * (MAX_TOP + 1) * 4) for _ in range(2))
+    scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
+    return Case(
+        [op.kernel()],
+        rows * (VOCAB_USED if count else 1) * 4,
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, logits, stats, wanted, chosen, ids, logprobs, scratch, counters
+        ),
+    )
+
+
 # Operator, shape, and the case for a bench and a row count.
 CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
     *(
@@ -288,6 +303,10 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
             ("top-p", Options(temperature=1, top_p=0.95)),
             ("penalties", Options(repetition=1.1, adjusts=True)),
         ]
+    ),
+    *(
+        ("top_logprobs", f"{VOCAB_USED} logits, {count} likeliest", partial(top_logprobs, count))
+        for count in (0, 20, MAX_TOP)
     ),
 ]
 

@@ -1,0 +1,197 @@
+"""The likeliest tokens against their reference: the same ids and bits, since a subtraction is all the arithmetic."""
+
+import numpy as np
+import pytest
+
+from arcmtp.ops import sampling
+from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.sampling import STATS, Sampling
+from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs, reference
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Program
+from arcmtp.runtime.memory import Buffer
+from tests.ops.conftest import ROW_COUNTS, Bench
+
+VOCAB = 1003  # no multiple of 16
+COUNTS = (1, 2, 20, 65, MAX_TOP)
+PLACES = MAX_TOP + 1
+UNTOUCHED = -7
+
+
+class Case:
+    """The likeliest tokens of one vocabulary on a bench; scratch memory, counters and results live through all runs."""
+
+    def __init__(self, bench: Bench, op: TopLogprobs, program: Program) -> None:
+        self.bench, self.op, self.program = bench, op, program
+        self.scratch = bench.poisoned(op.scratch_bytes(MAX_ROWS))
+        self.counters = bench.device.zeros(op.counter_bytes(MAX_ROWS))
+        self.count = bench.device.zeros(4)
+        self.ids, self.logprobs = (bench.device.host_zeros(MAX_ROWS * PLACES * 4) for _ in range(2))
+
+    @classmethod
+    def of(cls, bench: Bench, *vocabularies: int) -> "list[Case]":
+        """One for each vocabulary, compiled together."""
+        ops = [TopLogprobs(vocab, -(-vocab // 32) * 32, bench.geometry) for vocab in vocabularies]
+        program = bench.program([op.kernel() for op in ops])
+        return [cls(bench, op, program) for op in ops]
+
+    def launches(self, logits: np.ndarray, stats: Buffer, chosen: Buffer) -> _host.LaunchList:
+        """For rows of `vocab_used` logits, with NaN in what the vocabulary does not use."""
+        columns = self.op.stride - logits.shape[1]
+        padded = np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
+        launches = _host.LaunchList()
+        self.op.launch(
+            self.program, launches, len(logits), self.bench.array(padded), stats, self.count, chosen, self.ids,
+            self.logprobs, self.scratch, self.counters,
+        )  # fmt: skip
+        return launches
+
+    def results(self, launches: _host.LaunchList, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """ids and logprobs [rows, MAX_TOP + 1] of a run that is asked for `count` tokens."""
+        self.count.write(np.array([count], np.int32))
+        self.ids.view(np.int32)[:] = UNTOUCHED
+        self.logprobs.view(np.float32)[:] = UNTOUCHED
+        self.bench.device.run(launches)
+        found = self.ids.view(np.int32), self.logprobs.view(np.float32)
+        ids, logprobs = (values[: rows * PLACES].reshape(rows, PLACES).copy() for values in found)
+        return ids, logprobs
+
+    def run(
+        self, logits: np.ndarray, count: int, chosen: np.ndarray, log_sum: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """ids and logprobs [rows, MAX_TOP + 1] of logits [rows, vocab_used]."""
+        stats = np.full((len(logits), STATS), np.nan, np.float32)
+        stats[:, 1] = log_sum
+        launches = self.launches(logits, self.bench.array(stats), self.bench.array(chosen.astype(np.int32)))
+        return self.results(launches, len(logits), count)
+
+    def check(self, logits: np.ndarray, counts: tuple[int, ...] = COUNTS) -> None:
+        """Exactly the reference's results for each count, and nothing behind them."""
+        logits = logits.astype(np.float32)
+        rng = np.random.default_rng(len(logits))
+        chosen = rng.integers(0, self.op.vocab_used, len(logits))
+        log_sum = rng.uniform(-20, 20, len(logits)).astype(np.float32)
+        for count in counts:
+            ids, logprobs = self.run(logits, count, chosen, log_sum)
+            want_ids, want = reference(logits, log_sum, count, chosen, self.op.vocab_used)
+            assert np.array_equal(ids[:, : count + 1], want_ids), f"{count} likeliest"
+            np.testing.assert_array_equal(logprobs[:, : count + 1], want, f"{count} likeliest")
+            assert np.all(ids[:, count + 1 :] == UNTOUCHED) and np.all(logprobs[:, count + 1 :] == UNTOUCHED)
+
+
+@pytest.fixture(scope="module")
+def small(bench: Bench) -> Case:
+    (case,) = Case.of(bench, VOCAB)
+    return case
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize("rows", ROW_COUNTS)
+def test_rows_give_the_references_tokens_and_log_probabilities(small: Case, rows: int) -> None:
+    small.check(3 * np.random.default_rng(rows).standard_normal((rows, VOCAB)))
+
+
+def test_vocabularies_of_any_size_are_covered(bench: Bench) -> None:
+    for case in Case.of(bench, 1, 15, 64, 65, 90, 129, 2041, 4096, 49_651):
+        rng = np.random.default_rng(case.op.vocab_used)
+        case.check(rng.standard_normal((2, case.op.vocab_used)), (1, MAX_TOP))
+
+
+def test_full_vocabularies_and_larger_ones_are_covered(bench: Bench) -> None:
+    for case in Case.of(bench, 248_077, 270_001):  # the latter has more than 64 blocks
+        vocab = case.op.vocab_used
+        rng = np.random.default_rng(vocab)
+        logits = 2.5 * rng.standard_normal((2, vocab))
+        logits[1, vocab - 70 :] += 50
+        case.check(logits, (20, MAX_TOP))
+
+
+def adversarial() -> dict[str, np.ndarray]:
+    normal, column = np.random.default_rng(2).standard_normal(VOCAB), np.arange(VOCAB)
+    return {
+        "flat": np.zeros(VOCAB),
+        "one_hot": np.where(column == 700, 30.0, 0.0),
+        "one_hot_at_the_end": np.where(column == VOCAB - 1, 30.0, -4.0),
+        "few_levels": np.round(normal),
+        "two_levels": np.where(normal > 1, 2.0, -1.0),
+        "ties_across_quads": np.where(np.isin(column, [3, 63, 64, 500, 1002]), 9.0, normal),
+        "signed_zeros": np.where(normal > 0, 0.0, -0.0),
+        "rising": np.linspace(-20, 20, VOCAB),
+        "falling": np.linspace(20, -20, VOCAB),
+        "one_quad_is_best": np.where(column // 64 == 9, 20 + normal, normal),
+        "tiny": normal * 1e-30,
+        "smallest_numbers": np.where(normal > 0, np.finfo(np.float32).min, -np.inf),
+        "mostly_impossible": np.where(column % 90 == 1, normal, -np.inf),
+        "one_possible": np.where(column == 1002, -50.0, -np.inf),
+        "impossible": np.full(VOCAB, -np.inf),
+        "nan": np.full(VOCAB, np.nan),
+        "half_nan": np.where(column % 2 == 0, np.nan, normal),
+        "nan_at_the_ends": np.where((column == 0) | (column == VOCAB - 1), np.nan, normal),
+        "three_certain": np.where(np.isin(column, [9, 600, 601]), np.inf, normal),
+    }
+
+
+@pytest.mark.avx2
+def test_adversarial_logits_give_the_references_tokens(small: Case) -> None:
+    rows = np.stack(list(adversarial().values()))
+    for first in range(0, len(rows), MAX_ROWS):
+        small.check(rows[first : first + MAX_ROWS])
+
+
+def test_the_reference_lists_what_the_definitions_say() -> None:
+    logits = np.array([[1, 3, np.nan, 3, -np.inf, 99]], np.float32)
+    ids, logprobs = reference(logits, np.array([4], np.float32), 6, np.array([0]), 5)
+    assert ids.tolist() == [[0, 1, 3, 0, -1, -1, -1]]
+    assert logprobs.tolist() == [[-3, -1, -1, -3, -np.inf, -np.inf, -np.inf]]
+
+
+def test_the_count_is_read_when_the_launch_runs_and_none_leaves_only_the_chosen_token(small: Case) -> None:
+    logits = np.random.default_rng(3).standard_normal((3, VOCAB)).astype(np.float32)
+    chosen, log_sum = np.array([5, 1002, 64]), np.array([7, 8, 9], np.float32)
+    stats = np.stack([log_sum] * STATS, axis=1)
+    launches = small.launches(logits, small.bench.array(stats), small.bench.array(chosen.astype(np.int32)))
+    for count in (0, 30, 0, MAX_TOP, 2):
+        ids, logprobs = small.results(launches, 3, count)
+        want_ids, want = reference(logits, log_sum, count, chosen, VOCAB)
+        assert np.array_equal(ids[:, : count + 1], want_ids) and np.array_equal(logprobs[:, : count + 1], want)
+        assert np.all(ids[:, count + 1 :] == UNTOUCHED) and np.all(logprobs[:, count + 1 :] == UNTOUCHED)
+    assert not small.counters.read(np.int32, MAX_ROWS).any()
+
+
+def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small: Case) -> None:
+    row = np.random.default_rng(4).standard_normal(VOCAB)
+    want_ids, want = small.run(row[None], 40, np.array([77]), np.array([6.5]))
+    for rows in ROW_COUNTS:
+        for place in range(rows):
+            logits, log_sum = np.full((rows, VOCAB), np.nan), np.full(rows, np.nan)
+            logits[place], log_sum[place] = row, 6.5
+            ids, logprobs = small.run(logits, 40, np.full(rows, 77), log_sum)
+            assert np.array_equal(ids[place], want_ids[0]) and np.array_equal(logprobs[place], want[0])
+
+
+def test_what_sampling_leaves_on_the_device_gives_log_probabilities(bench: Bench) -> None:
+    vocab, rows = 96, 8
+    logits = 4 * np.random.default_rng(5).standard_normal((rows, vocab)).astype(np.float32)
+    sample, op = Sampling(vocab, vocab, bench.geometry), TopLogprobs(vocab, vocab, bench.geometry)
+    program = bench.program([sample.kernel(rows), op.kernel()])
+    targets, chosen = bench.array(np.full(rows, -1, np.int32)), bench.poisoned(rows * 4)
+    stats = bench.poisoned(rows * STATS * 4)
+    sampled = _host.LaunchList()
+    sample.launch(
+        program, sampled, rows, bench.array(logits), targets, chosen, stats,
+        bench.poisoned(sample.partials_bytes(rows)), bench.device.zeros(sample.arrivals_bytes(rows)), targets,
+    )  # fmt: skip
+    bench.device.run(sampled)
+    case = Case(bench, op, program)
+    ids, logprobs = case.results(case.launches(logits, stats, chosen), rows, vocab)
+    assert np.array_equal(ids[:, 0], ids[:, 1]) and np.array_equal(logprobs[:, 0], logprobs[:, 1])
+    assert np.array_equal(np.sort(ids[:, 1 : vocab + 1]), np.tile(np.arange(vocab), (rows, 1)))
+    _, want = sampling.reference(logits, ids[:, 1], vocab)
+    np.testing.assert_allclose(logprobs[:, 1], want[:, 2], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.exp(logprobs[:, 1 : vocab + 1]).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_columns_that_do_not_fit_the_rows_are_refused(bench: Bench) -> None:
+    for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
+        with pytest.raises(ValueError, match=str(stride)):
+            TopLogprobs(vocab_used, stride, bench.geometry)

@@ -107,7 +107,8 @@ def test_full_vocabularies_and_larger_ones_are_covered(bench: Bench) -> None:
 
 
 def adversarial() -> dict[str, np.ndarray]:
-    normal, column = np.random.default_rng(2).standard_normal(VOCAB), np.arange(VOCAB)
+    rng, column = np.random.default_rng(2), np.arange(VOCAB)
+    normal = rng.standard_normal(VOCAB)
     return {
         "flat": np.zeros(VOCAB),
         "one_hot": np.where(column == 700, 30.0, 0.0),
@@ -125,7 +126,8 @@ def adversarial() -> dict[str, np.ndarray]:
         "one_possible": np.where(column == 1002, -50.0, -np.inf),
         "impossible": np.full(VOCAB, -np.inf),
         "nan": np.full(VOCAB, np.nan),
-        "half_nan": np.where(column % 2 == 0, np.nan, normal),
+        "half_nan": np.where(rng.random(VOCAB) < 0.5, np.nan, normal),
+        "nan_in_odd_columns": np.where(column % 2 == 1, np.nan, normal),
         "nan_at_the_ends": np.where((column == 0) | (column == VOCAB - 1), np.nan, normal),
         "three_certain": np.where(np.isin(column, [9, 600, 601]), np.inf, normal),
     }
@@ -156,6 +158,9 @@ def test_the_count_is_read_when_the_launch_runs_and_none_leaves_only_the_chosen_
         assert np.array_equal(ids[:, : count + 1], want_ids) and np.array_equal(logprobs[:, : count + 1], want)
         assert np.all(ids[:, count + 1 :] == UNTOUCHED) and np.all(logprobs[:, count + 1 :] == UNTOUCHED)
     assert not small.counters.read(np.int32, MAX_ROWS).any()
+    small.scratch.fill(0xFF)
+    small.results(launches, 3, 0)
+    assert np.all(small.scratch.read(np.uint8, small.scratch.nbytes) == 0xFF)  # no column was looked at
 
 
 def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small: Case) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
 
+from arcmtp.engine.memory_plan import memory_plan, padded_context
 from arcmtp.engine.results import Chunk, Generation, Statistics
 from arcmtp.engine.sampling import Sampler, SamplingOptions
 from arcmtp.engine.sequence import TokenSequence
@@ -17,13 +18,11 @@ from arcmtp.model.gguf import GGUF
 from arcmtp.model.network import Network
 from arcmtp.model.tokenizer import Detokenizer, Tokenizer
 from arcmtp.model.weights import Plan, load, plan
-from arcmtp.ops.attention import KEY_TILE
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
-DEFAULT_CONTEXT = 8192
 MAX_LOGPROBS = 100
 GREEDY = SamplingOptions()
 
@@ -64,12 +63,10 @@ class LLM:
         self.config = Config.from_gguf(gguf)
         self.tokenizer = Tokenizer(gguf.metadata)
         self._metadata = gguf.metadata
-        self.context = _checked_context(ctx, self.config)
+        self.context = self.config.usable_context(ctx)
         steps = plan(gguf, self.config, requant)
         self.device = Device(device)
-        # Whole tiles, as the KV cache has anyway: `choose` steps some positions into the smallest context.
-        padded = -(-self.context // KEY_TILE) * KEY_TILE
-        network = Network(steps, self.device, padded, self.tokenizer.vocab_used)
+        network = Network(steps, self.device, padded_context(self.context), self.tokenizer.vocab_used)
         _check_memory(self.context, steps, network)
         weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))
         self.requant_errors = weights.requant_errors
@@ -267,23 +264,11 @@ class Stream:
         )
 
 
-def _checked_context(ctx: int | None, config: Config) -> int:
-    if ctx is None:
-        return min(config.context_length, DEFAULT_CONTEXT)
-    if not 1 <= ctx <= config.context_length:
-        raise ArcmtpError(f"ctx is {ctx}; this model takes 1 to {config.context_length} tokens")
-    return ctx
-
-
 def _check_memory(context: int, steps: Plan, network: Network) -> None:
     """Refuse what the device cannot hold before anything is allocated."""
-    device, need = network.device, steps.nbytes + network.nbytes
-    excess = need - device.free_memory
-    if excess <= 0:
-        return
-    fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE
-    advice = f"at most ctx {fitting} fits" if fitting >= KEY_TILE else "too little for any context"
-    raise ArcmtpError(
-        f"ctx {context} needs {need / 2**30:.1f} GiB ({steps.nbytes / 2**30:.1f} of them weights) and "
-        f"{device.sycl_device.name} has {(need - excess) / 2**30:.1f} GiB free: {advice}"
-    )
+    need = memory_plan(steps, network)
+    if need.nbytes > need.free_bytes:
+        raise ArcmtpError(
+            f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "
+            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}"
+        )

@@ -15,6 +15,7 @@ from arcmtp.model.gguf import GGUF, Value
 ARCHITECTURE = "qwen35moe"
 LayerKind = Literal["gdn", "attention"]
 
+DEFAULT_CONTEXT = 8192
 MAX_BLOCKS = 1024
 MAX_SIZE = 1 << 30
 MAX_EXPERTS_USED = 16  # the router keeps the chosen logits in the lanes of one vector
@@ -54,6 +55,14 @@ class Config:
     def gdn_channels(self) -> int:
         """Rows of the GDN's q, k and v together: what the convolution runs over."""
         return 2 * self.gdn_k_heads * self.gdn_k_dim + self.gdn_v_heads * self.gdn_v_dim
+
+    def usable_context(self, ctx: int | None) -> int:
+        """`ctx` tokens if the model allows them; None takes 8192, or the model's limit if less."""
+        if ctx is None:
+            return min(self.context_length, DEFAULT_CONTEXT)
+        if not 1 <= ctx <= self.context_length:
+            raise ArcmtpError(f"ctx is {ctx}; this model takes 1 to {self.context_length} tokens")
+        return ctx
 
     @classmethod
     def from_gguf(cls, gguf: GGUF) -> Config:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import dpctl
 import numpy as np
+from dpctl.utils import intel_device_info
 
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Card, for_device
@@ -35,9 +36,11 @@ class Device:
 
     @property
     def free_memory(self) -> int:
-        """Bytes that can be allocated: a GPU's memory, or what Linux says is available for the CPU device."""
+        """Bytes that can be allocated: what the GPU's driver says is free, or Linux is available for the CPU device."""
         memory = int(self.sycl_device.global_mem_size)
-        return min(memory, _available_host_memory()) if self.is_cpu else memory
+        if self.is_cpu:
+            return min(memory, _available_host_memory())
+        return int(intel_device_info(self.sycl_device).get("free_memory", memory))
 
     def alloc(self, nbytes: int) -> Buffer:
         """Uninitialised device memory; ArcmtpError when there is none."""

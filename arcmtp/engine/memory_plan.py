@@ -1,0 +1,48 @@
+"""What a model and its context take of a device's memory, known before anything is allocated."""
+
+from dataclasses import dataclass
+
+from arcmtp.model.network import Network
+from arcmtp.model.weights import Plan
+from arcmtp.ops.attention import KEY_TILE
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of device memory; `largest_context` tokens would fit, 0 if not even the smallest context does."""
+
+    weights_bytes: int
+    cache_bytes: int  # what grows with the context: KV cache and table of RoPE angles
+    buffer_bytes: int  # the rest: recurrent state, rows on their way, logits
+    free_bytes: int
+    largest_context: int
+
+    @property
+    def nbytes(self) -> int:
+        """All that the model needs."""
+        return self.weights_bytes + self.cache_bytes + self.buffer_bytes
+
+    @property
+    def advice(self) -> str:
+        """The largest context, in words."""
+        return f"at most ctx {self.largest_context} fits" if self.largest_context else "too little for any context"
+
+
+def padded_context(context: int) -> int:
+    """`context` in whole tiles, as the KV cache has anyway: measuring graphs steps into the smallest context."""
+    return -(-context // KEY_TILE) * KEY_TILE
+
+
+def memory_plan(steps: Plan, network: Network) -> MemoryPlan:
+    """The plan of a network that is not loaded, on its device, for its context."""
+    free = network.device.free_memory
+    excess = steps.nbytes + network.nbytes - free
+    fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE
+    cache = network.context * network.bytes_per_position
+    return MemoryPlan(
+        weights_bytes=steps.nbytes,
+        cache_bytes=cache,
+        buffer_bytes=network.nbytes - cache,
+        free_bytes=free,
+        largest_context=max(0, min(fitting, network.config.context_length)),
+    )

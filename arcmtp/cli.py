@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
     try:
         options = _parser().parse_args(arguments)
-        options.run(options)
+        status: int | None = options.run(options)
         print(end="", flush=True)
     except ArcmtpError as error:
         print(f"arcmtp: {error}", file=sys.stderr)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_CLOSED_PIPE
         print(f"arcmtp: standard output: {error.strerror}", file=sys.stderr)
         return EXIT_ERROR
-    return 0
+    return status or 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
 
     devices = commands.add_parser("devices", help="list the SYCL devices and the card profiles that apply")
     devices.set_defaults(run=_devices)
+
+    doctor = commands.add_parser("doctor", help="check this machine and say what to mend")
+    doctor.add_argument("-m", "--model", metavar="FILE", help="a GGUF file: adds what it takes of the device's memory")
+    doctor.add_argument(
+        "-c", "--ctx", metavar="N", type=_integer(1), help="with -m: tokens of context (default 8192 or its limit)"
+    )
+    doctor.add_argument("--device", metavar="D", help="the device to try, as `arcmtp devices` lists it")
+    doctor.add_argument("--json", action="store_true", help="print one JSON list of all findings")
+    doctor.set_defaults(run=_doctor)
 
     generate = commands.add_parser("generate", help="continue a prompt")
     _add_model_options(generate)
@@ -164,6 +173,22 @@ def _devices(options: argparse.Namespace) -> None:
     from arcmtp.runtime.devices import format_table, list_devices
 
     print(format_table(list_devices()))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from arcmtp.profile.doctor import PlannedModel, examine, line, summary
+    from arcmtp.profile.machine import Machine
+
+    if options.ctx is not None and options.model is None:
+        raise ArcmtpError("--ctx needs -m, the file whose memory it is to be planned for")
+    model = None if options.model is None else PlannedModel.open(options.model, options.ctx)
+    findings = []
+    for finding in examine(Machine(), options.device, model):
+        findings.append(finding)
+        if not options.json:
+            print(line(finding), flush=True)
+    print(json.dumps([dataclasses.asdict(finding) for finding in findings]) if options.json else summary(findings))
+    return int(any(finding.status == "problem" for finding in findings))
 
 
 def _generate(options: argparse.Namespace) -> None:

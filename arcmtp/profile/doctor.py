@@ -1,0 +1,117 @@
+"""`arcmtp doctor`: whether this machine is right for arcmtp, a line a check, with the remedy where it is not.
+
+Checks that load the SYCL runtime run in a forked process, so that a driver that crashes or hangs becomes a finding.
+"""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from arcmtp.model.config import Config
+from arcmtp.model.gguf import GGUF
+from arcmtp.profile.findings import Finding, NamedCheck, guarded
+from arcmtp.profile.machine import Machine
+
+PATIENCE_S = 300.0  # compiling on a busy machine takes most of a minute
+DRIVER_REMEDY = "`dmesg` may say more; update the driver"
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A file whose memory plan is wanted, for `context` tokens."""
+
+    gguf: GGUF
+    config: Config
+    context: int
+
+    @classmethod
+    def open(cls, path: str, ctx: int | None) -> "PlannedModel":
+        """The file's hyperparameters and the context, checked; ArcmtpError when one of them cannot be used."""
+        gguf = GGUF(path)
+        config = Config.from_gguf(gguf)
+        return cls(gguf, config, config.usable_context(ctx))
+
+
+def examine(machine: Machine, device: str | None = None, model: PlannedModel | None = None) -> Iterator[Finding]:
+    """Run every check, one finding after the other.
+
+    device: the dpctl filter string of the device to try; None takes the default one.
+    model: adds what its weights and context take of the device's memory.
+    """
+    yield from _run(machine.checks())
+    checks = _device_checks(machine, device, model)
+    # A copy of a process whose SYCL runtime has begun lacks the runtime's threads and would wait for them.
+    yield from (_run(checks) if "dpctl" in sys.modules else isolated(checks, PATIENCE_S))
+
+
+def line(finding: Finding) -> str:
+    """The finding for a terminal."""
+    remedy = f" → {finding.remedy}" if finding.remedy else ""
+    return f"{finding.status:<8} {finding.check:<14} {finding.message}{remedy}"
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """The last line: how many problems and warnings there are."""
+    found = [finding.status for finding in findings]
+    counts = [(found.count("problem"), "problem"), (found.count("warning"), "warning")]
+    return ", ".join(f"{count or 'no'} {what}{'s' * (count != 1)}" for count, what in counts)
+
+
+def _run(checks: Iterable[NamedCheck]) -> Iterator[Finding]:
+    for name, check in checks:
+        yield from guarded(name, check)
+
+
+def _device_checks(machine: Machine, device: str | None, model: PlannedModel | None) -> Iterator[NamedCheck]:
+    try:
+        from arcmtp.profile.device import DeviceChecks
+    except Exception as error:  # a libsycl that is missing or not the right one, most likely
+        message = f"{type(error).__name__}: {error}"
+        remedy = "unset LD_LIBRARY_PATH; if that does not help, pip install --force-reinstall arcmtp"
+        yield "sycl runtime", lambda: iter([Finding("sycl runtime", "problem", message, remedy)])
+    else:
+        yield from DeviceChecks(machine, device, model)
+
+
+def isolated(checks: Iterable[NamedCheck], patience_s: float) -> Iterator[Finding]:
+    """Run `checks` in a forked process; its death, or `patience_s` seconds without an answer, is a problem."""
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_report, args=(checks, sender), daemon=True)
+    process.start()
+    sender.close()
+    under_way = "sycl runtime"  # which loads before the first check says its name
+    try:
+        while receiver.poll(patience_s):
+            message = receiver.recv()
+            if message is None:
+                return
+            if isinstance(message, Finding):
+                yield message
+            else:
+                under_way = message
+    except EOFError:
+        process.join()
+        yield Finding(under_way, "problem", f"this check ended the process: {_cause(process.exitcode)}", DRIVER_REMEDY)
+        return
+    process.kill()
+    yield Finding(under_way, "problem", f"no answer for {patience_s:g} seconds", DRIVER_REMEDY)
+
+
+def _report(checks: Iterable[NamedCheck], sender: Connection) -> None:
+    """Send each check's name before it runs, what it finds, and None at the end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent tells of an interruption
+    for name, check in checks:
+        sender.send(name)
+        for finding in guarded(name, check):
+            sender.send(finding)
+    sender.send(None)
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return signal.Signals(-exit_code).name
+    return f"exit status {exit_code}"

@@ -1,0 +1,92 @@
+"""The end of a step: which of its rows count, what they say, and where the next step begins; all on the device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from arcmtp.ops.launch import MAX_ROWS, row_suffix
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Kernel, Program
+
+TURN_WORDS = 32
+DONE, STEP, LEFT, STOPS, STOP_IDS = range(5)  # words of `turn` (accept.hpp)
+MAX_STOP_IDS = TURN_WORDS - STOP_IDS
+RECORDS = 16  # steps whose records are kept
+RECORD = np.dtype(
+    [
+        ("count", np.int32),  # tokens that the step gave; 0 when the generation was done before
+        ("done", np.int32),
+        ("accepted", np.int32),  # inputs that had been guessed, and guessed right
+        ("unused", np.int32, 5),
+        ("tokens", np.int32, MAX_ROWS),
+        ("logprobs", np.float32, MAX_ROWS),
+        ("padding", np.int32, 8),
+    ]
+)
+
+
+def turn(limit: int, stop_ids: Sequence[int]) -> np.ndarray:
+    """int32 [32]: the words of a generation that begins, of at most `limit` tokens, ended by any of `stop_ids`.
+
+    Raises ValueError for more stop ids than there is room for.
+    """
+    if len(stop_ids) > MAX_STOP_IDS:
+        raise ValueError(f"{len(stop_ids)} stop ids; there is room for {MAX_STOP_IDS}")
+    words = np.zeros(TURN_WORDS, np.int32)
+    words[LEFT], words[STOPS] = limit, len(stop_ids)
+    words[STOP_IDS : STOP_IDS + len(stop_ids)] = stop_ids
+    return words
+
+
+class Accept:
+    """Accepts row 0 of a step, and each further row whose input is what the row before it chose.
+
+    stride: columns of a row of logits. hidden: values of a hidden row, of which the last accepted one is carried on; 0:
+    there are none.
+    """
+
+    def __init__(self, stride: int, hidden: int = 0) -> None:
+        self.stride, self.hidden = stride, hidden
+
+    def kernel(self, rows: int, evaluated: bool) -> Kernel:
+        """For 1…8 rows, which a step has `evaluated`, or whose tokens follow a block."""
+        return Kernel(
+            name=f"accept_{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
+            header="accept.hpp",
+            parameters="const int *sampled, const float *logits, const float *stats, int *ids, int *positions, "
+            "int *pending_count, int *accepted, int *turn, int *states, int *records, const float *hidden, "
+            "float *carried",
+            body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize});\n    "
+            f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {'true' if evaluated else 'false'}>"
+            "(sampled, logits, stats, ids, positions, pending_count, accepted, turn, states, records, hidden, carried);",
+        )
+
+    def launch(
+        self, program: Program, launches: _host.LaunchList, rows: int, evaluated: bool,
+        sampled: Any, logits: Any, stats: Any, ids: Any, positions: Any, pending_count: Any, accepted: Any,
+        turn: Any, states: Any, records: Any, hidden: Any, carried: Any,
+    ) -> None:  # fmt: skip
+        """sampled int32 [rows], logits f32 [rows, stride] and stats f32 [rows, 3] of the sampling before; ids,
+        positions int32 [8] of the step, which become those of the next: its first token, and positions that follow
+        each other; pending_count int32: how many rows count (0 after a block); accepted int32: the last of them; turn
+        int32 [32]; states int32 [vocabulary], in which tokens are counted; records: RECORDS of `RECORD`, in host
+        memory; hidden f32 [rows, hidden]; carried f32 [hidden]."""
+        program.launch(
+            launches, self.kernel(rows, evaluated), 1, sampled, logits, stats, ids, positions, pending_count, accepted,
+            turn, states, records, hidden, carried,
+        )  # fmt: skip
+
+
+def reference(
+    sampled: Sequence[int], ids: Sequence[int], left: int, stop_ids: Sequence[int]
+) -> tuple[list[int], bool]:
+    """The tokens that a step gives, and whether the generation is done with them."""
+    tokens = []
+    for row, token in enumerate(sampled):
+        tokens.append(token)
+        if len(tokens) >= left or token in stop_ids:
+            return tokens, True
+        if row + 1 < len(sampled) and ids[row + 1] != token:
+            break
+    return tokens, False

@@ -1,0 +1,84 @@
+"""What the MTP block begins with: a token's embedding and the hidden row of the token before it, each normed."""
+
+from typing import Any
+
+import numpy as np
+
+from arcmtp.model.formats import Matrix
+from arcmtp.ops.launch import BLOCK_ROWS, Consumers, cpp_bool, row_suffix
+from arcmtp.ops.norm import reference as norm_reference
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Geometry
+from arcmtp.runtime.compiler import Kernel, Program
+
+
+class DraftInput:
+    """Rows [rows, 2 k] = (norm of the embedding of token s, norm of hidden row s), for the consumers.
+
+    s is the row; with `last_first` the rows that a step has accepted, the last of them before the others.
+    embedding: the matrix [n tokens, k]; an id outside it gives the nearest row.
+    """
+
+    def __init__(self, embedding: Matrix, eps: float, consumers: Consumers, geometry: Geometry) -> None:
+        self.embedding, self.eps, self.consumers = embedding, eps, consumers
+        self._team = geometry.norm_team
+
+    def kernel(self, rows: int, last_first: bool = False) -> Kernel:
+        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
+        m = self.embedding
+        template = (
+            f"{m.format.name}, {m.k}, {m.n}, {m.offset}, {cpp_bool(last_first)}, {rows}, {self._team}, "
+            f"{self.consumers.template}"
+        )
+        order = "_last_first" * last_first
+        return Kernel(
+            name=f"draft_input_{m.format.name.lower()}_{m.k}_{self.consumers.suffix}{order}_{row_suffix(rows)}",
+            header="draft_input.hpp",
+            parameters="const u8 *weights, const int *tokens, const float *hidden, const float *token_norm, "
+            "const float *hidden_norm, float eps, const int *accepted, const int *positions, int *row_positions, "
+            "const int *row_count, u8 *quantised, float *plain",
+            body=f"draft_input<{template}>(weights, tokens, hidden, token_norm, hidden_norm, eps, accepted, positions, "
+            "row_positions, row_count, quantised, plain);",
+            team=self._team,
+            team_memory=self._team * 64,
+        )
+
+    def launch(
+        self, program: Program, launches: _host.LaunchList, rows: int, last_first: bool,
+        weights: Any, tokens: Any, hidden: Any, token_norm: Any, hidden_norm: Any,
+        accepted: Any, positions: Any, row_positions: Any, row_count: Any, quantised: Any, plain: Any,
+    ) -> None:  # fmt: skip
+        """weights: the buffer of the embedding's tiles; tokens int32 [rows]; hidden f32 [rows, k]; token_norm,
+        hidden_norm f32 [k]. With `last_first`: accepted int32, the last row that was accepted; positions int32 [1], of
+        the token that this row chose; row_positions int32 [rows], where each row belongs, is written."""
+        program.launch(
+            launches, self.kernel(rows, last_first), rows or BLOCK_ROWS, weights, tokens, hidden, token_norm,
+            hidden_norm, float(self.eps), accepted, positions, row_positions, row_count, quantised, plain,
+        )  # fmt: skip
+
+    def carry_kernel(self) -> Kernel:
+        """Of `launch_carry`."""
+        return Kernel(
+            name=f"carry_hidden_{self.embedding.k}",
+            header="draft_input.hpp",
+            parameters="float *hidden, const int *row_count",
+            body=f"carry_hidden<{self.embedding.k}>(hidden, row_count[0]);",
+        )
+
+    def launch_carry(self, program: Program, launches: _host.LaunchList, hidden: Any, row_count: Any) -> None:
+        """hidden f32 [1 + rows, k]: row `row_count` becomes row 0."""
+        program.launch(launches, self.carry_kernel(), 1, hidden, row_count)
+
+
+def order(rows: int, last: int) -> list[int]:
+    """The rows of a step as `last_first` takes them."""
+    return [last, *(row for row in range(rows) if row != last)]
+
+
+def reference(
+    embedded: np.ndarray, hidden: np.ndarray, token_norm: np.ndarray, hidden_norm: np.ndarray, eps: float
+) -> np.ndarray:
+    """float64 [rows, 2 k] of embedding rows and hidden rows [rows, k]."""
+    return np.concatenate(
+        [norm_reference(embedded, token_norm, eps), norm_reference(hidden, hidden_norm, eps)], axis=1
+    )

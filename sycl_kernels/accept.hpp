@@ -1,0 +1,65 @@
+// The end of a step: which of its rows count, what they say, and where the next step begins.
+#pragma once
+
+#include "simd.hpp"
+
+namespace arcmtp {
+
+/// Words of a sequence's `turn`, which the host writes when a generation begins and `accept` keeps.
+enum Turn { TURN_DONE, TURN_STEP, TURN_LEFT, TURN_STOPS, TURN_STOP_IDS };
+/// Words of a record: how many tokens a step gave, whether the generation is done, drafts that were right; the tokens,
+/// and their log-probabilities.
+enum Record { RECORD_COUNT, RECORD_DONE, RECORD_ACCEPTED, RECORD_TOKENS = 8, RECORD_LOGPROBS = 16, RECORD_WORDS = 32 };
+
+template <class T> inline void put(T *to, T value) { simd::store<T, 1>(to, simd::vec<T, 1>(value)); }
+
+inline bool stops(const int *turn, int token) {
+    for (int i = 0; i < turn[TURN_STOPS]; ++i)
+        if (turn[TURN_STOP_IDS + i] == token)
+            return true;
+    return false;
+}
+
+/// Row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is that choice. Of a generation that is
+/// done nothing counts, so that steps under way when it ends change nothing. The last row that counts is `accepted`,
+/// its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending; otherwise, after a block, none is.
+template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
+inline void accept(const int *sampled, const float *logits, const float *stats, int *ids, int *positions,
+                   int *pending_count, int *accepted, int *turn, int *states, int *records, const float *hidden,
+                   float *carried) {
+    const bool was_done = turn[TURN_DONE] != 0;
+    const int step = turn[TURN_STEP], left = turn[TURN_LEFT];
+    int *record = records + step % RECORDS * RECORD_WORDS;
+    int last = 0, count = 0;
+    bool done = was_done;
+    for (int row = 0; row < ROWS && !was_done; ++row) {
+        const int token = sampled[row];
+        put(record + RECORD_TOKENS + row, token);
+        put(reinterpret_cast<float *>(record) + RECORD_LOGPROBS + row,
+            logits[simd::u64(row) * STRIDE + token] - stats[3 * row + 1]);
+        put(states + token, states[token] + 1);
+        last = row;
+        count = row + 1;
+        done = count >= left || stops(turn, token);
+        if (done || row + 1 == ROWS || ids[row + 1] != token)
+            break;
+    }
+    put(record + RECORD_ACCEPTED, was_done ? 0 : last);
+    put(record + RECORD_DONE, int(done));
+    put(record + RECORD_COUNT, count);
+    put(turn + TURN_STEP, step + 1);
+    put(turn + TURN_DONE, int(done));
+    put(turn + TURN_LEFT, left - count);
+    put(pending_count, EVALUATED ? count : 0);
+    put(accepted, last);
+    if (was_done)
+        return;
+    put(ids, sampled[last]);
+    const int position = positions[0] + count;
+    for (int row = 0; row < 8; ++row)
+        put(positions + row, position + row);
+    for (int at = 0; at < HIDDEN; at += 16)
+        simd::store<float, 16>(carried + at, simd::load<float, 16>(hidden + simd::u64(last) * HIDDEN + at));
+}
+
+} // namespace arcmtp

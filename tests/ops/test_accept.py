@@ -1,0 +1,111 @@
+"""Accepting rows against a plain loop, with stale words behind every row that does not count."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from arcmtp.ops.accept import DONE, LEFT, MAX_STOP_IDS, RECORD, RECORDS, STEP, Accept, reference, turn
+from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Program
+from tests.ops.conftest import ROW_COUNTS, Bench
+
+VOCAB, STRIDE, HIDDEN, STOP = 20, 32, 64, 7
+
+
+@pytest.fixture(scope="module")
+def program(bench: Bench) -> Program:
+    op = Accept(STRIDE, HIDDEN)
+    return bench.program([op.kernel(rows, evaluated) for rows in ROW_COUNTS for evaluated in (True, False)])
+
+
+class Turn:
+    """A sequence between two steps: what `accept` keeps for it."""
+
+    def __init__(self, bench: Bench, program: Program, position: int, limit: int) -> None:
+        self.bench, self.program, self.op = bench, program, Accept(STRIDE, HIDDEN)
+        self.turn = bench.array(turn(limit, [STOP, 3]))
+        self.positions = bench.array(np.arange(position, position + MAX_ROWS, dtype=np.int32))
+        self.pending_count, self.accepted = bench.poisoned(4), bench.poisoned(4)
+        self.states = bench.device.zeros(VOCAB * 4)
+        self.records = bench.device.host_zeros(RECORDS * RECORD.itemsize)
+        self.ids, self.carried = bench.poisoned(MAX_ROWS * 4), bench.poisoned(HIDDEN * 4)
+        rng = np.random.default_rng(position)
+        self.logits = rng.standard_normal((MAX_ROWS, STRIDE)).astype(np.float32)
+        self.stats = rng.standard_normal((MAX_ROWS, 3)).astype(np.float32)
+        self.hidden = rng.standard_normal((MAX_ROWS, HIDDEN)).astype(np.float32)
+
+    def step(self, sampled: Sequence[int], ids: Sequence[int], evaluated: bool = True) -> np.void:
+        """The record of a step that evaluates `ids` and chooses `sampled`."""
+        bench, rows = self.bench, len(ids)
+        self.ids.write(np.array(ids, np.int32))
+        number = int(self.turn.read(np.int32, STEP + 1)[STEP])
+        launches = _host.LaunchList()
+        self.op.launch(
+            self.program, launches, rows, evaluated, bench.array(np.array(sampled, np.int32)), bench.array(self.logits),
+            bench.array(self.stats), self.ids, self.positions, self.pending_count, self.accepted, self.turn,
+            self.states, self.records, bench.array(self.hidden), self.carried,
+        )  # fmt: skip
+        bench.device.run(launches)
+        return self.records.view(RECORD)[number % RECORDS].copy()
+
+    def words(self) -> dict[str, list[int]]:
+        names = ("ids", "positions", "pending_count", "accepted", "turn")
+        return {name: getattr(self, name).read(np.int32, getattr(self, name).nbytes // 4).tolist() for name in names}
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, program: Program, evaluated: bool) -> None:
+    rng = np.random.default_rng(1)
+    ends = 0
+    for case in range(60):
+        rows, left = int(rng.integers(1, 9)), int(rng.integers(1, 12))
+        sampled, ids = rng.integers(0, VOCAB, rows), rng.integers(0, VOCAB, rows)
+        right = int(rng.integers(0, rows))
+        ids[1 : 1 + right] = sampled[:right]
+        sequence = Turn(bench, program, case, left)
+        record = sequence.step(sampled.tolist(), ids.tolist(), evaluated)
+        tokens, done = reference(sampled.tolist(), ids.tolist(), left, [STOP, 3])
+        count = len(tokens)
+        ends += done
+        assert (record["count"], record["done"], record["accepted"]) == (count, done, count - 1)
+        assert record["tokens"][:count].tolist() == tokens
+        want = sequence.logits[np.arange(count), tokens] - sequence.stats[:count, 1]
+        np.testing.assert_array_equal(record["logprobs"][:count], want)
+        words = sequence.words()
+        assert words["ids"][0] == tokens[-1]
+        assert words["positions"] == list(range(case + count, case + count + MAX_ROWS))
+        assert (words["pending_count"], words["accepted"]) == ([count if evaluated else 0], [count - 1])
+        assert (words["turn"][DONE], words["turn"][LEFT]) == (done, left - count)
+        np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), np.bincount(tokens, minlength=VOCAB))
+        np.testing.assert_array_equal(sequence.carried.read(np.float32, HIDDEN), sequence.hidden[count - 1])
+    assert 10 < ends < 50
+
+
+def test_after_the_end_a_step_changes_nothing(bench: Bench, program: Program) -> None:
+    sequence = Turn(bench, program, 5, limit=9)
+    assert sequence.step([1, STOP, 2, 4], [0, 1, STOP, 2])["done"]
+    before, states = sequence.words(), sequence.states.read(np.int32, VOCAB)
+    carried = sequence.carried.read(np.float32, HIDDEN)
+    sequence.hidden[:] = np.nan
+    record = sequence.step([1, 2, 4, 5], [STOP, 1, 2, 4])
+    assert (record["count"], record["done"], record["accepted"]) == (0, 1, 0)
+    after = sequence.words()
+    assert after["positions"] == before["positions"] and after["ids"][0] == STOP
+    assert (after["pending_count"], after["accepted"]) == ([0], [0]), "what this step evaluated must not be committed"
+    np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), states)
+    np.testing.assert_array_equal(sequence.carried.read(np.float32, HIDDEN), carried)
+
+
+def test_records_go_round(bench: Bench, program: Program) -> None:
+    sequence = Turn(bench, program, 0, limit=1000)
+    given = [int(sequence.step([token % 3], [0])["tokens"][0]) for token in range(RECORDS + 2)]
+    assert given == [token % 3 for token in range(RECORDS + 2)]
+    assert sequence.records.view(RECORD)["tokens"][:3, 0].tolist() == [RECORDS % 3, (RECORDS + 1) % 3, 2]
+
+
+def test_too_many_stop_ids_are_refused() -> None:
+    assert turn(1, range(MAX_STOP_IDS))[-1] == MAX_STOP_IDS - 1
+    with pytest.raises(ValueError, match="room for 28"):
+        turn(1, range(MAX_STOP_IDS + 1))

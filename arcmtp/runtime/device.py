@@ -24,7 +24,8 @@ class Device:
         self.sycl_device = select(filter_string)
         self.is_cpu = self.sycl_device.is_cpu
         self.card = card or for_device(self.sycl_device.name, self.is_cpu)
-        self.queue = dpctl.SyclQueue(self.sycl_device, property="in_order")
+        properties = ["in_order"] if _host.takes_profiling_tags(self.sycl_device) else ["in_order", "enable_profiling"]
+        self.queue = dpctl.SyclQueue(self.sycl_device, property=properties)  # one on which time can be marked
         self.compile_options = ["-DARCMTP_VNNI"] if self.is_cpu else ["-DARCMTP_GPU"]
         if self.is_cpu and not _vnni_works(self):
             self.compile_options = []

@@ -59,16 +59,19 @@ void LaunchList::extend(const LaunchList &other) {
     launches_.insert(launches_.end(), other.launches_.begin(), other.launches_.end());
 }
 
+sycl::event Launch::submit(sycl::queue &queue) const {
+    return queue.submit([&](sycl::handler &handler) {
+        int index = 0;
+        for (const Argument &argument : arguments)
+            std::visit([&](auto value) { handler.set_arg(index++, value); }, argument);
+        handler.parallel_for(sycl::nd_range<1>{groups * team, team}, kernel);
+    });
+}
+
 sycl::event LaunchList::submit(sycl::queue &queue) const {
     sycl::event last;
-    for (const Launch &launch : launches_) {
-        last = queue.submit([&](sycl::handler &handler) {
-            int index = 0;
-            for (const Argument &argument : launch.arguments)
-                std::visit([&](auto value) { handler.set_arg(index++, value); }, argument);
-            handler.parallel_for(sycl::nd_range<1>{launch.groups * launch.team, launch.team}, launch.kernel);
-        });
-    }
+    for (const Launch &launch : launches_)
+        last = launch.submit(queue);
     return last;
 }
 

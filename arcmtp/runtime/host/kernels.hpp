@@ -21,6 +21,8 @@ struct Launch {
     std::size_t groups;
     std::size_t team;
     std::vector<Argument> arguments;
+
+    sycl::event submit(sycl::queue &queue) const;
 };
 
 /// Launches in the order in which they run.
@@ -31,6 +33,7 @@ class LaunchList {
     void extend(const LaunchList &other);
     sycl::event submit(sycl::queue &queue) const; // that of the last launch
     std::vector<std::string> names() const;
+    const std::vector<Launch> &launches() const { return launches_; }
 
   private:
     std::vector<Launch> launches_;

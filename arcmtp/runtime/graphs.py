@@ -4,8 +4,11 @@ import contextlib
 import json
 import math
 import os
+import re
+import tempfile
 import time
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.environment import cache_dir
 
+Captured = tuple[_host.LaunchList, _host.Graph]
 NEW, MOVED, CHANGED = "new row count", "buffers moved", "kernels changed"
 
 
@@ -45,7 +49,12 @@ class GraphCache:
         self.enabled = enabled
         self.statistics = GraphStatistics()
         self._device = device
-        self._graphs: dict[str, tuple[_host.LaunchList, _host.Graph]] = {}
+        self._graphs: dict[str, Captured] = {}
+
+    @property
+    def captured(self) -> Mapping[str, Captured]:
+        """Each launch list that is a graph now, and that graph, by name."""
+        return self._graphs
 
     def submit(self, name: str, launches: _host.LaunchList) -> _host.Event:
         """Put `launches` on the device's queue, as the graph `name` if graphs are enabled; the event of their end."""
@@ -72,6 +81,23 @@ class GraphCache:
         s.capture_ms += graph.capture_ms
         s.finalise_ms += graph.finalise_ms
         return graph
+
+
+def kernel_names(graph: _host.Graph) -> list[str]:
+    """The kernels in `graph` in the order in which they run; ValueError if it is anything but a chain of kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.dot"
+        graph.describe(str(path))
+        described = path.read_text(encoding="utf-8")
+    kernels = dict(re.findall(r'^"(\w+)" .*NAME = __sycl_kernel_(\w+)', described, re.MULTILINE))
+    edges = re.findall(r'"(\w+)" -> "(\w+)"', described)
+    after = dict(edges)
+    chain = [node for node in kernels if node not in after.values()][:1]
+    while chain and chain[-1] in after:
+        chain.append(after[chain[-1]])
+    if not len(chain) == len(kernels) == len(edges) + 1 == graph.nodes:
+        raise ValueError(f"{graph.nodes} nodes, {len(kernels)} kernels and {len(edges)} edges are no chain of kernels")
+    return [kernels[node] for node in chain]
 
 
 @dataclass(frozen=True)

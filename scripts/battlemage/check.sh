@@ -2,7 +2,8 @@
 # What can be proved for Battlemage without a card, on the B70 unless CARD says otherwise:
 #   - code report: no kernel of Qwen3.6-35B-A3B spills or uses private memory, and those with 4-bit weights feed them to
 #     dpas from loads of at least 256 bytes
-#   - dry run: the bundled model loads, and prompts and decoding run through the driver without an error
+#   - dry run: the bundled model loads, prompts and decoding run through the driver without an error, and the kernels in
+#     each captured graph are those of the CPU's, name by name
 #
 #   [PREFIX=FOLDER] [CARD=b70] [PYTHON=.venv/bin/python] check.sh
 #
@@ -30,7 +31,10 @@ compile() {
 }
 
 dry_run() {
-    "$here/run.sh" "$python" "$here/dry_run.py" 2>&1 | sed -u 's/^/dry run: /'
+    ONEAPI_DEVICE_SELECTOR='*:cpu' "$python" "$here/dry_run.py" --write-kernels "$work/kernels.json" 2>&1 |
+        sed -u 's/^/dry run, CPU: /' &&
+        "$here/run.sh" "$python" "$here/dry_run.py" --compare-kernels "$work/kernels.json" 2>&1 |
+        sed -u 's/^/dry run: /'
 }
 
 set -m # the job gets a process group, so that nothing of it outlives this script

@@ -1,0 +1,192 @@
+"""The routes."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+
+from arcmtp import __version__
+from arcmtp.engine.llm import LLM
+from arcmtp.engine.sampling import SamplingOptions
+from arcmtp.errors import ArcmtpError
+from arcmtp.serve.errors import ApiError, handle
+from arcmtp.serve.http import CLIENT_GONE, ClientGone, EventStream, Gate, unless_gone
+from arcmtp.serve.metrics import Metrics
+from arcmtp.serve.options import ServeOptions
+from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
+from arcmtp.serve.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    GenerationRequest,
+    TokenizeRequest,
+)
+from arcmtp.serve.reply import Reply, timings_object
+from arcmtp.serve.responses import (
+    ChatCompletion,
+    Completion,
+    ErrorResponse,
+    Health,
+    ModelList,
+    ModelObject,
+    Props,
+    Text,
+    Tokens,
+)
+from arcmtp.serve.worker import Worker
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 404, 413, 429, 500, 503)
+}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+def make_app(worker: Worker, options: ServeOptions) -> FastAPI:
+    """The application around a worker; it may still be loading."""
+    app = FastAPI(title="arcmtp", version=__version__, summary="An OpenAI-compatible server", responses=_ERRORS)
+    metrics = Metrics(worker)
+    app.add_middleware(Gate, keys=options.api_keys, body_bytes=int(options.body_mib * 2**20), metrics=metrics)
+    if options.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=options.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+    for kind in (ApiError, ArcmtpError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, handle)
+    app.add_exception_handler(ClientGone, _nobody)
+    service = Service(worker, options, metrics)
+    for path, method, route, extra in (
+        ("/v1/chat/completions", "POST", service.chat, {"response_model": ChatCompletion, "responses": _STREAM}),
+        ("/v1/completions", "POST", service.complete, {"response_model": Completion, "responses": _STREAM}),
+        ("/v1/models", "GET", service.models, {"response_model": ModelList}),
+        ("/v1/models/{model:path}", "GET", service.model, {"response_model": ModelObject}),
+        ("/tokenize", "POST", service.tokenize, {"response_model": Tokens}),
+        ("/detokenize", "POST", service.detokenize, {"response_model": Text}),
+        ("/health", "GET", service.health, {"response_model": Health}),
+        ("/metrics", "GET", service.metrics, {"response_class": Response}),
+        ("/props", "GET", service.props, {"response_model": Props}),
+    ):
+        app.add_api_route(path, route, methods=[method], **extra)
+    return app
+
+
+class Service:
+    """The routes' bodies. Whatever takes long without the device, such as tokenizing, leaves the event loop free."""
+
+    def __init__(self, worker: Worker, options: ServeOptions, metrics: Metrics) -> None:
+        self._worker, self._options, self._metrics = worker, options, metrics
+        self._created = int(time.time())
+
+    async def chat(self, request: Request, body: ChatRequest) -> Response:
+        """Answer the last of the messages."""
+        return await self._generate(request, body, lambda llm, defaults: prepare_chat(llm, body, defaults))
+
+    async def complete(self, request: Request, body: CompletionRequest) -> Response:
+        """Continue text."""
+        return await self._generate(request, body, lambda llm, defaults: prepare_completion(llm, body, defaults))
+
+    async def models(self) -> ModelList:
+        """The one model."""
+        return {"object": "list", "data": [self._model()]}
+
+    async def model(self, model: str) -> ModelObject:
+        """The model, by its name."""
+        self._check_model(model)
+        return self._model()
+
+    async def tokenize(self, body: TokenizeRequest) -> Tokens:
+        """Token ids of text or messages."""
+        self._check_model(body.model)
+        llm = self._worker.llm
+        if body.messages is None:
+            tokens = await asyncio.to_thread(llm.tokenize, body.content or "")
+        else:
+            tokens = await asyncio.to_thread(llm.prompt_ids, template_messages(body.messages))
+        return {"tokens": tokens, "count": len(tokens)}
+
+    async def detokenize(self, body: DetokenizeRequest) -> Text:
+        """Text of token ids."""
+        self._check_model(body.model)
+        return {"content": await asyncio.to_thread(self._worker.llm.detokenize, body.tokens)}
+
+    async def health(self) -> JSONResponse:
+        """200 when requests are accepted, else 503."""
+        state = self._worker.state
+        return JSONResponse({"status": state}, 200 if state == "ready" else 503)
+
+    async def metrics(self) -> Response:
+        """Prometheus' text format."""
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def props(self) -> Props:
+        """What runs here, and its limits."""
+        llm, options = self._worker.llm, self._options
+        sampling = dataclasses.asdict(options.sampling)
+        return {
+            "model": options.alias,
+            "version": __version__,
+            "device": llm.device.sycl_device.name,
+            "context": llm.context,
+            "vocabulary": llm.config.vocab,
+            "slots": 1,
+            "queue": options.queue,
+            "body_mib": options.body_mib,
+            "sampling": {name: value for name, value in sampling.items() if name != "logit_bias"},  # -inf has no JSON
+        }
+
+    async def _generate(
+        self, request: Request, body: GenerationRequest, prepare: Callable[[LLM, SamplingOptions], Prepared]
+    ) -> Response:
+        began = time.monotonic()
+        self._check_model(body.model)
+        prepared = await asyncio.to_thread(prepare, self._worker.llm, self._options.sampling)
+        submission = self._worker.submit(prepared.jobs)
+        include_usage = body.stream_options is not None and body.stream_options.include_usage
+        reply = Reply(prepared, submission, self._options.alias, include_usage)
+        record = request.state.record
+
+        def close(error: str | None = None) -> None:
+            submission.cancel()
+            self._metrics.reply(reply, began)
+            record.update(_figures(reply), choices=len(prepared.jobs), stream=bool(body.stream))
+            if error:
+                record["error"] = error
+
+        if body.stream:
+            return EventStream(reply.chunks(), close)
+        try:
+            return JSONResponse(await unless_gone(request, reply.whole()))
+        finally:
+            close()
+
+    def _check_model(self, model: str | None) -> None:
+        if model not in (None, self._options.alias):
+            raise ApiError(
+                404, f"there is no model {model!r} here, only {self._options.alias!r}", "model", "model_not_found"
+            )
+
+    def _model(self) -> ModelObject:
+        return {"id": self._options.alias, "object": "model", "created": self._created, "owned_by": "arcmtp"}
+
+
+def _figures(reply: Reply) -> dict[str, Any]:
+    """What the request log says of a generation."""
+    usage, timings = reply.usage(), timings_object(reply.timings)
+    return {
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "finish_reasons": reply.finish_reasons,
+        "queue_ms": timings["queue_ms"],
+        "prompt_per_second": timings["prompt_per_second"],
+        "predicted_per_second": timings["predicted_per_second"],
+    }
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)

@@ -1,0 +1,70 @@
+"""Errors as OpenAI's clients expect them."""
+
+import json
+from collections.abc import Mapping
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.serve.responses import ErrorResponse
+
+_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An answer other than success: HTTP status, one line, the field that it is about, and a code for programs."""
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+    def body(self) -> ErrorResponse:
+        """The error object."""
+        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """The error object as a response. Escaped, since a message may quote lone surrogates."""
+        return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told of an exception."""
+    match error:
+        case ApiError():
+            return error
+        case ArcmtpError():
+            return ApiError(400, str(error))
+        case RequestValidationError():
+            return _validation_error(error)
+        case HTTPException():
+            return ApiError(error.status_code, str(error.detail), headers=error.headers)
+        case _:
+            return ApiError(500, "internal error: see the server's log", code="internal_error")
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """The exception handler of the application, which also tells the request log."""
+    answer = as_api_error(error)
+    request.state.record["error"] = answer.message
+    return answer.response()
+
+
+def _validation_error(error: RequestValidationError) -> ApiError:
+    # Of a union's alternatives the one that came furthest says most about what was meant.
+    first = max(error.errors(), key=lambda e: len(e["loc"]))
+    if first["loc"] == ("body",) and first["type"] in ("model_attributes_type", "model_type"):
+        return ApiError(400, "the body must be a JSON object, with Content-Type: application/json")
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}")
+    # Alternatives of unions are no part of the request.
+    where = ".".join(str(part) for part in first["loc"][1:] if part != "str" and "[" not in str(part)) or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return ApiError(400, f"{where}: {message}" if where else f"the body: {message}", param=where)

@@ -1,0 +1,195 @@
+"""What lies between uvicorn and the routes: keys, limits, the request log, clients that leave, streams of events."""
+
+import asyncio
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from arcmtp.serve.errors import ApiError, as_api_error
+from arcmtp.serve.metrics import Metrics
+
+KEEP_ALIVE_SECONDS = 10.0
+CLIENT_GONE = 499  # nginx's, in logs only
+_QUIET_PATHS = frozenset({"/health", "/metrics"})  # asked every few seconds, and no news
+_OPEN_PATHS = frozenset({"/health"})
+_DISCARDED_BODIES = 16  # limits of bytes to read and drop, so that a client that only writes gets to the answer
+_log = logging.getLogger("arcmtp.serve.requests")
+Result = TypeVar("Result")
+
+
+class Gate:
+    """ASGI middleware: each request gets an id, must show a key, has its body read within a limit, and is logged.
+
+    Routes add fields to the log line through `request.state.record`.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], body_bytes: int, metrics: Metrics) -> None:
+        self._app, self._keys, self._body_bytes, self._metrics = app, keys, body_bytes, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        record: dict[str, Any] = {"id": f"req-{secrets.token_hex(8)}", "status": CLIENT_GONE}
+        scope.setdefault("state", {})["record"] = record
+
+        async def noted_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record["status"] = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = record["id"]
+            await send(message)
+
+        began = time.monotonic()
+        try:
+            self._check_key(scope)
+            body = await self._body(receive)
+        except ApiError as error:
+            record["error"] = error.message
+            await error.response()(scope, receive, noted_send)
+        else:
+            await self._answer(scope, _replaying(body, receive), noted_send)
+        finally:
+            self._note(scope, record, time.monotonic() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            _log.exception("a request failed")
+            if scope["state"]["record"]["status"] != CLIENT_GONE:
+                raise  # too late for an answer: uvicorn cuts the connection
+            await as_api_error(error).response()(scope, receive, send)
+
+    def _check_key(self, scope: Scope) -> None:
+        if not self._keys or scope["path"] in _OPEN_PATHS:
+            return
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self._keys]
+        if scheme.lower() != "bearer" or not any(found):
+            raise ApiError(
+                401, "an API key is needed: Authorization: Bearer KEY", code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+
+    async def _body(self, receive: Receive) -> bytes:
+        parts, size = [], 0
+        while size <= self._body_bytes * _DISCARDED_BODIES:
+            message = await receive()
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._body_bytes:
+                parts.append(part)
+            else:
+                parts.clear()
+            if not message.get("more_body", False):
+                break
+        if size > self._body_bytes:
+            raise ApiError(
+                413, f"the body is larger than {self._body_bytes / 2**20:g} MiB, the limit", code="body_too_large"
+            )
+        return b"".join(parts)
+
+    def _note(self, scope: Scope, record: dict[str, Any], seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.request(route, record["status"], seconds)
+        if scope["path"] not in _QUIET_PATHS:
+            client = (scope.get("client") or [None])[0]
+            fields = {"method": scope["method"], "path": scope["path"], "client": client, **record}
+            _log.info("request", extra={"fields": {**fields, "seconds": round(seconds, 4)}})
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body first, and then waits for the client to leave."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class ClientGone(Exception):
+    """The client has closed the connection: there is nobody to answer."""
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work`; when the client leaves, cancel it and raise ClientGone."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+class EventStream(Response):
+    """Server-sent events: each object as a line of JSON, then [DONE]; a comment when nothing was to say for 10 s.
+
+    An error becomes the last event. `close` is called with an error's message, or None, however the stream ends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[str | None], None]) -> None:
+        self.status_code, self.background = 200, None
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._error: str | None = None
+        self._close = close
+        self._lines = self._written(events)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        gone = asyncio.create_task(_disconnected(receive))
+        following: asyncio.Task[str] | None = None
+        try:
+            while True:
+                following = following or asyncio.create_task(anext(self._lines, ""))
+                await asyncio.wait(
+                    {following, gone}, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )  # fmt: skip
+                if gone.done():
+                    self._error = "the client has gone"
+                    return
+                text = ": keep-alive\n\n"
+                if following.done():
+                    text, following = following.result(), None
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": bool(text)})
+                if not text:
+                    return
+        finally:
+            gone.cancel()
+            if following:
+                following.cancel()
+            self._close(self._error)
+
+    async def _written(self, events: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[str, None]:
+        try:
+            async for event in events:
+                yield _event(json.dumps(event))
+        except Exception as error:
+            answer = as_api_error(error)
+            self._error = answer.message
+            yield _event(json.dumps(answer.body()))
+        yield _event("[DONE]")
+
+
+def _event(data: str) -> str:
+    return f"data: {data}\n\n"

@@ -1,0 +1,52 @@
+"""What Prometheus can scrape."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from arcmtp.serve.reply import Reply
+from arcmtp.serve.worker import Worker
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """The server's own registry, so that nothing else of the process appears in it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._registry = r = CollectorRegistry()
+        self._requests = Counter("arcmtp_requests", "HTTP requests", ["route", "status"], registry=r)
+        self._prompt = Counter("arcmtp_prompt_tokens", "Tokens of prompts", registry=r)
+        self._completion = Counter("arcmtp_completion_tokens", "Tokens generated", registry=r)
+        self._prompt_seconds = Counter("arcmtp_prompt_seconds", "Time on the device for prompts", registry=r)
+        self._decode_seconds = Counter("arcmtp_decode_seconds", "Time on the device after prompts", registry=r)
+        self._queue = Histogram("arcmtp_queue_seconds", "Wait for the device", buckets=_SECONDS, registry=r)
+        self._first = Histogram(
+            "arcmtp_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=r
+        )
+        self._duration = Histogram(
+            "arcmtp_request_seconds", "HTTP requests, by route", ["route"], buckets=_SECONDS, registry=r
+        )
+        Gauge("arcmtp_requests_running", "On the device", registry=r).set_function(lambda: worker.running)
+        Gauge("arcmtp_requests_queued", "Waiting for it", registry=r).set_function(lambda: worker.queued)
+        Gauge("arcmtp_ready", "1 if requests are accepted", registry=r).set_function(
+            lambda: float(worker.state == "ready")
+        )
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count an HTTP request."""
+        self._requests.labels(route, status).inc()
+        self._duration.labels(route).observe(seconds)
+
+    def reply(self, reply: Reply, began: float) -> None:
+        """Count what a generation took, complete or not; `began` is when its request came."""
+        usage, timings = reply.usage(), reply.timings
+        self._prompt.inc(usage["prompt_tokens"])
+        self._completion.inc(usage["completion_tokens"])
+        self._prompt_seconds.inc(timings.prompt_seconds)
+        self._decode_seconds.inc(timings.decode_seconds)
+        if reply.first_token:
+            self._queue.observe(timings.queue_seconds)
+            self._first.observe(reply.first_token - began)
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

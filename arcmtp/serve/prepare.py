@@ -1,0 +1,161 @@
+"""Requests to jobs: prompts rendered and tokenized, options checked. Nothing here touches the device."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arcmtp.engine.llm import LLM
+from arcmtp.engine.sampling import Sampler, SamplingOptions
+from arcmtp.serve import tools
+from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
+from arcmtp.serve.errors import ApiError
+from arcmtp.serve.jobs import Job, ReasoningBudget
+from arcmtp.serve.protocol import (
+    MAX_TOP_LOGPROBS,
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    NamedToolChoice,
+)
+
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+_TAIL_TOKENS = 16  # of a prompt, which show whether it ends inside <think>
+_CLOSING = "\n</think>\n\n"
+_SAMPLING_FIELDS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The jobs of a request, a choice for each, and the tokens of its prompts."""
+
+    jobs: Sequence[Job]
+    choices: Sequence[ChatChoice | TextChoice]
+    prompt_tokens: int
+
+
+def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> Prepared:
+    """ApiError or ArcmtpError for what the model, its template or its context cannot take."""
+    called = request.tools is not None and request.tool_choice != "none"
+    forced = _forced_call(request)
+    options = {"tools": request.raw_tools if called else None, **(request.chat_template_kwargs or {})}
+    ids = llm.prompt_ids(template_messages(request.messages), **options)
+    inside = llm.detokenize(ids[-_TAIL_TOKENS:]).rstrip().endswith("<think>")
+    if forced:
+        ids += llm.tokenize((_CLOSING if inside else "") + forced)
+        inside = False
+    wanted = request.top_logprobs or 0 if request.logprobs else None
+    budget = _budget(llm, request.reasoning_budget) if inside else None
+    jobs = _jobs(llm, request, defaults, ids, request.max_completion_tokens or request.max_tokens, wanted, budget)
+    choices = [
+        ChatChoice(
+            request.stop or (), inside, request.raw_tools if called else (), forced,
+            request.parallel_tool_calls is not False, Logprobs.of(llm.tokenizer, wanted),
+        )
+        for _ in jobs
+    ]  # fmt: skip
+    return Prepared(jobs, choices, len(ids))
+
+
+def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingOptions) -> Prepared:
+    """ApiError or ArcmtpError for what the model or its context cannot take."""
+    prompts: Sequence[str | Sequence[int]]
+    prompts = [request.prompt] if _is_one(request.prompt) else request.prompt  # type: ignore[assignment, list-item]
+    jobs, choices, prompt_tokens = list[Job](), list[TextChoice](), 0
+    for prompt in prompts:
+        ids = llm.prompt_ids(prompt)
+        prompt_tokens += len(ids)
+        max_tokens = request.max_tokens or DEFAULT_COMPLETION_TOKENS
+        jobs += _jobs(llm, request, defaults, ids, max_tokens, request.logprobs)
+        echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
+        while len(choices) < len(jobs):
+            choices.append(TextChoice(request.stop or (), echo, Logprobs.of(llm.tokenizer, request.logprobs)))
+    return Prepared(jobs, choices, prompt_tokens)
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Messages as chat templates read them: arguments of tool calls as objects, developers as the system."""
+    return [_template_message(index, message) for index, message in enumerate(messages)]
+
+
+def _template_message(index: int, message: ChatMessage) -> dict[str, Any]:
+    fields = message.model_dump(exclude_none=True) | {"content": message.content and message.model_dump()["content"]}
+    if message.role == "developer":
+        fields["role"] = "system"
+    for number, call in enumerate(fields.get("tool_calls", ())):
+        where = f"messages.{index}.tool_calls.{number}.function.arguments"
+        try:
+            arguments = json.loads(call["function"]["arguments"])
+        except (ValueError, RecursionError):
+            raise ApiError(400, f"{where}: expected a JSON object as text", where) from None
+        if not isinstance(arguments, Mapping):
+            raise ApiError(400, f"{where}: expected a JSON object as text", where)
+        call["function"]["arguments"] = arguments
+    if fields["content"] is None and not fields.get("tool_calls"):
+        raise ApiError(400, f"messages.{index}.content is missing", f"messages.{index}.content")
+    return fields
+
+
+def _forced_call(request: ChatRequest) -> str:
+    """The text with which an answer begins that must be a tool call."""
+    if isinstance(request.tool_choice, NamedToolChoice):
+        return f"{tools.CALL}{request.tool_choice.function.name}>\n"
+    return tools.CALL if request.tool_choice == "required" else ""
+
+
+def _budget(llm: LLM, tokens: int | None) -> ReasoningBudget | None:
+    if tokens is None:
+        return None
+    closing = llm.tokenize(_CLOSING)
+    end = llm.tokenize("</think>")
+    if len(end) != 1:
+        raise ApiError(400, "reasoning_budget: this model has no token </think>", "reasoning_budget")
+    return ReasoningBudget(tokens, end[0], closing)
+
+
+def _jobs(
+    llm: LLM, request: GenerationRequest, defaults: SamplingOptions, ids: Sequence[int], max_tokens: int | None,
+    logprobs: int | None, budget: ReasoningBudget | None = None,
+) -> list[Job]:  # fmt: skip
+    """A job for each of the request's n choices."""
+    if not ids:
+        raise ApiError(400, "the prompt is empty; it needs at least one token", "prompt")
+    if len(ids) > llm.context:
+        raise ApiError(
+            400, f"the prompt has {len(ids)} tokens, the context holds {llm.context}", code="context_length_exceeded"
+        )
+    sampling = _sampling(request, defaults)
+    Sampler(sampling, llm.config.vocab)  # refuses biases of tokens that the vocabulary does not have
+    top = 0
+    if logprobs is not None:
+        # The chosen token is the likeliest, or has to be looked for among as many as can be had.
+        top = max(logprobs, 1) if sampling.plain else MAX_TOP_LOGPROBS
+    return [
+        Job(ids, max_tokens or llm.context, top, _of_choice(sampling, index), budget)
+        for index in range(request.n or 1)
+    ]  # fmt: skip
+
+
+def _sampling(request: GenerationRequest, defaults: SamplingOptions) -> SamplingOptions:
+    given: dict[str, Any] = {name: getattr(request, name) for name in _SAMPLING_FIELDS}
+    given["top_k"] = 0 if request.top_k == -1 else request.top_k
+    given["seed"] = None if request.seed is None else request.seed % 2**64
+    given["logit_bias"] = None if request.logit_bias is None else _biases(request.logit_bias)
+    return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
+
+def _biases(biases: Mapping[str, float]) -> dict[int, float]:
+    wrong = next((token for token in biases if not (token.isascii() and token.isdecimal() and len(token) < 10)), None)
+    if wrong is not None:
+        raise ApiError(400, f"logit_bias: {wrong!r} is not a token id", "logit_bias")
+    return {int(token): bias for token, bias in biases.items()}
+
+
+def _of_choice(sampling: SamplingOptions, index: int) -> SamplingOptions:
+    return sampling if sampling.seed is None else dataclasses.replace(sampling, seed=(sampling.seed + index) % 2**64)
+
+
+def _is_one(prompt: object) -> bool:
+    return isinstance(prompt, str) or (isinstance(prompt, list) and isinstance(prompt[0], int))

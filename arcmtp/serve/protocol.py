@@ -1,0 +1,227 @@
+"""What clients may send: OpenAI's requests, and the fields of other servers that people use with them.
+
+Wrong types are refused. Unknown fields are ignored, since clients send many that mean nothing here; those that would
+change the answer and that this server does not have are refused.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
+
+MAX_CHOICES = 16
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_TOP_LOGPROBS = 20
+MAX_TOOLS = 128
+MAX_PROMPTS = 16
+RESERVED_TEMPLATE_NAMES = frozenset({"self", "prompt", "messages", "tools", "add_generation_prompt"})
+
+Value = TypeVar("Value")
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _must(holds: Callable[[Any], bool], message: str) -> BeforeValidator:
+    def check(value: Value) -> Value:
+        if not holds(value):
+            raise ValueError(message)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _is_prompt(value: object) -> bool:
+    if not isinstance(value, list):
+        return isinstance(value, str)
+    if all(type(item) is int for item in value):
+        return bool(value)
+    several = all(isinstance(item, str) for item in value) or all(
+        isinstance(item, list) and item and all(type(token) is int for token in item) for item in value
+    )
+    return several and len(value) <= MAX_PROMPTS
+
+
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Stop = Annotated[
+    list[StopString],
+    Field(max_length=MAX_STOP_STRINGS),
+    BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
+]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+
+
+class GenerationRequest(Strict):
+    """What both ways to generate have in common. Sampling fields that are null or absent take the server's defaults."""
+
+    model: str | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = 1
+    stop: Stop | None = None
+    max_tokens: Count | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = Field(None, description="0 or -1: all tokens")
+    min_p: float | None = None
+    repetition_penalty: float | None = Field(
+        None, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
+    )
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = Field(None, description="token id to what is added to its logit")
+    seed: int | None = Field(None, description="choice i of n uses seed + i")
+    response_format: Annotated[
+        Any, _must(lambda v: v in (None, {"type": "text"}), "only text; JSON modes are not available")
+    ] = None
+
+
+class FunctionDefinition(Strict):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="the JSON schema of the arguments")
+
+
+class Tool(Strict):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(Strict):
+    name: str
+
+
+class NamedToolChoice(Strict):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class CalledFunction(Strict):
+    name: str
+    arguments: str = Field("{}", description="a JSON object")
+
+
+class CalledTool(Strict):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ContentPart(Strict):
+    type: Annotated[Any, _must(lambda v: v == "text", "this model takes parts of type text only")]
+    text: str
+
+
+class ChatMessage(Strict):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CalledTool] | None = None
+    tool_call_id: str | None = None
+
+
+class ChatRequest(GenerationRequest):
+    """OpenAI's chat completion request."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = True
+    chat_template_kwargs: (
+        Annotated[
+            dict[str, Any],
+            _must(
+                lambda v: not isinstance(v, dict) or not RESERVED_TEMPLATE_NAMES & v.keys(),
+                f"{', '.join(sorted(RESERVED_TEMPLATE_NAMES))} cannot be set here",
+            ),
+        ]
+        | None
+    ) = Field(None, description="variables of the chat template, such as enable_thinking and preserve_thinking")
+    reasoning_budget: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="tokens of reasoning before it is closed and the answer begins; null: no limit"
+    )
+    _raw_tools: list[dict[str, Any]] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_raw_tools(cls, data: Any, handler: ModelWrapValidatorHandler["ChatRequest"]) -> "ChatRequest":
+        request = handler(data)
+        request._raw_tools = data.get("tools") or [] if isinstance(data, dict) else []
+        return request
+
+    @property
+    def raw_tools(self) -> list[dict[str, Any]]:
+        """The tools as they were sent: the template prints every key of them, in order."""
+        return self._raw_tools
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ChatRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if isinstance(choice := self.tool_choice, NamedToolChoice):
+            names = [tool.function.name for tool in self.tools or []]
+            if choice.function.name not in names:
+                raise ValueError(f"tool_choice names {choice.function.name!r}, which is not among tools")
+        elif choice == "required" and not self.tools:
+            raise ValueError("tool_choice is required, but there are no tools")
+        return self
+
+
+class CompletionRequest(GenerationRequest):
+    """OpenAI's text completion request; a prompt is text or token ids."""
+
+    prompt: Annotated[
+        str | list[int] | list[str] | list[list[int]],
+        _must(_is_prompt, f"expected text, token ids, or a list of at most {MAX_PROMPTS} of either"),
+    ]
+    echo: bool | None = False
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    suffix: Annotated[None, _must(lambda v: not v, "filling in before a suffix is not available")] = None
+    best_of: Annotated[None, _must(lambda v: v is None, "not available; use n")] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CompletionRequest":
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo with logprobs is not available")
+        return self
+
+
+class TokenizeRequest(Strict):
+    """Text, or messages that go through the chat template."""
+
+    content: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    model: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "TokenizeRequest":
+        if (self.content is None) == (self.messages is None):
+            raise ValueError("give either content or messages")
+        return self
+
+
+class DetokenizeRequest(Strict):
+    tokens: list[int]
+    model: str | None = None

@@ -1,0 +1,105 @@
+"""The answer to one request, whole or as a stream of chunks."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from arcmtp.serve.choices import ChatChoice, Payload
+from arcmtp.serve.jobs import Finished, Submission, Timings
+from arcmtp.serve.prepare import Prepared
+from arcmtp.serve.responses import TimingsObject, Usage
+
+
+class Reply:
+    """Feeds the events of a submission to the choices. Use either `whole` or `chunks`, once.
+
+    `first_token` is the time.monotonic() of the first token, 0 before it.
+    """
+
+    def __init__(self, prepared: Prepared, submission: Submission, model: str, include_usage: bool) -> None:
+        self._prepared, self._submission, self._include_usage = prepared, submission, include_usage
+        chat = isinstance(prepared.choices[0], ChatChoice)
+        self._object = "chat.completion" if chat else "text_completion"
+        self._chunk_object = "chat.completion.chunk" if chat else "text_completion"
+        self._head: dict[str, Any] = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self.timings = Timings()
+        self.first_token = 0.0
+
+    async def whole(self) -> dict[str, Any]:
+        """The response, when every choice is complete. ApiError if one failed."""
+        async for _ in self._payloads():
+            pass
+        choices = [{"index": i, **choice.whole()} for i, choice in enumerate(self._prepared.choices)]
+        return {
+            **self._head,
+            "object": self._object,
+            "choices": choices,
+            "usage": self.usage(),
+            "timings": timings_object(self.timings),
+        }
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """The chunks of a stream. ApiError if a choice failed."""
+        head = {**self._head, "object": self._chunk_object}
+        async for index, payload, timings in self._payloads():
+            chunk = {**head, "choices": [{"index": index, **payload}]}
+            yield chunk if timings is None else {**chunk, "timings": timings_object(timings)}
+        if self._include_usage:
+            yield {**head, "choices": [], "usage": self.usage(), "timings": timings_object(self.timings)}
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """Of each choice, None where it is not complete."""
+        return [choice.finish_reason for choice in self._prepared.choices]
+
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        prompt = self._prepared.prompt_tokens
+        completion = sum(choice.tokens for choice in self._prepared.choices)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": sum(c.reasoning_tokens for c in self._prepared.choices)},
+        }
+
+    async def _payloads(self) -> AsyncIterator[tuple[int, Payload, Timings | None]]:
+        """(index of the choice, payload, timings if it is the choice's last)."""
+        choices = self._prepared.choices
+        for index, choice in enumerate(choices):
+            for payload in choice.begin():
+                yield index, payload, None
+        async for index, event in self._submission:
+            choice = choices[index]
+            if isinstance(event, Finished):
+                self.timings.add(event.timings)
+                *payloads, last = choice.finish(event.reason)
+                for payload in payloads:
+                    yield index, payload, None
+                yield index, last, event.timings
+            elif not choice.stopped:  # one that has stopped may still get what was under way
+                self.first_token = self.first_token or time.monotonic()
+                for payload in choice.push(event):
+                    yield index, payload, None
+                if choice.stopped:
+                    self._submission.tickets[index].cancel()
+
+
+def timings_object(timings: Timings) -> TimingsObject:
+    """Timings as clients get them."""
+    t = timings
+    return {
+        "queue_ms": round(t.queue_seconds * 1e3, 3),
+        "prompt_n": t.prompt_tokens,
+        "prompt_ms": round(t.prompt_seconds * 1e3, 3),
+        "prompt_per_second": round(t.prompt_tokens / t.prompt_seconds, 3) if t.prompt_seconds else 0.0,
+        "predicted_n": t.decode_tokens,
+        "predicted_ms": round(t.decode_seconds * 1e3, 3),
+        "predicted_per_second": round(t.decode_tokens / t.decode_seconds, 3) if t.decode_seconds else 0.0,
+    }

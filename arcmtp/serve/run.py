@@ -1,0 +1,78 @@
+"""A server's life: listen, load, serve, drain, end."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from arcmtp.engine.llm import LLM
+from arcmtp.serve.app import make_app
+from arcmtp.serve.log import log_to_standard_error
+from arcmtp.serve.options import ServeOptions
+from arcmtp.serve.worker import Worker
+
+_LAST_STEP_SECONDS = 5.0  # that a step may still take when the process is to end
+_log = logging.getLogger("arcmtp.serve")
+
+
+def serve(options: ServeOptions, listener: socket.socket, load: Callable[[], LLM], say: Callable[[str], None]) -> None:
+    """Serve on a listening socket until SIGTERM or SIGINT; what loading raises is raised.
+
+    load: makes the model, in the worker's thread; /health answers meanwhile.
+    say: gets a line with the address, and one when requests are accepted.
+    """
+    log_to_standard_error()
+    worker = Worker(load, options.queue, options.step_seconds)
+    config = uvicorn.Config(
+        make_app(worker, options), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    asyncio.run(_Server(config, worker, options.drain_seconds).run_until_stopped(listener, say))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that it goes on listening while the worker drains, so that /health can say so."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._worker, self._drain_seconds = worker, drain_seconds
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
+
+    async def run_until_stopped(self, listener: socket.socket, say: Callable[[str], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        say(f"listening on {address}, loading the model")
+        serving = asyncio.create_task(self.serve([listener]))
+        asked = asyncio.create_task(self._signals.get())
+        loading = asyncio.create_task(self._worker.start())
+        try:
+            await asyncio.wait({loading, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                say(f"ready: {address}/v1")
+            await asked
+            await self._drain()
+        finally:
+            ended = await asyncio.to_thread(self._worker.stop, _LAST_STEP_SECONDS)
+            self.should_exit = True
+            await serving
+        if not ended:  # in the middle of a step or of loading: nothing else ends that
+            os._exit(0)
+
+    async def _drain(self) -> None:
+        """Let the work go on until it is done, for a limited time, or until a second signal."""
+        _log.info("draining")
+        self._worker.drain()
+        idle, again = asyncio.create_task(self._worker.idle()), asyncio.create_task(self._signals.get())
+        await asyncio.wait({idle, again}, timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        again.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn's signal handler."""
+        self._loop.call_soon_threadsafe(self._signals.put_nowait, sig)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
     try:
-        options = _parser().parse_args(arguments)
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
         status: int | None = options.run(options)
         print(end="", flush=True)
     except ArcmtpError as error:
@@ -53,6 +54,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ArcmtpError(f"{message} (see {self.prog} --help)")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    options = _parser().parse_args(arguments)
+    if file := getattr(options, "config", None):  # its options come first, so that those of the command line win
+        from arcmtp.serve.options import config_arguments
+
+        command, *others = arguments
+        options = _parser().parse_args([command, *config_arguments(file), *others])
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_sampling_options(generate)
     generate.set_defaults(run=_generate)
 
+    serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests")
+    _add_model_options(serve)
+    _add_serve_options(serve)
+    _add_sampling_options(serve, "sampling of requests that do not say (default: --temp 1 --top-p 0.95 --top-k 20)")
+    serve.set_defaults(run=_serve)
+
     perplexity = commands.add_parser("perplexity", help="perplexity of a text, as llama-perplexity computes it")
     _add_model_options(perplexity, context_help="tokens of a window (default 512)")
     perplexity.add_argument("-f", "--file", metavar="TEXT", type=Path, required=True, help="the text")
@@ -119,9 +136,42 @@ def _add_model_options(
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
 
 
-def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    for option, kind, default, text in (
+        ("--host", str, "127.0.0.1", "where to listen"),
+        ("--port", _integer(0), 8080, "where to listen; 0: a free one"),
+        ("--queue", _integer(0), 32, "requests that may wait"),
+        ("--body-limit", _positive, 8.0, "MiB of a request's body at most"),
+        ("--drain-limit", _positive, 60.0, "seconds that SIGTERM lets requests go on"),
+        ("--step-limit", _positive, 60.0, "seconds that a step may take, or 512 tokens of a prompt"),
+    ):
+        parser.add_argument(option, metavar="X", type=kind, default=default, help=f"{text} (default {default})")
+    parser.add_argument("--alias", metavar="NAME", help="the model's name (default: the file's)")
+    parser.add_argument("--api-key-file", metavar="FILE", type=Path, help="keys, one a line; requests must bring one")
+    parser.add_argument(
+        "--insecure-no-key", action=argparse.BooleanOptionalAction, help="let other machines in without a key"
+    )
+    parser.add_argument(
+        "--cors-origin", metavar="URL", action="append", default=[], help="a web page that may call; may be repeated"
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file of these options: port = 8080")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _add_sampling_options(
+    parser: argparse.ArgumentParser, title: str = "sampling (default: always the likeliest token)"
+) -> None:
     """Named like the fields of SamplingOptions, which checks them and knows their defaults."""
-    group = parser.add_argument_group("sampling (default: always the likeliest token)")
+    group = parser.add_argument_group(title)
     for option, field, kind, text in (
         ("--temp", "temperature", float, "0 (greedy), or 0.01 to 100; the filters need it"),
         ("--top-k", "top_k", int, "choose among the N likeliest tokens (0: all)"),
@@ -149,11 +199,11 @@ def _bias(text: str) -> tuple[int, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not ID=X, a token id and a number") from None
 
 
-def _sampling_options(options: argparse.Namespace) -> SamplingOptions:
+def _sampling_options(options: argparse.Namespace, defaults: SamplingOptions | None = None) -> SamplingOptions:
     from arcmtp.engine.sampling import SamplingOptions
 
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplingOptions) if hasattr(options, f.name)}
-    return SamplingOptions(**{**given, "logit_bias": dict(options.logit_bias)})
+    return dataclasses.replace(defaults or SamplingOptions(), **{**given, "logit_bias": dict(options.logit_bias)})
 
 
 def _integer(least: int) -> Callable[[str], int]:
@@ -209,6 +259,27 @@ def _generate(options: argparse.Namespace) -> None:
             else:
                 print()
                 _print_statistics(stream.result.statistics, llm.graph_choice)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from arcmtp.engine.llm import BUNDLED_MODEL
+    from arcmtp.serve.options import SAMPLING, ServeOptions, bind, read_keys
+    from arcmtp.serve.run import serve
+
+    settings = ServeOptions(
+        alias=options.alias or Path(options.model or BUNDLED_MODEL).stem,
+        host=options.host,
+        port=options.port,
+        api_keys=read_keys(options.api_key_file) if options.api_key_file else (),
+        cors_origins=options.cors_origin,
+        queue=options.queue,
+        body_mib=options.body_limit,
+        drain_seconds=options.drain_limit,
+        step_seconds=options.step_limit,
+        sampling=_sampling_options(options, SAMPLING),
+    )
+    with bind(settings, options.insecure_no_key) as listener:
+        serve(settings, listener, lambda: _load(options, options.ctx), lambda line: print(line, flush=True))
 
 
 def _print_json(result: Generation) -> None:

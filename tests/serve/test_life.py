@@ -1,0 +1,235 @@
+"""From loading to the last signal: clients that leave, full queues, keys, draining, a stuck device."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from arcmtp.cli import main
+from tests.serve.conftest import Server, running
+
+TEXT = "/v1/completions"
+ENDS = {"6137": -100, "6139": -100}  # never
+ENDLESS = {"prompt": "import", "max_tokens": 4000, "logit_bias": ENDS, "n": 16, "temperature": 0}  # for many seconds
+Refused = Callable[..., str]
+
+
+@contextmanager
+def streaming(server: Server, **fields: Any) -> Iterator[Iterator[str]]:
+    """The lines of an endless stream that has begun."""
+    with server.http() as http, http.stream("POST", TEXT, json={**ENDLESS, "stream": True, **fields}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        yield lines
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what must come true soon."""
+    for _ in range(3000):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not come true")
+
+
+def gauge(server: Server, name: str) -> float:
+    return server.metric(f"arcmtp_requests_{name}")
+
+
+def test_a_client_that_leaves_ends_its_stream(server: Server) -> None:
+    with streaming(server):
+        assert gauge(server, "running") == 1 and gauge(server, "queued") == 15
+    until(lambda: gauge(server, "running") == gauge(server, "queued") == 0)
+    assert '"error": "the client has gone"' in server.log()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_while_it_waits_is_forgotten(server: Server, stream: bool) -> None:
+    with streaming(server, n=1, max_tokens=4000) as lines, ExitStack() as stack:
+        http = stack.enter_context(server.http())
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(TEXT, json={**ENDLESS, "n": 3, "stream": stream}, timeout=0.1).read()
+        until(lambda: gauge(server, "queued") == 0)
+        assert next(lines) == ""  # the first stream goes on
+    until(lambda: gauge(server, "running") == 0)
+
+
+def test_a_client_that_leaves_without_streaming_ends_its_generation(server: Server) -> None:
+    with server.http() as http, pytest.raises(httpx.ReadTimeout):
+        http.post(TEXT, json=ENDLESS, timeout=0.2)
+    until(lambda: gauge(server, "running") == gauge(server, "queued") == 0)
+
+
+def test_requests_are_answered_in_the_order_they_came(server: Server) -> None:
+    with streaming(server, n=1, max_tokens=1000) as lines, server.http() as http:
+        assert http.post(TEXT, json={"prompt": "import", "max_tokens": 1}).status_code == 200
+        assert list(lines)[-2:] == ["data: [DONE]", ""]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with keys, a short queue and a web page that may call, all from a configuration file."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "keys").write_text("first\nsecond\n")
+    (folder / "serve.toml").write_text(
+        f'api-key-file = "{folder / "keys"}"\nqueue = 1\nalias = "file"\nctx = 2048\ncors-origin = ["http://page.test"]\n'
+        "body-limit = 0.001\ninsecure-no-key = false\n"
+    )
+    with running(folder / "log", "--config", str(folder / "serve.toml"), "--alias", "line") as server:
+        yield server
+
+
+def test_options_come_from_the_file_unless_the_command_line_has_them(guarded: Server) -> None:
+    with guarded.http(headers={"Authorization": "Bearer first"}) as http:
+        props = http.get("/props").json()
+        assert (props["model"], props["queue"], props["context"]) == ("line", 1, 2048)
+        assert http.post(TEXT, json={"prompt": "x" * 2000}).status_code == 413
+
+
+def test_every_route_but_health_needs_a_key(guarded: Server) -> None:
+    with guarded.http() as http:
+        assert http.get("/health").json() == {"status": "ready"}
+        for path in ("/v1/models", "/metrics", "/props", "/docs", "/openapi.json", "/none"):
+            answer = http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert http.get(path, headers={"Authorization": "Bearer third"}).status_code == 401
+            assert http.get(path, headers={b"Authorization": "Bearer sécond".encode()}).status_code == 401
+    with guarded.openai(api_key="second") as client:
+        assert client.completions.create(model="line", prompt="import", max_tokens=1).choices
+    with guarded.openai(api_key="third") as client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
+
+
+def test_only_pages_that_are_named_may_call(guarded: Server, server: Server) -> None:
+    asked = {"Origin": "http://page.test", "Access-Control-Request-Method": "POST"}
+    with guarded.http() as http, server.http() as without:
+        assert http.options(TEXT, headers=asked).headers["access-control-allow-origin"] == "http://page.test"
+        assert http.options(TEXT, headers={**asked, "Origin": "http://other.test"}).status_code == 400
+        assert "access-control-allow-origin" not in without.get("/v1/models", headers=asked).headers
+
+
+def test_a_full_queue_says_when_to_come_back(guarded: Server) -> None:
+    key = {"Authorization": "Bearer first"}
+    body = {**ENDLESS, "n": 3, "stream": True}
+    with guarded.http(headers=key) as http, http.stream("POST", TEXT, json=body) as answer:
+        lines = answer.iter_lines()  # which closes the connection when it goes
+        next(lines)
+        refused = http.post(TEXT, json={"prompt": "import"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+
+
+def events(lines: Iterator[str]) -> list[Any]:
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+
+
+def test_sigterm_lets_requests_end_and_takes_no_new_ones(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as server, server.http() as http:
+        with streaming(server, n=2, max_tokens=1000) as lines:
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: http.get("/health").json() == {"status": "draining"})
+            assert http.get("/health").status_code == 503
+            answer = http.post(TEXT, json={"prompt": "import"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+            reasons = [event["choices"][0]["finish_reason"] for event in events(lines)]
+        assert [reason for reason in reasons if reason] == ["length"] * 2
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize(("limit", "signals"), [("60", 2), ("0.2", 1)])
+def test_a_second_signal_or_the_limit_ends_requests(tmp_path: Path, limit: str, signals: int) -> None:
+    with running(tmp_path / "log", "--drain-limit", limit) as server, server.http() as http:
+        with streaming(server) as lines:
+            for _ in range(signals):
+                server.process.send_signal(signal.SIGTERM)
+                until(lambda: http.get("/health").json() == {"status": "draining"})
+            assert events(lines)[-1]["error"]["message"] == "the server is shutting down"
+        assert server.wait() == 0
+
+
+def test_health_answers_while_the_model_loads(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log")
+    try:
+        with server.http() as http:
+            health = http.get("/health")
+            assert (health.status_code, health.json()) == (503, {"status": "loading"})
+            answer = http.post(TEXT, json={"prompt": "import"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loading")
+        server.wait_ready()
+    finally:
+        server.close()
+
+
+def test_a_step_that_takes_too_long_ends_the_process(tmp_path: Path) -> None:
+    with running(tmp_path / "log", "--step-limit", "0.01") as server, server.http() as http:
+        with pytest.raises(httpx.HTTPError):
+            http.post(TEXT, json={"prompt": "import " * 3500, "max_tokens": 1})
+        assert server.wait() == 70
+        assert "the device is stuck" in server.log()
+
+
+def test_an_address_in_use_and_a_bad_model_are_one_line(server: Server, refused: Refused) -> None:
+    port = server.url.rpartition(":")[2]
+    where = f"--host 127.0.0.1 --port {port}"
+    assert refused("--port", port) == f"arcmtp: {where}: cannot listen there: Address already in use"
+    assert refused("--port", "0", "-m", "none.gguf").startswith("arcmtp: none.gguf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 is reachable from other machines: give --api-key-file FILE"),
+        (["--host", "::"], "--host :: is reachable from other machines"),
+        (["--port", "70000"], "--host 127.0.0.1 --port 70000: ports go up to 65535"),
+        (["--host", "no such host"], "--host no such host --port 8080: "),
+        (["--port", "x"], "argument --port: 'x' is not a whole number from 0 on"),
+        (["--drain-limit", "0"], "argument --drain-limit: '0' is not a number above 0"),
+        (["--api-key-file", "none"], "none: No such file or directory"),
+        (["--config", "none"], "none: No such file or directory"),
+        (["--temp", "-1"], "temperature is -1.0; it must be 0 (greedy) or a number from 0.01 to 100"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(*arguments).startswith(f"arcmtp: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("port = ", "not TOML: "),
+        ("[server]\nport = 1", "server cannot stand there; expected long options such as port = 8080"),
+        ("prot = 1", "unrecognized arguments: --prot=1"),
+        ("port = true", "argument --port: expected one argument"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused(
+    refused: Refused, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(text)
+    assert message in refused("--config", str(file))
+
+
+def test_an_empty_key_file_is_refused(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n")
+    assert "holds no key; expected one a line" in refused("--api-key-file", str(tmp_path / "keys"))
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Runs `arcmtp serve`, which must end with status 2 and one line of error; gives that line."""
+
+    def run(*arguments: str) -> str:
+        assert main(["serve", "--device", "cpu", *arguments]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        return line
+
+    return run

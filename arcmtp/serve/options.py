@@ -62,10 +62,10 @@ def bind(options: ServeOptions, insecure: bool) -> socket.socket:
 
 def read_keys(path: Path) -> list[str]:
     """The keys of a file, one a line; ArcmtpError if there is none."""
-    keys = _read(path).split()
-    if not keys:
-        raise ArcmtpError(f"{path} holds no key; expected one a line")
-    return keys
+    text = _read(path)
+    if not text.strip() or not text.isascii():
+        raise ArcmtpError(f"{path}: expected one key a line, of ASCII characters")
+    return text.split()
 
 
 def config_arguments(path: Path) -> list[str]:

@@ -83,8 +83,8 @@ class Worker:
             if self._state != "ready":
                 raise ApiError(503, f"the server is {self._state}", code=self._state)
             self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
-            # A request of several choices that finds the queue empty is taken even if they are more than fit.
-            if self._waiting and len(self._waiting) + len(jobs) > self._queue_limit:
+            # An idle server takes even a request of more choices than may wait.
+            if (self._waiting or self._running) and len(self._waiting) + len(jobs) > self._queue_limit:
                 raise self._full()
             self._waiting.extend(submission.tickets)
             self._changed.notify_all()
@@ -136,7 +136,6 @@ class Worker:
 
     def _next(self) -> Ticket | None:
         with self._changed:
-            self._running = None
             while not self._stopping:
                 while self._waiting:
                     ticket = self._waiting.popleft()
@@ -148,19 +147,22 @@ class Worker:
 
     def _serve(self, llm: LLM, ticket: Ticket) -> None:
         began = time.monotonic()
+        last: Finished | ApiError
         try:
-            ticket.post(self._generate(llm, ticket))
+            last = self._generate(llm, ticket)
         except ApiError as error:
-            ticket.post(error)
+            last = error
         except ArcmtpError as error:
-            ticket.post(ApiError(400, str(error)))
+            last = ApiError(400, str(error))
         except Exception as error:
             _log.error("a request failed on the device: %s: %s", type(error).__name__, " ".join(str(error).split()))
-            ticket.post(ApiError(500, "the device failed: see the server's log", code="device_error"))
+            last = ApiError(500, "the device failed: see the server's log", code="device_error")
             self._probe(llm)
-        finally:
-            self._begin_step(math.inf)
+        self._begin_step(math.inf)
         self._job_seconds += 0.2 * (time.monotonic() - began - self._job_seconds)
+        with self._changed:
+            self._running = None
+        ticket.post(last)
 
     def _generate(self, llm: LLM, ticket: Ticket) -> Finished:
         """Run one job to its end, posting a chunk for each token."""

@@ -218,9 +218,10 @@ def test_a_configuration_that_cannot_be_used_is_refused(
     assert message in refused("--config", str(file))
 
 
-def test_an_empty_key_file_is_refused(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("\n")
-    assert "holds no key; expected one a line" in refused("--api-key-file", str(tmp_path / "keys"))
+@pytest.mark.parametrize("text", ["\n", "sécret"])
+def test_a_key_file_without_usable_keys_is_refused(refused: Refused, tmp_path: Path, text: str) -> None:
+    (tmp_path / "keys").write_text(text)
+    assert "expected one key a line, of ASCII characters" in refused("--api-key-file", str(tmp_path / "keys"))
 
 
 @pytest.fixture

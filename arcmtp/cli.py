@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -11,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
@@ -96,11 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         "--logprobs", metavar="N", type=_integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    _add_draft_options(generate)
+    generate.add_argument(
+        "--draft-log", metavar="FILE", type=Path, help="write the latest draft calls there, a line of JSON each"
+    )
     _add_sampling_options(generate)
     generate.set_defaults(run=_generate)
 
     serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests")
     _add_model_options(serve)
+    _add_draft_options(serve)
     _add_serve_options(serve)
     _add_sampling_options(serve, "sampling of requests that do not say (default: --temp 1 --top-p 0.95 --top-k 20)")
     serve.set_defaults(run=_serve)
@@ -134,6 +140,17 @@ def _add_model_options(
         "--graph", action=argparse.BooleanOptionalAction, help="replay steps as a graph (default: if that is faster)"
     )
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
+
+
+def _add_draft_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--draft", metavar="N", type=_integer(0), default=None,
+        help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block); the text is the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mtp-hidden", choices=["post", "pre"], default="post",
+        help="hidden rows for the MTP block: after (default) or before the final norm",
+    )  # fmt: skip
 
 
 def _add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -247,7 +264,7 @@ def _generate(options: argparse.Namespace) -> None:
     text = options.prompt if options.file is None else _read_text(options.file)
     prompt = text if options.raw else [{"role": "user", "content": text}]
     sampling = _sampling_options(options)
-    with _load(options, options.ctx) as llm:
+    with _output(options.draft_log) as draft_log, _load(options, options.ctx) as llm:
         stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling)
         try:
             for chunk in stream:
@@ -259,6 +276,16 @@ def _generate(options: argparse.Namespace) -> None:
             else:
                 print()
                 _print_statistics(stream.result.statistics, llm.graph_choice)
+            if draft_log:
+                draft_log.writelines(json.dumps(dataclasses.asdict(c)) + "\n" for c in stream.result.draft_calls)
+
+
+def _output(path: Path | None) -> contextlib.AbstractContextManager[IO[str] | None]:
+    """A file to write, opened at once, so that a place that cannot be written to is known before any work."""
+    try:
+        return contextlib.nullcontext() if path is None else path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ArcmtpError(f"{path}: {error.strerror}; expected a file that can be written") from None
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -293,13 +320,23 @@ def _print_statistics(s: Statistics, choice: Choice | None) -> None:
     if choice:
         times = f"{choice.eager_us:.0f} µs by launches, {choice.graph_us:.0f} µs by a graph"
         way = f"; a step was measured once: {times}"
+    bandwidth = "" if s.gigabytes_per_second is None else f", {s.gigabytes_per_second:.2f} GB/s"
     print(
         f"prompt {s.prompt_tokens} tokens, {s.prompt_tokens_per_second:.1f} tokens/s; "
-        f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s, "
-        f"{s.gigabytes_per_second:.2f} GB/s ({s.bytes_per_token / 1e6:.1f} MB and {s.launches_per_token} launches "
-        f"a token); load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB{way}",
+        f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s{bandwidth} "
+        f"({s.bytes_per_token / 1e6:.1f} MB a token, {s.launches_per_cycle} launches a cycle); "
+        f"load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB{way}",
         file=sys.stderr,
     )
+    misses = "".join(f", {count} of them {reason}" for reason, count in s.graph_misses.items())
+    if s.graph_replays:
+        print(
+            f"graphs: {s.graph_replays} replays, {s.host_us_per_replay:.1f} µs of the host each, "
+            f"{s.graph_captures} captures{misses}; {s.bytes_to_host_per_token:.0f} bytes a token to the host",
+            file=sys.stderr,
+        )
+    if s.draft:
+        print(f"drafts: {s.draft}", file=sys.stderr)
 
 
 def _perplexity(options: argparse.Namespace) -> None:
@@ -315,7 +352,10 @@ def _load(options: argparse.Namespace, ctx: int | None) -> LLM:
     from arcmtp.engine import LLM
 
     with _Progress() as progress:
-        llm = LLM(options.model, options.device, ctx, options.requant, options.graph, progress)
+        drafting = {name: getattr(options, name) for name in ("draft", "mtp_hidden") if hasattr(options, name)}
+        llm = LLM(
+            options.model, options.device, ctx, options.requant, options.graph, progress, **{"draft": 0, **drafting}
+        )
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
     return llm

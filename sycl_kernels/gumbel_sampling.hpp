@@ -172,13 +172,15 @@ inline float candidate_floor(const Options &options, RowSoftmax scores, const fl
 
 /// For row group_index() / GROUPS its stats as of `sample`, the largest score of each quad, and a summary: the floor of
 /// candidates, the largest score, and 2^30 over the sum of the tokens' e^(score - largest). counters: [rows][3] zeros.
+/// Row 0 is row `first` of its step.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
 inline void score_columns(const float *logits, const int *targets, float *stats, const int *option_words,
-                          const int *states, const float *biases, const int *inputs, float *scratch, int *counters) {
+                          const int *states, const float *biases, const int *inputs, int first, float *scratch,
+                          int *counters) {
     simd::reserve_team_memory<TEAM * 192>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, index};
+    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, first + index};
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
     const Options options(option_words);
     const Split quads(group);
@@ -300,33 +302,22 @@ inline Limit filtered(const Options &options, const Candidates &candidates, floa
     return likely > kept.limit.threshold ? Limit{likely} : kept.limit;
 }
 
-/// Plain decoding that also counts what it generates.
-struct CountedAdvance {
-    Advance advance;
-    int *states;
-
-    inline void operator()(int token) const {
-        advance(token);
-        simd::store<int, 1>(states + token, vec<int, 1>(states[token] + 1));
-    }
-};
-
 /// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after
-/// positions[row]. `after` is called with it.
-template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class AFTER>
+/// positions[first + row].
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
 inline void choose_column(const float *logits, int *ids, const int *option_words, const int *states,
-                          const float *biases, const int *inputs, const int *positions, float *scratch, int *counters,
-                          AFTER after) {
+                          const float *biases, const int *inputs, int first, const int *positions, float *scratch,
+                          int *counters) {
     simd::reserve_team_memory<TEAM * 128>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, index};
+    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, first + index};
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
     const Options options(option_words);
     const Lanes summary = simd::load<float, LANES>(memory.summary);
     const float floor = simd::lane<float, LANES>(summary, 0);
     const Share share{simd::lane<float, LANES>(summary, 1), simd::lane<float, LANES>(summary, 2)};
-    const int position = positions[index] + 1;
+    const int position = positions[first + index] + 1;
     const Split quads(group);
     Candidates candidates = memory.candidates;
     int *arrivals = counters + 3 * index + 1, *length = arrivals + 1;
@@ -376,7 +367,6 @@ inline void choose_column(const float *logits, int *ids, const int *option_words
     const int column = best.best_column(), token = column < VOCAB ? column : 0;
     simd::store<int, 1>(length, vec<int, 1>(0));
     simd::store<int, 1>(ids + index, vec<int, 1>(token));
-    after(token);
 }
 
 } // namespace arcmtp

@@ -130,24 +130,6 @@ template <int VOCAB, int GROUPS> inline Softmax group_softmax(const float *logit
     return all;
 }
 
-/// Where plain decoding leaves its token and finds its next step, all in device memory.
-struct Advance {
-    int *next_id, *position, *tokens, *step, *pending_count;
-    int pending;
-
-    inline void operator()(int token) const {
-        const auto put = [](int *to, int value) { simd::store<int, 1>(to, vec<int, 1>(value)); };
-        put(next_id, token);
-        put(position, position[0] + 1);
-        put(tokens + step[0], token);
-        put(step, step[0] + 1);
-        put(pending_count, pending);
-    }
-};
-struct Stay {
-    inline void operator()(int) const {}
-};
-
 /// A row's (largest logit, log-sum-exp, log-probability of `target`).
 template <int VOCAB> inline void put_stats(const float *logits, RowSoftmax all, int target, float *stats) {
     const float log_sum = all.best + simd::lane<float, LANES>(simd::log<LANES>(Lanes(all.sum)), 0);
@@ -158,11 +140,10 @@ template <int VOCAB> inline void put_stats(const float *logits, RowSoftmax all, 
 }
 
 /// The token with the largest of the first VOCAB logits of row group_index() / GROUPS, and (that logit, log-sum-exp,
-/// log-probability of the target). `after` is called with each row's token. partials: [rows] RowPartials, arrivals:
-/// [rows] zeros.
-template <int VOCAB, int STRIDE, int GROUPS, class AFTER>
+/// log-probability of the target). partials: [rows] RowPartials, arrivals: [rows] zeros.
+template <int VOCAB, int STRIDE, int GROUPS>
 inline void sample(const float *logits, const int *targets, int *ids, float *stats, float *partials, int *arrivals,
-                   int rows, AFTER after) {
+                   int rows) {
     const int row = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
     if (row >= rows)
         return;
@@ -175,7 +156,6 @@ inline void sample(const float *logits, const int *targets, int *ids, float *sta
     const int token = all.column < VOCAB ? all.column : 0;
     put_stats<VOCAB>(logits, all, targets[row], stats + 3 * row);
     simd::store<int, 1>(ids + row, vec<int, 1>(token));
-    after(token);
 }
 
 } // namespace arcmtp

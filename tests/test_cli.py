@@ -75,7 +75,7 @@ def finished() -> Finished:
 
 def test_standard_output_holds_the_text_and_nothing_else(finished: Finished, llm: LLM) -> None:
     assert finished.output == llm.generate(ENDLESS, max_tokens=8).text + "\n"
-    assert "decode 8 tokens" in finished.errors.splitlines()[-1]
+    assert "decode 8 tokens" in finished.errors
 
 
 def test_memory_stays_within_weights_caches_and_400_megabytes(finished: Finished, llm: LLM) -> None:
@@ -120,16 +120,41 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     assert main(["generate", "--raw", "-p", "import os", "-n", "4", "--logprobs", "3", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     result = json.loads(line)
-    assert list(result) == ["prompt_ids", "ids", "text", "finish_reason", "logprobs", "seed", "stats"]
+    assert list(result) == [
+        "prompt_ids", "ids", "text", "finish_reason", "token_logprobs", "logprobs", "seed", "draft_calls", "stats"
+    ]  # fmt: skip
     assert list(result["stats"]) == [
         "prompt_tokens", "completion_tokens", "prompt_tokens_per_second", "decode_tokens_per_second",
-        "launches_per_token", "bytes_per_token", "gigabytes_per_second", "load_seconds", "peak_memory_bytes",
+        "launches_per_cycle", "bytes_per_token", "gigabytes_per_second", "bytes_to_host_per_token", "graph_captures",
+        "graph_replays", "graph_misses", "host_us_per_replay", "draft", "load_seconds", "peak_memory_bytes",
+    ]  # fmt: skip
+    assert list(result["stats"]["draft"]) == [
+        "calls", "cycles", "accepted", "mean_us", "p95_us", "acceptance", "acceptance_by_position",
+        "mean_accepted_length", "drafting_share",
+    ]  # fmt: skip
+    assert list(result["draft_calls"][0]) == [
+        "cycle", "index", "device_us", "host_us", "graph", "head_rows", "accepted"
     ]  # fmt: skip
     assert result["prompt_ids"] == llm.tokenize("import os")
     assert (len(result["ids"]), result["finish_reason"]) == (4, "length")
     assert result["text"] == llm.detokenize(result["ids"])
     assert [len(position) for position in result["logprobs"]] == [3] * 4
-    assert [position[0][0] for position in result["logprobs"]] == result["ids"]  # greedy: the likeliest
+    assert [position[0] for position in result["logprobs"]] == [
+        [token, logprob] for token, logprob in zip(result["ids"], result["token_logprobs"], strict=True)
+    ]  # greedy: the likeliest
+
+
+def test_draft_calls_are_written_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "calls.jsonl"
+    arguments = ["generate", "--raw", "-p", "import os", "-n", "6", "--device", "cpu"]
+    assert main([*arguments, "--draft", "2", "--draft-log", str(log)]) == 0
+    drafted, errors = capsys.readouterr()
+    calls = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [call["index"] for call in calls] == [1, 2] * (len(calls) // 2) and len(calls) >= 4
+    assert all(call["device_us"] > 0 for call in calls)
+    assert f"drafts: {len(calls)} draft calls, " in errors
+    assert main([*arguments, "--draft", "0", "--draft-log", str(log)]) == 0
+    assert (log.read_text(), capsys.readouterr().out) == ("", drafted)
 
 
 def test_perplexity_prints_one_line_on_standard_output(
@@ -247,7 +272,7 @@ def test_a_context_beyond_the_devices_memory_is_refused_in_one_line_that_says_wh
     needed = llm.network.weights.nbytes + llm.network.nbytes
     monkeypatch.setattr(Device, "free_memory", needed - 1000 * llm.network.bytes_per_position)
     line = refused("generate", "-p", "x", "-c", "4096", "--device", "cpu")
-    assert line.endswith(" GiB free: at most ctx 3072 fits")
+    assert line.endswith(" GiB free: at most ctx 3128 fits")
     assert main(["generate", "-p", "x", "-c", "3072", "-n", "1", "--device", "cpu"]) == 0
 
 

@@ -87,9 +87,9 @@ def _prompt_seconds(llm: LLM, count: int, depth: int) -> float:
 
 def _decode_seconds(llm: LLM, count: int, depth: int) -> float:
     sequence: TokenSequence = llm.new_sequence()
-    sequence.prefill(_ids(llm, max(depth, 1)))
+    sequence.prefill(_ids(llm, max(depth, 1)), limit=count + 1)
     began = time.perf_counter()
-    for _ in sequence.steps(count):
+    for _ in sequence.cycles():
         pass
     return time.perf_counter() - began
 

@@ -1,30 +1,34 @@
 """`LLM`: a model on a device, for text."""
 
-import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
 
-from arcmtp.engine.memory_plan import memory_plan, padded_context
-from arcmtp.engine.results import Chunk, Generation, Statistics
-from arcmtp.engine.sampling import Sampler, SamplingOptions
+from arcmtp.engine.draft_log import DraftLog
+from arcmtp.engine.memory_plan import memory_plan
+from arcmtp.engine.results import Generation
+from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
 from arcmtp.engine.sequence import TokenSequence
+from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.chat import ChatTemplate
 from arcmtp.model.config import Config
+from arcmtp.model.drafter import Hidden
 from arcmtp.model.gguf import GGUF
-from arcmtp.model.network import Network
-from arcmtp.model.tokenizer import Detokenizer, Tokenizer
-from arcmtp.model.weights import Plan, load, plan
+from arcmtp.model.network import Choice, Network
+from arcmtp.model.plan import Plan, has_mtp, plan
+from arcmtp.model.tokenizer import Tokenizer
+from arcmtp.model.weights import load
+from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.top_logprobs import MAX_TOP
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
-MAX_LOGPROBS = 100
-GREEDY = SamplingOptions()
+DEFAULT_DRAFT = 2  # tokens, where the file has an MTP block
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
@@ -38,6 +42,9 @@ class LLM:
     device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`; None chooses (`arcmtp devices`).
     ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows if less.
     requant: "int4" turns every large matrix into 4-bit weights while loading.
+    draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; None takes 2 if
+        the file has an MTP block. With 0 the block takes no memory.
+    mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
     graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
         remembered (`graph_choice`). The text is the same.
     progress: called as progress(stage, done, total) while loading and compiling.
@@ -56,6 +63,7 @@ class LLM:
     def __init__(
         self, path: str | Path | None = None, device: str | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
+        draft: int | None = None, mtp_hidden: Hidden = "post",
     ) -> None:  # fmt: skip
         began = time.perf_counter()
         report = progress or (lambda stage, done, total: None)
@@ -64,18 +72,23 @@ class LLM:
         self.tokenizer = Tokenizer(gguf.metadata)
         self._metadata = gguf.metadata
         self.context = self.config.usable_context(ctx)
-        steps = plan(gguf, self.config, requant)
+        if draft is None:
+            draft = DEFAULT_DRAFT if has_mtp(gguf, self.config) else 0
+        self.draft = _checked_draft(draft)
+        steps = plan(gguf, self.config, requant, mtp=draft > 0)
         self.device = Device(device)
-        network = Network(steps, self.device, padded_context(self.context), self.tokenizer.vocab_used)
+        network = Network(steps, self.device, self.context, self.tokenizer.vocab_used, mtp_hidden)
         _check_memory(self.context, steps, network)
         weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))
         self.requant_errors = weights.requant_errors
         network.load(weights)
-        for done, rows in enumerate((0, 1)):
-            report("compiling kernels", done, 2)
+        row_counts = sorted({0, 1, draft + 1})
+        for done, rows in enumerate(row_counts):
+            report("compiling kernels", done, len(row_counts))
             network.compile(rows)
-        report("compiling kernels", 2, 2)
-        self.graph_choice = choose(self.device, network.step()) if graphs is None else None
+        report("compiling kernels", len(row_counts), len(row_counts))
+        _, step = network.step(draft + 1, Choice())
+        self.graph_choice = choose(self.device, step) if graphs is None else None
         network.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
         self._sequence: TokenSequence | None = None
@@ -101,11 +114,19 @@ class LLM:
             raise ArcmtpError("this LLM is closed")
         return self._network
 
-    def new_sequence(self, sampler: Sampler | None = None) -> TokenSequence:
-        """An empty sequence; the one before can go no further. Without a sampler it is continued greedily."""
+    def new_sequence(
+        self, sampler: Sampler | None = None, draft: int = 0, top: int = 0, log: DraftLog | None = None
+    ) -> TokenSequence:
+        """An empty sequence (`TokenSequence`); the one before can go no further."""
         self._end_sequence()
-        self._sequence = TokenSequence(self.network, sampler)
+        self._sequence = TokenSequence(self.network, sampler, draft, top, log)
         return self._sequence
+
+    def launches_per_cycle(self, draft: int, sampler: Sampler) -> int:
+        """Kernels that run for `draft` drafts and the step that verifies them."""
+        rows, choice = draft + 1, Choice(by_options=not sampler.options.plain)
+        drafts = [self.network.draft(index, rows, choice) for index in range(1, rows)]
+        return sum(len(piece.launches) for piece in (*drafts, self.network.step(rows, choice)))
 
     def _end_sequence(self) -> None:
         if self._sequence is not None:
@@ -145,15 +166,16 @@ class LLM:
 
     def generate(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        **template_options: Any,
+        draft: int | None = None, **template_options: Any,
     ) -> Generation:  # fmt: skip
         """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
         prompt: text, token ids, or chat messages ({"role": …, "content": …}), which go through the chat template.
         logprobs: how many of the likeliest tokens to give with each position, as the model has them: without options.
         sampling: how each token is chosen; as it stands, greedily.
+        draft: tokens to draft before each step; None takes that of the LLM. One that was opened with 0 cannot draft.
 
-        Raises ArcmtpError for an empty prompt or one longer than the context.
+        Raises ArcmtpError for an empty prompt or one longer than the context, and for options out of range.
 
         >>> from arcmtp import SamplingOptions
         >>> with LLM() as llm:
@@ -162,14 +184,14 @@ class LLM:
         >>> first == second
         True
         """
-        stream = self.stream(prompt, max_tokens, logprobs, sampling, **template_options)
+        stream = self.stream(prompt, max_tokens, logprobs, sampling, draft, **template_options)
         for _ in stream:
             pass
         return stream.result
 
     def stream(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        **template_options: Any,
+        draft: int | None = None, **template_options: Any,
     ) -> "Stream":  # fmt: skip
         """The same token by token: iterate over the chunks, then ask for `result`.
 
@@ -179,89 +201,24 @@ class LLM:
         """
         if max_tokens < 1:
             raise ArcmtpError(f"max_tokens is {max_tokens}; it must be at least 1")
-        if not 0 <= logprobs <= MAX_LOGPROBS:
-            raise ArcmtpError(f"logprobs is {logprobs}; it must be 0 to {MAX_LOGPROBS}")
+        if not 0 <= logprobs <= MAX_TOP:
+            raise ArcmtpError(f"logprobs is {logprobs}; it must be 0 to {MAX_TOP}")
         ids = self.prompt_ids(prompt, **template_options)
         if not ids:
             raise ArcmtpError("the prompt is empty; it needs at least one token")
         if len(ids) > self.context:
             raise ArcmtpError(f"the prompt has {len(ids)} tokens, the context holds {self.context}: raise ctx")
         sampler = Sampler(sampling, self.config.vocab)
-        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler)
+        draft = self.draft if draft is None else _checked_draft(draft)
+        if draft and not self.draft:
+            raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
+        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft)
 
 
-class Stream:
-    """A generation under way: an iterator of chunks, and `result` at any time, final when the iterator has ended."""
-
-    def __init__(self, llm: LLM, prompt_ids: list[int], max_tokens: int, logprobs: int, sampler: Sampler) -> None:
-        self._llm, self._prompt_ids, self._max_tokens, self._logprobs = llm, prompt_ids, max_tokens, logprobs
-        self._sampler = sampler
-        self._ids: list[int] = []
-        self._texts: list[str] = []
-        self._top: list[list[tuple[int, float]]] = []
-        self._finish_reason: Literal["stop", "length"] | None = None
-        self._prompt_seconds = self._decode_seconds = 0.0
-        self._decode_steps = 0
-        self._chunks = self._run()
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return self._chunks
-
-    def _run(self) -> Iterator[Chunk]:
-        llm, detokenizer = self._llm, Detokenizer(self._llm.tokenizer, skip_special=True)
-        sequence = llm.new_sequence(self._sampler)
-        began = time.perf_counter()
-        token = sequence.prefill(self._prompt_ids)
-        self._prompt_seconds = time.perf_counter() - began
-        # The likeliest tokens are read from the last step's logits, which a step ahead would overwrite.
-        steps = sequence.steps(self._max_tokens - 1, overlap=not self._logprobs)
-        while True:
-            if token in llm.tokenizer.eos_ids:
-                self._finish_reason = "stop"
-                break
-            top = sequence.top_logprobs(self._logprobs) if self._logprobs else None
-            last = len(self._ids) + 1 == self._max_tokens
-            text = detokenizer.push(token) + (detokenizer.flush() if last else "")
-            self._ids.append(token)
-            self._texts.append(text)
-            if top is not None:
-                self._top.append(top)
-            if last:
-                self._finish_reason = "length"
-            yield Chunk(token, text, top)
-            if last:
-                return
-            began = time.perf_counter()
-            token = next(steps)
-            self._decode_seconds += time.perf_counter() - began
-            self._decode_steps += 1
-        if rest := detokenizer.flush():
-            self._texts.append(rest)
-            yield Chunk(None, rest)
-
-    @property
-    def result(self) -> Generation:
-        """What has been generated so far."""
-        return Generation(
-            self._prompt_ids, list(self._ids), "".join(self._texts), self._finish_reason,
-            list(self._top) if self._logprobs else None, self._sampler.seed, self._statistics(),
-        )  # fmt: skip
-
-    def _statistics(self) -> Statistics:
-        network = self._llm.network
-        rate = self._decode_steps / self._decode_seconds if self._decode_steps else 0.0
-        step_bytes = network.step_bytes(len(self._prompt_ids) + len(self._ids) // 2)
-        return Statistics(
-            prompt_tokens=len(self._prompt_ids),
-            completion_tokens=len(self._ids),
-            prompt_tokens_per_second=len(self._prompt_ids) / self._prompt_seconds if self._prompt_seconds else 0.0,
-            decode_tokens_per_second=rate,
-            launches_per_token=len(network.step(not self._sampler.options.plain)),
-            bytes_per_token=step_bytes,
-            gigabytes_per_second=step_bytes * rate / 1e9,
-            load_seconds=self._llm.load_seconds,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        )
+def _checked_draft(draft: int) -> int:
+    if not 0 <= draft < MAX_ROWS:
+        raise ArcmtpError(f"draft is {draft}; it must be 0 to {MAX_ROWS - 1}")
+    return draft
 
 
 def _check_memory(context: int, steps: Plan, network: Network) -> None:

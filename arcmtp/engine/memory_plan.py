@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from arcmtp.model.network import Network
-from arcmtp.model.weights import Plan
+from arcmtp.model.plan import Plan
 from arcmtp.ops.attention import KEY_TILE
+from arcmtp.ops.launch import MAX_ROWS
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,11 @@ class MemoryPlan:
         return f"at most ctx {self.largest_context} fits" if self.largest_context else "too little for any context"
 
 
-def padded_context(context: int) -> int:
-    """`context` in whole tiles, as the KV cache has anyway: measuring graphs steps into the smallest context."""
-    return -(-context // KEY_TILE) * KEY_TILE
-
-
 def memory_plan(steps: Plan, network: Network) -> MemoryPlan:
     """The plan of a network that is not loaded, on its device, for its context."""
     free = network.device.free_memory
     excess = steps.nbytes + network.nbytes - free
-    fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE
+    fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE - MAX_ROWS
     cache = network.context * network.bytes_per_position
     return MemoryPlan(
         weights_bytes=steps.nbytes,

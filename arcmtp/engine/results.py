@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from arcmtp.engine.draft_log import DraftCall, DraftSummary
+
 TopLogprobs = list[tuple[int, float]]  # (token id, log-probability), the likeliest first
 
 
@@ -16,6 +18,7 @@ class Chunk:
     id: int | None
     text: str
     logprobs: TopLogprobs | None = None
+    logprob: float | None = None  # its own log-probability, as the model has it: without options
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,15 @@ class Statistics:
     completion_tokens: int
     prompt_tokens_per_second: float
     decode_tokens_per_second: float  # without the first token, which belongs to the prompt
-    launches_per_token: int
-    bytes_per_token: int  # that a step must move at the generation's mean position: weights, KV cache, recurrent state
-    gigabytes_per_second: float  # bytes_per_token * decode_tokens_per_second / 1e9
+    launches_per_cycle: int  # of drafts and the step that verifies them
+    bytes_per_token: int  # that a plain step must move at the mean position: weights, KV cache, recurrent state
+    gigabytes_per_second: float | None  # those at decode_tokens_per_second; None with drafts
+    bytes_to_host_per_token: float  # all that decoding moves between host and device, commands aside
+    graph_captures: int
+    graph_replays: int
+    graph_misses: dict[str, int]  # by reason; each is a capture
+    host_us_per_replay: float
+    draft: DraftSummary | None  # None: nothing was drafted
     load_seconds: float
     peak_memory_bytes: int  # resident, of the process
 
@@ -41,6 +50,8 @@ class Generation:
     ids: list[int]
     text: str
     finish_reason: Literal["stop", "length"] | None  # None: not finished
-    logprobs: list[TopLogprobs] | None
+    token_logprobs: list[float]  # of ids, as the model has them: without options
+    logprobs: list[TopLogprobs] | None  # the likeliest tokens in the place of each
     seed: int | None  # what gives the same text again; None where nothing is left to chance
     statistics: Statistics
+    draft_calls: list[DraftCall]  # the latest

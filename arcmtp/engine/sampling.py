@@ -127,3 +127,6 @@ def _whole(options: SamplingOptions, name: str, most: int, right: str) -> None:
     value = getattr(options, name)
     if type(value) is not int or not 0 <= value <= most:
         raise ArcmtpError(f"{name} is {value!r}; it must be {right}")
+
+
+GREEDY = SamplingOptions()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from arcmtp.model.config import Config
+from arcmtp.ops.accept import TURN_WORDS
 from arcmtp.ops.activations import row_bytes
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
@@ -33,7 +34,9 @@ class Workspace(Generic[T]):
     targets: T  # [8] int32: tokens whose log-probability is wanted, or -1
     sampled: T  # [8] int32: the chosen tokens
     stats: T  # [8, 3] float32: largest logit, log-sum-exp, log-probability of the target
-    step: T  # int32: how many tokens the sequence has chosen
+    accepted: T  # int32: the last of the previous step's rows that was accepted
+    turn: T  # [32] int32: of the generation under way (accept.hpp)
+    top_count: T  # int32: how many of the likeliest tokens are wanted with each position
     residual: T  # [rows, hidden] float32
     after_mixer: T  # [rows, hidden] float32: the residual after the mixer
     mixed: T  # [rows, hidden] float32: the mixer's output
@@ -62,6 +65,13 @@ class Workspace(Generic[T]):
     biases: T  # [1024] float32
     gumbel_scratch: T
     gumbel_counters: T
+    top_scratch: T
+    top_counters: T
+    block_hidden: T  # [1 + rows, hidden] float32: a block's hidden rows behind the one before it; of drafting, as all
+    draft_hidden: T  # [hidden] float32: that of a draft, after and
+    draft_final: T  # [hidden] float32: before the norm
+    draft_positions: T  # [8] int32
+    draft_cache: T  # KV cache of the MTP block
     rope: T  # [context, 2, rotated / 2] float32
     sequence: tuple[T, ...]  # per layer: KV cache, or GDN state, history and pending rows
 
@@ -69,9 +79,11 @@ class Workspace(Generic[T]):
 def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
     """The sizes for a network whose activation rows hold `orders` copies of their codes."""
     config, rows, slots = network.config, BLOCK_ROWS, network.config.experts_used + 1
-    inputs = [config.hidden, *(op.output.k for op in network.layers)]
+    drafter = network.drafter
+    layers = [*network.layers, *([drafter.layer] if drafter else [])]
+    inputs = [config.hidden, *(op.output.k for op in layers), *([2 * config.hidden] if drafter else [])]
     hidden_rows = rows * config.experts_used
-    attention = [op.mixer for op in network.layers if isinstance(op.mixer, Attention)]
+    attention = [op.mixer for op in layers if isinstance(op.mixer, Attention)]
     stream = rows * config.hidden * 4
     return Workspace(
         ids=rows * 4,
@@ -82,19 +94,21 @@ def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
         targets=MAX_ROWS * 4,
         sampled=MAX_ROWS * 4,
         stats=MAX_ROWS * 3 * 4,
-        step=4,
+        accepted=4,
+        turn=TURN_WORDS * 4,
+        top_count=4,
         residual=stream,
         after_mixer=stream,
         mixed=stream,
         partials=slots * stream,
-        projected=max(rows * op.projections.columns * 4 for op in network.layers),
+        projected=max(rows * op.projections.columns * 4 for op in layers),
         quantised=rows * max(row_bytes(k, orders) for k in inputs),
         plain=rows * max(inputs) * 4,
         hidden_quantised=hidden_rows * row_bytes(config.expert_ffn, orders),
         hidden_plain=hidden_rows * config.expert_ffn * 4,
         shared_quantised=rows * row_bytes(config.shared_ffn, orders),
         shared_plain=rows * config.shared_ffn * 4,
-        router_logits=max(op.router.logits_bytes(rows) for op in network.layers),
+        router_logits=max(op.router.logits_bytes(rows) for op in layers),
         router_counters=rows * 4,
         selected=rows * config.experts_used * 4,
         slot_weights=rows * slots * 4,
@@ -111,6 +125,13 @@ def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
         biases=BIASES * 4,
         gumbel_scratch=network.gumbel_sampling.scratch_bytes(MAX_ROWS),
         gumbel_counters=network.gumbel_sampling.counter_bytes(MAX_ROWS),
+        top_scratch=network.top_logprobs.scratch_bytes(MAX_ROWS),
+        top_counters=network.top_logprobs.counter_bytes(MAX_ROWS),
+        block_hidden=(1 + rows) * config.hidden * 4 if drafter else 0,
+        draft_hidden=config.hidden * 4 if drafter else 0,
+        draft_final=config.hidden * 4 if drafter else 0,
+        draft_positions=MAX_ROWS * 4,
+        draft_cache=drafter.mixer.cache_bytes(network.context) if drafter else 0,
         rope=network.context * config.rope_dim * 4,
         sequence=tuple(
             op.mixer.cache_bytes(network.context) if isinstance(op.mixer, Attention) else op.mixer.state_bytes
@@ -132,4 +153,5 @@ def allocate(sizes: Workspace[int], config: Config, device: Device) -> Workspace
     context = sizes.rope // (config.rope_dim * 4)
     buffers.rope.write(rope_table(context, config.rope_dim, config.rope_theta))
     buffers.targets.write(np.full(MAX_ROWS, -1, np.int32))
+    buffers.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
     return buffers

@@ -1,11 +1,11 @@
 """The end of a step: which of its rows count, what they say, and where the next step begins; all on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.launch import MAX_ROWS, row_suffix
+from arcmtp.ops.launch import MAX_ROWS, cpp_bool, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 
@@ -26,7 +26,7 @@ RECORD = np.dtype(
 )
 
 
-def turn(limit: int, stop_ids: Sequence[int]) -> np.ndarray:
+def turn(limit: int, stop_ids: Collection[int]) -> np.ndarray:
     """int32 [32]: the words of a generation that begins, of at most `limit` tokens, ended by any of `stop_ids`.
 
     Raises ValueError for more stop ids than there is room for.
@@ -35,7 +35,7 @@ def turn(limit: int, stop_ids: Sequence[int]) -> np.ndarray:
         raise ValueError(f"{len(stop_ids)} stop ids; there is room for {MAX_STOP_IDS}")
     words = np.zeros(TURN_WORDS, np.int32)
     words[LEFT], words[STOPS] = limit, len(stop_ids)
-    words[STOP_IDS : STOP_IDS + len(stop_ids)] = stop_ids
+    words[STOP_IDS : STOP_IDS + len(stop_ids)] = list(stop_ids)
     return words
 
 
@@ -58,8 +58,8 @@ class Accept:
             "int *pending_count, int *accepted, int *turn, int *states, int *records, const float *hidden, "
             "float *carried",
             body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize});\n    "
-            f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {'true' if evaluated else 'false'}>"
-            "(sampled, logits, stats, ids, positions, pending_count, accepted, turn, states, records, hidden, carried);",
+            f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>(sampled, logits, stats, "
+            "ids, positions, pending_count, accepted, turn, states, records, hidden, carried);",
         )
 
     def launch(
@@ -79,7 +79,7 @@ class Accept:
 
 
 def reference(
-    sampled: Sequence[int], ids: Sequence[int], left: int, stop_ids: Sequence[int]
+    sampled: Sequence[int], ids: Sequence[int], left: int, stop_ids: Collection[int]
 ) -> tuple[list[int], bool]:
     """The tokens that a step gives, and whether the generation is done with them."""
     tokens = []

@@ -63,7 +63,7 @@ class Attention:
 
     def kernels(self, rows: int) -> list[Kernel]:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        return [self._step(rows)] if rows else [self._store(), self._block()]
+        return [self._step(rows)] if rows else [self.store_kernel(0), self._block()]
 
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int,
@@ -79,9 +79,26 @@ class Attention:
             groups = self.kv_heads * self._splits
             program.launch(launches, self._step(rows), groups, *inputs, partials, counters, quantised, plain)
         else:
-            program.launch(launches, self._store(), self.kv_heads * BLOCK_ROWS // STORE_CHUNK, *inputs, row_count)
+            self.launch_store(
+                program, launches, 0, projected, q_norm, k_norm, rope, positions, row_count, cache, context
+            )
             groups = self.kv_heads * BLOCK_ROWS // CHUNK
             program.launch(launches, self._block(), groups, *inputs, row_count, quantised, plain)
+
+    def launch_store(
+        self, program: Program, launches: _host.LaunchList, rows: int,
+        projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any, cache: Any, context: int,
+    ) -> None:  # fmt: skip
+        """Only put the rows' keys and values into the cache, as `launch` does: of rows at any `positions`."""
+        program.launch(
+            launches, self.store_kernel(rows), self.kv_heads * -(-(rows or BLOCK_ROWS) // STORE_CHUNK),
+            projected, q_norm, k_norm, rope, positions, cache, _padded(context), float(self.rms_eps), row_count,
+        )  # fmt: skip
+
+    def store_kernel(self, rows: int) -> Kernel:
+        """Of `launch_store`."""
+        call = f"attention_store<Shape, {STORE_CHUNK}>(in, {rows or 'row_count[0]'})"
+        return self._kernel(f"attention_store_{row_suffix(rows)}", f"{_INPUTS}, const int *row_count", call, 64)
 
     def _step(self, rows: int) -> Kernel:
         return self._kernel(
@@ -90,10 +107,6 @@ class Attention:
             f"attention_step<Shape, {rows}>(in, partials, counters, sink)",
             self._team_memory(rows),
         )
-
-    def _store(self) -> Kernel:
-        call = f"attention_store<Shape, {STORE_CHUNK}>(in, row_count[0])"
-        return self._kernel("attention_store", f"{_INPUTS}, const int *row_count", call, 64)
 
     def _block(self) -> Kernel:
         return self._kernel(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.sampling import TILE, Advance
+from arcmtp.ops.sampling import TILE
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -62,6 +62,7 @@ class History:
     `options` int32 [16]; `states` int32 [vocab_used], per token how often it was generated, whether the prompt has it
     and where its bias is; `biases` float32 [1024]; `inputs` and `positions` int32 [rows], the tokens that the rows
     evaluate and where. The states are those of row 0: row r also counts inputs 1 to r, as a verify's rows need it.
+    Row 0 of the logits is row `first`, as for drafts, whose logits come one row at a time.
     """
 
     options: Any
@@ -69,6 +70,7 @@ class History:
     biases: Any
     inputs: Any
     positions: Any
+    first: int = 0
 
 
 class GumbelSampling:
@@ -94,34 +96,27 @@ class GumbelSampling:
         """Bytes of counters for `rows` rows: zero before the first launch, and again after each choice."""
         return rows * 3 * 4
 
-    def kernels(self, advance: bool = False) -> list[Kernel]:
-        """Those of any row count, or, with `advance`, of one row that moves on."""
+    def kernels(self) -> list[Kernel]:
+        """Those of any row count."""
         template = f"{self.vocab_used}, {self.stride}, {self.groups}, {self.team}"
         suffix = f"{self.vocab_used}_of_{self.stride}"
         score = Kernel(
             name=f"score_columns_{suffix}",
             header="gumbel_sampling.hpp",
             parameters="const float *logits, const int *targets, float *stats, const int *options, "
-            "const int *states, const float *biases, const int *inputs, float *scratch, int *counters",
-            body=f"score_columns<{template}>(logits, targets, stats, options, states, biases, inputs, scratch, "
+            "const int *states, const float *biases, const int *inputs, int first, float *scratch, int *counters",
+            body=f"score_columns<{template}>(logits, targets, stats, options, states, biases, inputs, first, scratch, "
             "counters);",
             team=self.team,
             team_memory=self.team * 192,
         )
-        parameters = (
-            "const float *logits, int *ids, const int *options, int *states, const float *biases, const int *inputs, "
-            "int *positions, float *scratch, int *counters"
-        )
-        after = "Stay{}"
-        if advance:
-            parameters += ", int *next_ids, int *tokens, int *step, int *pending_count, int pending"
-            after = "CountedAdvance{{next_ids, positions, tokens, step, pending_count, pending}, states}"
         choose = Kernel(
-            name=f"choose_column_{suffix}{'_advance' if advance else ''}",
+            name=f"choose_column_{suffix}",
             header="gumbel_sampling.hpp",
-            parameters=parameters,
-            body=f"choose_column<{template}>(logits, ids, options, states, biases, inputs, positions, scratch, "
-            f"counters, {after});",
+            parameters="const float *logits, int *ids, const int *options, const int *states, const float *biases, "
+            "const int *inputs, int first, const int *positions, float *scratch, int *counters",
+            body=f"choose_column<{template}>(logits, ids, options, states, biases, inputs, first, positions, scratch, "
+            "counters);",
             team=self.team,
             team_memory=self.team * 128,
         )
@@ -130,23 +125,16 @@ class GumbelSampling:
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int,
         logits: Any, targets: Any, ids: Any, stats: Any, history: History, scratch: Any, counters: Any,
-        advance: Advance | None = None,
     ) -> None:  # fmt: skip
-        """As `Sampling.launch`; scratch memory of `scratch_bytes` and zeroed `counter_bytes`. With `advance` (one row;
-        its positions are those of `history`) the token is also counted in `history.states`."""
-        if advance is not None and rows != 1:
-            raise ValueError(f"only one row advances, not {rows}")
-        score, choose = self.kernels(advance is not None)
-        options = (history.options, history.states, history.biases, history.inputs)
-        more = () if advance is None else (
-            advance.next_ids, advance.tokens, advance.step, advance.pending_count, advance.pending
-        )  # fmt: skip
+        """As `Sampling.launch`; scratch memory of `scratch_bytes` and zeroed `counter_bytes`."""
+        score, choose = self.kernels()
+        options = (history.options, history.states, history.biases, history.inputs, history.first)
         program.launch(
             launches, score, rows * self.groups, logits, targets, stats, *options, scratch, counters
         )
         program.launch(
-            launches, choose, rows * self.groups, logits, ids, *options, history.positions, scratch, counters, *more
-        )  # fmt: skip
+            launches, choose, rows * self.groups, logits, ids, *options, history.positions, scratch, counters
+        )
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

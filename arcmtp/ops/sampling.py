@@ -1,6 +1,5 @@
 """Greedy sampling and the softmax of sampling: the largest logit of a row and its log-probabilities, in one launch."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,6 @@ from arcmtp.runtime.compiler import Kernel, Program
 
 TILE = 16
 STATS = 3  # largest logit, log-sum-exp, log-probability of the target
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What plain decoding of one row moves on the device, all int32 buffers: next_ids[0] = token; positions[0] += 1;
-    tokens[step[0]] = token; step[0] += 1; pending_count[0] = `pending`."""
-
-    next_ids: Any
-    positions: Any
-    tokens: Any
-    step: Any
-    pending_count: Any
-    pending: int
 
 
 class Sampling:
@@ -50,41 +36,26 @@ class Sampling:
         """Bytes of counters for `rows` rows: zero before the first launch, and again after each."""
         return rows * 4
 
-    def kernel(self, rows: int, advance: bool = False) -> Kernel:
-        """For 1…8 rows, or, with `rows` 0, for the count in `row_count` when it runs; `advance` is for one row."""
-        if advance and rows != 1:
-            raise ValueError(f"only one row advances, not {rows or 'a block'}")
-        name = f"sampling_{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}"
-        parameters = (
-            "const float *logits, const int *targets, int *ids, float *stats, float *partials, int *arrivals, "
-            "const int *row_count"
-        )
-        after = "Stay{}"
-        if advance:
-            name += "_advance"
-            parameters += ", int *next_ids, int *positions, int *tokens, int *step, int *pending_count, int pending"
-            after = "Advance{next_ids, positions, tokens, step, pending_count, pending}"
+    def kernel(self, rows: int) -> Kernel:
+        """For 1…8 rows, or, with `rows` 0, for the count in `row_count` when it runs."""
         return Kernel(
-            name=name,
+            name=f"sampling_{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}",
             header="sampling.hpp",
-            parameters=parameters,
+            parameters="const float *logits, const int *targets, int *ids, float *stats, float *partials, "
+            "int *arrivals, const int *row_count",
             body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}>"
-            f"(logits, targets, ids, stats, partials, arrivals, {rows or 'row_count[0]'}, {after});",
+            f"(logits, targets, ids, stats, partials, arrivals, {rows or 'row_count[0]'});",
         )
 
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int,
         logits: Any, targets: Any, ids: Any, stats: Any, partials: Any, arrivals: Any, row_count: Any,
-        advance: Advance | None = None,
     ) -> None:  # fmt: skip
         """logits f32 [rows, stride]; targets int32 [rows]; ids int32 [rows]; stats f32 [rows, 3]; scratch memory of
-        `partials_bytes` and zeroed `arrivals_bytes`; with `advance`, the kernel that was made so."""
-        more = () if advance is None else (
-            advance.next_ids, advance.positions, advance.tokens, advance.step, advance.pending_count, advance.pending
-        )  # fmt: skip
+        `partials_bytes` and zeroed `arrivals_bytes`."""
         program.launch(
-            launches, self.kernel(rows, advance is not None), (rows or BLOCK_ROWS) * self.groups,
-            logits, targets, ids, stats, partials, arrivals, row_count, *more,
+            launches, self.kernel(rows), (rows or BLOCK_ROWS) * self.groups,
+            logits, targets, ids, stats, partials, arrivals, row_count,
         )  # fmt: skip
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from dpctl.utils import intel_device_info
 
 from arcmtp.engine.bench import READ_BYTES
-from arcmtp.engine.memory_plan import memory_plan, padded_context
+from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.errors import ArcmtpError
 from arcmtp.model import formats
 from arcmtp.model.formats import Matrix
 from arcmtp.model.network import Network
+from arcmtp.model.plan import has_mtp, plan
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.model.weights import plan
 from arcmtp.ops.activations import dequantise, pack_rows, quantise
 from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.ops.mul_mat import MulMat, reference
@@ -223,8 +223,8 @@ def bandwidth(device: Device) -> Iterator[Finding]:
 
 def model_memory(device: Device, model: "PlannedModel") -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
-    steps = plan(model.gguf, model.config)
-    context = padded_context(model.context)
+    steps = plan(model.gguf, model.config, mtp=has_mtp(model.gguf, model.config))
+    context = model.context
     network = Network(steps, device, context, Tokenizer(model.gguf.metadata).vocab_used)
     need = memory_plan(steps, network)
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)

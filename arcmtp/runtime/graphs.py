@@ -9,7 +9,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from arcmtp.runtime import _host
@@ -36,6 +36,20 @@ class GraphStatistics:
     def us_per_replay(self) -> float:
         """Host microseconds to submit one replay."""
         return self.replay_us / self.replays if self.replays else 0.0
+
+    def copy(self) -> "GraphStatistics":
+        """What has been counted so far."""
+        return replace(self, misses=dict(self.misses), nodes=dict(self.nodes))
+
+    def since(self, earlier: "GraphStatistics") -> "GraphStatistics":
+        """What was counted after a copy; `nodes` are those of all graphs."""
+        misses = {reason: count - earlier.misses.get(reason, 0) for reason, count in self.misses.items()}
+        return GraphStatistics(
+            self.captures - earlier.captures, self.replays - earlier.replays,
+            {reason: count for reason, count in misses.items() if count}, dict(self.nodes),
+            self.capture_ms - earlier.capture_ms, self.finalise_ms - earlier.finalise_ms,
+            self.replay_us - earlier.replay_us,
+        )  # fmt: skip
 
 
 class GraphCache:

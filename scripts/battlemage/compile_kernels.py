@@ -14,7 +14,7 @@ from arcmtp.model.config import Config
 from arcmtp.model.formats import Requant
 from arcmtp.model.gguf import GGUF, GgmlType, Tensor
 from arcmtp.model.network import Network
-from arcmtp.model.weights import plan
+from arcmtp.model.plan import plan
 from arcmtp.runtime.compiler import Kernel
 from arcmtp.runtime.device import Device
 
@@ -43,7 +43,7 @@ CONFIG = Config(
     experts_used=8,
     expert_ffn=512,
     shared_ffn=512,
-    mtp_layers=0,
+    mtp_layers=1,
 )
 Shapes = dict[str, tuple[int, ...]]
 MODEL: Shapes = {"token_embd.weight": (248_320, 2048), "output.weight": (248_320, 2048), "output_norm.weight": (2048,)}
@@ -78,7 +78,14 @@ ATTENTION: Shapes = {
     "attn_q_norm.weight": (256,),
     "attn_k_norm.weight": (256,),
 }
-ALWAYS_F32 = {"ssm_conv1d.weight", "ssm_a", "ssm_dt.bias", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"}
+MTP: Shapes = {
+    "nextn.eh_proj.weight": (2048, 4096),
+    "nextn.enorm.weight": (2048,),
+    "nextn.hnorm.weight": (2048,),
+    "nextn.shared_head_norm.weight": (2048,),
+}
+ALWAYS_F32 = {"ssm_conv1d.weight", "ssm_a", "ssm_dt.bias"}
+ROUTERS = {"ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"}
 
 Mix = Callable[[int, str], GgmlType]  # of layer (-1: none) and the rest of a matrix's name
 
@@ -92,22 +99,26 @@ class Header(GGUF):
 
 
 def _tensors(mix: Mix) -> Iterator[Tensor]:
-    for layer, kind in enumerate((None, *CONFIG.layer_kinds), start=-1):
-        shapes = MODEL if kind is None else EVERY_LAYER | (GDN if kind == "gdn" else ATTENTION)
+    blocks = [EVERY_LAYER | (GDN if kind == "gdn" else ATTENTION) for kind in CONFIG.layer_kinds]
+    for layer, shapes in enumerate([MODEL, *blocks, EVERY_LAYER | ATTENTION | MTP], start=-1):
         for name, shape in shapes.items():
             plain = name in ALWAYS_F32 or name.endswith("norm.weight")
             ggml_type = GgmlType.F32 if plain else mix(layer, name)
             nbytes = prod(shape) // ggml_type.block * ggml_type.block_bytes
-            yield Tensor(name if kind is None else f"blk.{layer}.{name}", shape, ggml_type, 0, nbytes, 0)
+            yield Tensor(name if layer < 0 else f"blk.{layer}.{name}", shape, ggml_type, 0, nbytes, 0)
 
 
 def stock_q4_0(layer: int, name: str) -> GgmlType:
     """What llama.cpp's quantiser makes of Q4_0."""
+    if name in ROUTERS:
+        return GgmlType.F32
     return GgmlType.Q6_K if name == "output.weight" else GgmlType.Q4_0
 
 
 def unsloth_q4_k_m(layer: int, name: str) -> GgmlType:
     """The file that unsloth publishes as UD-Q4_K_M."""
+    if name in ROUTERS:
+        return GgmlType.BF16 if layer == CONFIG.layers else GgmlType.F32
     if name == "ffn_down_exps.weight":
         return GgmlType.Q6_K if layer in (34, 38, 39) else GgmlType.Q5_K
     types = {
@@ -126,10 +137,11 @@ MIXES: tuple[tuple[Mix, Requant | None], ...] = ((stock_q4_0, None), (unsloth_q4
 def main() -> None:
     device = Device()
     print(f"{device.card.name}: {device.sycl_device.name}", flush=True)
-    networks = [Network(plan(Header(mix), CONFIG, requant), device, CONTEXT, VOCAB_USED) for mix, requant in MIXES]
+    plans = [plan(Header(mix), CONFIG, requant, mtp=True) for mix, requant in MIXES]
+    networks = [Network(each, device, CONTEXT, VOCAB_USED) for each in plans]
     for rows in ROW_COUNTS:
-        options = networks[0].options_kernels() if rows == 1 else []  # they serve any row count
-        kernels = _distinct([*(kernel for network in networks for kernel in network.kernels(rows)), *options])
+        choice = networks[0].choice_kernels() if rows == 1 else []  # they serve any row count
+        kernels = _distinct([*(kernel for network in networks for kernel in network.kernels(rows)), *choice])
         begin = time.perf_counter()
         device.program(kernels)
         what = f"{rows} rows" if rows > 1 else "1 row" if rows else "block"

@@ -1,8 +1,7 @@
 """The tiny models, loaded once per session, and a way to feed a network that the engine does not use yet."""
 
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from arcmtp import LLM
+from arcmtp.engine.sequence import Cycle
 from arcmtp.model.network import Network
 from arcmtp.ops.attention import Attention
 
@@ -91,22 +91,31 @@ def poison(network: Network) -> None:
     ]
     stream = (w.residual, w.after_mixer, w.mixed, w.partials, w.projected, w.quantised, w.plain, w.attention_partials)
     experts = (w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.router_logits, w.slot_weights)
-    for buffer in (*caches, *stream, *experts, w.final, w.head_quantised, w.head_plain, w.logits):
+    for buffer in (*caches, *stream, *experts, w.final, w.head_quantised, w.head_plain, w.logits, w.draft_cache):
         buffer.fill(0xFF)
 
 
 def scripted(ids: Sequence[int]) -> type:
-    """A stand-in for TokenSequence that chooses `ids` and then <|im_end|>."""
+    """A stand-in for TokenSequence that chooses `ids` and then <|im_end|>, a token in each cycle."""
 
     class Scripted:
-        def __init__(self, network: Network, _: object = None) -> None:
-            self._ids = iter([*ids, network.config.vocab - 5])
+        bytes_to_host = 0
 
-        def prefill(self, _: Sequence[int]) -> int:
-            return next(self._ids)
+        def __init__(self, network: Network, *_: object) -> None:
+            self._ids = [*ids, network.config.vocab - 5]
 
-        def steps(self, count: int, overlap: bool) -> Iterator[int]:
-            return itertools.islice(self._ids, count)
+        def prefill(self, _: Sequence[int], limit: int, stop_ids: Collection[int]) -> Cycle:
+            self._cycles = [
+                Cycle([token], [0.0], None, 0, place == limit or token in stop_ids)
+                for place, token in enumerate(self._ids, start=1)
+            ]
+            return self._cycles[0]
+
+        def cycles(self) -> Iterator[Cycle]:
+            for cycle in self._cycles[1:]:
+                yield cycle
+                if cycle.done:
+                    return
 
         def end(self) -> None: ...
 

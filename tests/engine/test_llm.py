@@ -14,7 +14,7 @@ def test_a_layer_takes_seven_launches_and_a_token_six_more_at_most(tiny: LLM) ->
     for rows in (1, 4):
         launches = len(tiny.network.trunk(rows)) + len(tiny.network.head(rows))
         assert launches <= 7 * tiny.config.layers + 6
-    assert tiny.generate("x", 2).statistics.launches_per_token <= 7 * tiny.config.layers + 6
+    assert tiny.generate("x", 2, draft=0).statistics.launches_per_cycle <= 7 * tiny.config.layers + 6
 
 
 def test_chunks_hold_whole_characters_and_join_to_the_text(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +48,8 @@ def test_graphs_change_nothing_but_the_way_of_submitting(tiny: LLM, monkeypatch:
     for enabled in (False, True):
         monkeypatch.setattr(graphs, "enabled", enabled)
         before = graphs.statistics.replays
-        results[enabled] = tiny.generate("import os", max_tokens=12, logprobs=5)
-        assert graphs.statistics.replays == before + 11 * enabled
+        results[enabled] = tiny.generate("import os", max_tokens=12, logprobs=5, draft=0)
+        assert graphs.statistics.replays == before + 12 * enabled
     assert (results[True].ids, results[True].logprobs) == (results[False].ids, results[False].logprobs)
 
 
@@ -115,6 +115,8 @@ def test_a_full_context_ends_the_text(tiny: LLM) -> None:
         ("x", {"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
         ("x", {"logprobs": 101}, "logprobs is 101; it must be 0 to 100"),
         ("x", {"logprobs": -1}, "logprobs is -1; it must be 0 to 100"),
+        ("x", {"draft": 8}, "draft is 8; it must be 0 to 7"),
+        ("x", {"draft": -1}, "draft is -1; it must be 0 to 7"),
     ],
 )
 def test_a_generation_that_cannot_be_is_refused(
@@ -126,11 +128,12 @@ def test_a_generation_that_cannot_be_is_refused(
 
 
 def test_statistics_count_what_happened(tiny: LLM) -> None:
-    result = tiny.generate("import os", max_tokens=6)
+    result = tiny.generate("import os", max_tokens=6, draft=0)
     s = result.statistics
     assert (s.prompt_tokens, s.completion_tokens) == (len(result.prompt_ids), 6)
     assert min(s.prompt_tokens_per_second, s.decode_tokens_per_second, s.load_seconds, s.peak_memory_bytes) > 0
     assert s.gigabytes_per_second == pytest.approx(s.bytes_per_token * s.decode_tokens_per_second / 1e9)
     assert 5_000_000 < s.bytes_per_token < tiny.network.weights.nbytes
-    alone = tiny.generate("import os", max_tokens=1).statistics  # the first token belongs to the prompt
+    assert tiny.generate("import os", max_tokens=6, draft=2).statistics.gigabytes_per_second is None
+    alone = tiny.generate("import os", max_tokens=1, draft=0).statistics  # the first token belongs to the prompt
     assert (alone.decode_tokens_per_second, alone.gigabytes_per_second) == (0, 0)

@@ -64,7 +64,7 @@ def test_biases_must_be_of_tokens_that_exist_and_fit_their_table(tiny: LLM) -> N
 
 def follow(llm: LLM, options: SamplingOptions, count: int) -> list[int]:
     """Generated ids, each checked against the reference on the device's own logits."""
-    stream = llm.stream(PROMPT, count, logprobs=1, sampling=options)
+    stream = llm.stream(PROMPT, count, logprobs=1, sampling=options, draft=0)  # whose logits can be read
     prompt_ids = llm.prompt_ids(PROMPT)
     rule = Options(
         options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty,

@@ -17,7 +17,8 @@ from arcmtp.model import weights
 from arcmtp.model.config import Config
 from arcmtp.model.formats import F32, W4, W4_K, W6_16, W8, Matrix, Requant, unpack
 from arcmtp.model.gguf import GGUF
-from arcmtp.model.weights import GdnLayer, Merged, Plan, Weights, load, plan
+from arcmtp.model.plan import Plan, plan
+from arcmtp.model.weights import GdnLayer, Merged, Weights, load
 
 ROOT = Path(__file__).parents[2]
 Q4_0_FILE = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"
@@ -153,10 +154,8 @@ def test_loading_in_small_pieces_gives_the_same_bytes(monkeypatch: pytest.Monkey
     assert np.array_equal(matrices(pieces.embedding)[0], matrices(whole.embedding)[0])
 
 
-def test_the_plan_names_formats_sizes_and_mtp_bytes() -> None:
+def test_the_plan_names_formats_and_sizes() -> None:
     made = planned(Q4_K_M_FILE)
-    file = made.gguf
-    assert made.mtp_bytes == sum(tensor.nbytes for name, tensor in file.tensors.items() if name.startswith("blk.8."))
     assert made.embedding[0].matrix == Matrix(W4_K, 6144, 256, offset=0)
     assert made.output is not None and made.output[0].matrix.format == W6_16
     assert [layer.kind for layer in made.layers] == list(made.config.layer_kinds)
@@ -334,7 +333,7 @@ def test_mtp_and_vision_tensors_are_left_aside(model: ModelFile, tmp_path: Path)
     }
     model.write(tmp_path / "mtp.gguf")
     plain, made = planned(tmp_path / "plain.gguf"), planned(tmp_path / "mtp.gguf")
-    assert (plain.mtp_bytes, made.mtp_bytes) == (0, 4 * 64 * 129)
+    assert made.mtp is None
     assert (made.nbytes, len(made.layers)) == (plain.nbytes, 2)
 
 

@@ -35,15 +35,19 @@ class Case:
         launches = _host.LaunchList()
         self.op.launch(
             self.program, launches, rows if rows <= 8 else 0, last is not None, bench.array(self.tiles),
-            bench.array(tokens.astype(np.int32)), bench.array(hidden), *map(bench.array, self.norms),
-            *(bench.array(np.array([value], np.int32)) for value in (last or 0, 100)), row_positions,
-            bench.array(np.array([rows], np.int32)), bench.poisoned(64), plain,
+            bench.array(tokens.astype(np.int32)), bench.array(hidden),
+            bench.array(self.norms[0]), bench.array(self.norms[1]),
+            self.word(last or 0), self.word(100), row_positions, self.word(rows), bench.poisoned(64), plain,
         )  # fmt: skip
         bench.device.run(launches)
         return plain.read(np.float32, rows * 2 * self.k).reshape(rows, -1), row_positions.read(np.int32, rows)
 
+    def word(self, value: int) -> Buffer:
+        return self.bench.array(np.array([value], np.int32))
+
     def want(self, tokens: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-        return reference(embedding_reference(self.matrix, self.tiles, tokens), hidden, *self.norms, EPS)
+        embedded = embedding_reference(self.matrix, self.tiles, tokens)
+        return reference(embedded, hidden, self.norms[0], self.norms[1], EPS)
 
 
 @pytest.mark.avx2

@@ -23,7 +23,7 @@ from arcmtp.ops.gumbel_sampling import (
     uniform_words,
 )
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.ops.sampling import STATS, Advance
+from arcmtp.ops.sampling import STATS
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
@@ -52,7 +52,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def small(bench: Bench) -> GumbelBench:
     op = GumbelSampling(VOCAB, 1008, bench.geometry)
-    return GumbelBench(bench, op, bench.program([*op.kernels(), *op.kernels(advance=True)]))
+    return GumbelBench(bench, op, bench.program(op.kernels()))
 
 
 def no_history() -> tuple[np.ndarray, np.ndarray]:
@@ -306,32 +306,31 @@ def test_stats_are_those_of_the_logits_as_they_are(small: GumbelBench) -> None:
     np.testing.assert_allclose(stats, want, rtol=1e-6, atol=1e-6)
 
 
-def test_advancing_counts_what_it_chooses_and_leaves_the_counters_zero(bench: Bench, small: GumbelBench) -> None:
-    steps = 5
-    rng = np.random.default_rng(7)
-    logits = rng.standard_normal(VOCAB).astype(np.float32)
-    history = small.history(
-        Options(presence=50, adjusts=True), np.array([41]), states=np.full(VOCAB, IN_PROMPT)
-    )
-    start = {"next_ids": [5], "tokens": [-7] * 8, "step": [2], "pending_count": [0]}
-    buffers = {name: bench.array(np.array(values, np.int32)) for name, values in start.items()}
-    device_logits, targets = bench.array(small.padded(logits[None])), bench.array(np.array([-1], np.int32))
-    ids, stats = bench.poisoned(4), bench.poisoned(4 * STATS)
-    launches = _host.LaunchList()
-    small.op.launch(
-        small.program, launches, 1, device_logits, targets, ids, stats, history, small.scratch, small.counters,
-        Advance(positions=history.positions, **buffers, pending=1),
-    )  # fmt: skip
-    for _ in range(steps):
-        bench.device.run(launches)
-    order = list(np.argsort(-logits)[:steps])  # each token is penalised as soon as it is chosen
-    got = {name: list(buffers[name].read(np.int32, len(values))) for name, values in start.items()}
-    assert got == {"next_ids": [order[-1]], "tokens": [-7, -7, *order, -7], "step": [7], "pending_count": [1]}
-    assert history.positions.read(np.int32, 1)[0] == 46
-    states = np.full(VOCAB, IN_PROMPT)
-    states[order] += 1
-    assert np.array_equal(history.states.read(np.int32, VOCAB), states)
+def test_the_counters_are_zero_again(small: GumbelBench) -> None:
+    small.run(Options(temperature=1, top_k=3), np.random.default_rng(7).standard_normal((8, VOCAB)))
     assert not small.counters.read(np.int32, 3 * MAX_ROWS).any()
+
+
+def test_a_row_by_itself_chooses_what_it_chooses_among_the_rows_of_its_step(small: GumbelBench) -> None:
+    rng = np.random.default_rng(9)
+    options = Options(temperature=1, top_k=40, presence=3, frequency=1, adjusts=True, seed=5)
+    logits = rng.standard_normal((8, VOCAB)).astype(np.float32)
+    inputs = rng.integers(0, VOCAB, 8).tolist()
+    logits[:, inputs] += 3  # so that penalties decide
+    together, _ = small.run(options, logits, inputs=inputs)
+    positions = np.arange(8)
+    for row in range(8):
+        history = replace(small.history(options, positions, inputs=inputs), first=row)
+        ids, stats = small.bench.poisoned(4), small.bench.poisoned(4 * STATS)
+        launches = _host.LaunchList()
+        small.op.launch(
+            small.program, launches, 1, small.bench.array(small.padded(logits[row : row + 1])),
+            small.bench.array(np.array([-1], np.int32)), ids, stats, history, small.scratch, small.counters,
+        )  # fmt: skip
+        small.bench.device.run(launches)
+        assert ids.read(np.int32, 1)[0] == together[row]
+    plain, _ = small.run(replace(options, presence=0, frequency=0), logits, inputs=inputs)
+    assert (plain != together).any()
 
 
 def test_greedy_chooses_as_the_kernel_without_options_does(small: GumbelBench) -> None:
@@ -349,12 +348,7 @@ def test_noise_of_a_column_does_not_depend_on_which_others_are_asked_for() -> No
     assert len(np.unique(every)) == 1000
 
 
-def test_columns_that_do_not_fit_the_rows_and_several_advancing_rows_are_refused(small: GumbelBench) -> None:
+def test_columns_that_do_not_fit_the_rows_are_refused(small: GumbelBench) -> None:
     for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
         with pytest.raises(ValueError, match=str(stride)):
             GumbelSampling(vocab_used, stride, small.bench.geometry)
-    history, advance = small.history(Options(), np.zeros(2)), Advance(None, None, None, None, None, 1)
-    with pytest.raises(ValueError, match="only one row"):
-        small.op.launch(
-            small.program, _host.LaunchList(), 2, None, None, None, None, history, None, None, advance
-        )

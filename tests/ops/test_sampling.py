@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
-from arcmtp.ops.sampling import STATS, Advance, Sampling, reference
+from arcmtp.ops.sampling import STATS, Sampling, reference
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from tests.ops.conftest import ROW_COUNTS, Bench
 
 TOLERANCE = 1e-6
-ADVANCE_PARTS = ("next_ids", "positions", "tokens", "step", "pending_count")
 
 
 class Case:
@@ -149,35 +148,7 @@ def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_none(sma
     assert list(stats[:, 2]) == [0, -np.inf, -np.inf]
 
 
-def test_advancing_appends_tokens_and_moves_the_position_without_the_host(bench: Bench) -> None:
-    op = Sampling(100, 112, bench.geometry)
-    program = bench.program([op.kernel(1, advance=True)])
-    start = {"next_ids": [5], "positions": [41], "tokens": [-7] * 6, "step": [2], "pending_count": [0]}
-    buffers = {name: bench.array(np.array(start[name], np.int32)) for name in ADVANCE_PARTS}
-    rng = np.random.default_rng(4)
-    steps = rng.standard_normal((3, 112)).astype(np.float32)
-    logits = bench.array(steps)
-    targets, row_count = bench.array(np.array([-1], np.int32)), bench.array(np.array([1], np.int32))
-    ids, stats = bench.poisoned(4), bench.poisoned(4 * STATS)
-    partials, arrivals = bench.poisoned(op.partials_bytes(1)), bench.device.zeros(op.arrivals_bytes(1))
-    launches = _host.LaunchList()
-    for step in range(3):
-        op.launch(
-            program, launches, 1, logits.at(step * 112 * 4), targets, ids, stats, partials, arrivals, row_count,
-            Advance(**buffers, pending=step + 1),
-        )  # fmt: skip
-    bench.device.run(launches)
-    want = steps[:, :100].argmax(axis=1)
-    got = {name: list(buffers[name].read(np.int32, len(start[name]))) for name in ADVANCE_PARTS}
-    assert got == {
-        "next_ids": [want[2]], "positions": [44], "tokens": [-7, -7, *want, -7], "step": [5], "pending_count": [3]
-    }  # fmt: skip
-    assert ids.read(np.int32, 1)[0] == want[2]
-
-
 def test_columns_that_do_not_fit_the_rows_are_refused(bench: Bench) -> None:
     for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
         with pytest.raises(ValueError, match=str(stride)):
             Sampling(vocab_used, stride, bench.geometry)
-    with pytest.raises(ValueError, match="only one row"):
-        Sampling(16, 16, bench.geometry).kernel(2, advance=True)

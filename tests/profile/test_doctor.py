@@ -335,7 +335,7 @@ def test_json_is_a_list_of_findings_and_this_machines_cpu_device_passes() -> Non
     by_check = {finding["check"]: finding for finding in findings}
     for check in ("sycl runtime", "device", "driver", "memory", "kernel", "graph", "bandwidth", "memory plan"):
         assert by_check[check]["status"] == "ok", by_check[check]
-    assert "KV cache of 1024 tokens" in by_check["memory plan"]["message"]
+    assert "KV cache of 1000 tokens" in by_check["memory plan"]["message"]
     assert done.returncode == any(finding["status"] == "problem" for finding in findings)
 
 

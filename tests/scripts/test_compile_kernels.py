@@ -1,13 +1,14 @@
 """The shapes and type mixes whose kernels are compiled for Battlemage."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp.model.formats import Requant
 from arcmtp.model.network import Network
-from arcmtp.model.weights import plan
+from arcmtp.model.plan import plan
 from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
 from scripts.battlemage.compile_kernels import (
@@ -25,19 +26,18 @@ from scripts.make_random_model import FULL, inventory
 
 def test_the_stock_mix_is_the_full_random_model() -> None:
     ours = {tensor.name: (tensor.shape, tensor.type.name) for tensor in Header(stock_q4_0).tensors.values()}
-    theirs = inventory(FULL, Type.Q4_0, Type.Q6_K)
+    theirs = inventory(replace(FULL, mtp=True), Type.Q4_0, Type.Q6_K)
     assert ours == {tensor.name: (tensor.shape, tensor.type.name) for tensor in theirs}
 
 
 def test_the_unsloth_mix_has_the_types_of_the_published_file() -> None:
-    """Of its 753 tensors without the 20 of its MTP block."""
     types = Counter(tensor.type.name for tensor in Header(unsloth_q4_k_m).tensors.values())
-    assert types == {"F32": 361, "Q8_0": 251, "Q4_K": 80, "Q5_K": 37, "Q6_K": 4}
+    assert types == {"F32": 368, "Q8_0": 259, "Q4_K": 82, "Q5_K": 38, "Q6_K": 4, "BF16": 2}
 
 
 @pytest.mark.parametrize("rows", [1, 4, 0])
 @pytest.mark.parametrize(("mix", "requant"), MIXES)
 def test_kernels_of_one_name_are_one_kernel(mix: Mix, requant: Requant | None, rows: int) -> None:
     device = Device("cpu", cards()["arc-pro-b70"])
-    kernels = set(Network(plan(Header(mix), CONFIG, requant), device, CONTEXT, VOCAB_USED).kernels(rows))
+    kernels = set(Network(plan(Header(mix), CONFIG, requant, mtp=True), device, CONTEXT, VOCAB_USED).kernels(rows))
     assert len(kernels) == len({kernel.name for kernel in kernels})

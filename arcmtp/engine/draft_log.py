@@ -1,0 +1,105 @@
+"""The time of every draft call, and what became of its token."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from arcmtp.ops.launch import MAX_ROWS
+
+KEPT_CALLS = 4096
+
+
+@dataclass(frozen=True)
+class DraftCall:
+    """One draft call."""
+
+    cycle: int  # of the generation, from 1
+    index: int  # in the chain, from 1
+    device_us: float | None  # None: the device does not tell
+    host_us: float  # to submit it
+    graph: str  # "replayed", "captured", or "none" when kernels are launched one by one
+    head_rows: int  # of the output matrix that it read
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class DraftSummary:
+    """What drafting took and gave. Times are None where the device does not tell them."""
+
+    calls: int
+    cycles: int
+    accepted: int  # drafts
+    mean_us: float | None  # per call
+    p95_us: float | None  # of the latest calls
+    acceptance: float  # share of the drafts that were accepted
+    acceptance_by_position: list[float]  # share of the cycles that accepted the 1st, the 2nd, … draft
+    mean_accepted_length: float  # tokens that a cycle gave
+    drafting_share: float | None  # of the time of drafting and verifying
+
+    def as_dict(self) -> dict[str, Any]:
+        """By the names above."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        by_position = " ".join(f"{share:.2f}" for share in self.acceptance_by_position)
+        times = "" if self.mean_us is None else f", {self.mean_us:.0f} µs each (p95 {self.p95_us:.0f})"
+        share = "" if self.drafting_share is None else f", {self.drafting_share:.0%} of the time drafting"
+        return (
+            f"{self.calls} draft calls{times}, accepted {self.acceptance:.2f} ({by_position}), "
+            f"{self.mean_accepted_length:.2f} tokens a cycle{share}"
+        )
+
+
+class DraftLog:
+    """Counts all draft calls and keeps the latest `KEPT_CALLS` of them.
+
+    head_rows: rows of the output matrix that a call reads. graphs: whether calls are graphs.
+    """
+
+    def __init__(self, head_rows: int, graphs: bool) -> None:
+        self._head_rows, self._graphs = head_rows, graphs
+        self.calls: deque[DraftCall] = deque(maxlen=KEPT_CALLS)
+        self._count = self._cycles = self._tokens = 0
+        self._timed, self._draft_us, self._step_us = 0, 0.0, 0.0
+        self._accepted_at = np.zeros(MAX_ROWS, np.int64)  # how many cycles accepted so many drafts at least
+
+    def add(
+        self, cycle: int, device_us: Sequence[float | None], host_us: Sequence[float], captured: Sequence[bool],
+        accepted: int, tokens: int,
+    ) -> None:  # fmt: skip
+        """One cycle: the times of its calls and, last in `device_us`, of its step; how many drafts it accepted and how
+        many tokens it gave."""
+        *calls_us, step_us = device_us
+        for index, (us, host, new) in enumerate(zip(calls_us, host_us, captured, strict=True), start=1):
+            graph = "captured" if new else "replayed" if self._graphs else "none"
+            self.calls.append(DraftCall(cycle, index, us, host, graph, self._head_rows, index <= accepted))
+            if us is not None:
+                self._timed += 1
+                self._draft_us += us
+        self._step_us += step_us or 0.0
+        self._count += len(calls_us)
+        self._cycles += 1
+        self._tokens += tokens
+        self._accepted_at[1 : accepted + 1] += 1
+
+    def summary(self) -> DraftSummary | None:
+        """Of all calls so far; None if there were none."""
+        if not self._count:
+            return None
+        latest = [call.device_us for call in self.calls if call.device_us is not None]
+        accepted, drafts = int(self._accepted_at.sum()), self._count // self._cycles
+        both = self._draft_us + self._step_us
+        return DraftSummary(
+            calls=self._count,
+            cycles=self._cycles,
+            accepted=accepted,
+            mean_us=self._draft_us / self._timed if self._timed else None,
+            p95_us=float(np.percentile(latest, 95)) if latest else None,
+            acceptance=accepted / self._count,
+            acceptance_by_position=(self._accepted_at[1 : drafts + 1] / self._cycles).tolist(),
+            mean_accepted_length=self._tokens / self._cycles,
+            drafting_share=self._draft_us / both if both else None,
+        )

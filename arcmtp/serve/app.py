@@ -28,7 +28,7 @@ from arcmtp.serve.protocol import (
     GenerationRequest,
     TokenizeRequest,
 )
-from arcmtp.serve.reply import Reply, timings_object
+from arcmtp.serve.reply import Reply
 from arcmtp.serve.responses import (
     ChatCompletion,
     Completion,
@@ -135,6 +135,7 @@ class Service:
             "context": llm.context,
             "vocabulary": llm.config.vocab,
             "slots": 1,
+            "draft": llm.draft,
             "queue": options.queue,
             "body_mib": options.body_mib,
             "sampling": {name: value for name, value in sampling.items() if name != "logit_bias"},  # -inf has no JSON
@@ -177,7 +178,7 @@ class Service:
 
 def _figures(reply: Reply) -> dict[str, Any]:
     """What the request log says of a generation."""
-    usage, timings = reply.usage(), timings_object(reply.timings)
+    usage, timings = reply.usage(), reply.timings_object()
     return {
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["completion_tokens"],

@@ -11,27 +11,19 @@ from arcmtp.serve.responses import AnswerMessage, ChatLogprobs, Delta, TextLogpr
 from arcmtp.serve.text import Part, ReasoningSplitter, StopStrings
 from arcmtp.serve.tools import ToolCallParser
 
-UNLIKELY = -9999.0  # what OpenAI gives for a token that is not among the likeliest ones known
 Payload = dict[str, Any]  # a choice of a response or of a chunk, without its index
 
 
 @dataclass(frozen=True)
 class Logprobs:
-    """How log-probabilities are shown: the `top` likeliest of each position beside the chosen token."""
+    """How log-probabilities are shown: the likeliest tokens of each position beside the chosen one."""
 
     tokenizer: Tokenizer
-    top: int
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, top: int | None) -> "Logprobs | None":
-        """None where none are wanted."""
-        return None if top is None else cls(tokenizer, top)
 
     def token(self, token_id: int, chunk: Chunk) -> TokenLogprob:
         """The chosen token `token_id` of a chunk."""
-        likeliest = chunk.logprobs or []
-        chosen = self._one(token_id, dict(likeliest).get(token_id, UNLIKELY))
-        return {**chosen, "top_logprobs": [self._one(*item) for item in likeliest[: self.top]]}
+        chosen = self._one(token_id, chunk.logprob or 0.0)
+        return {**chosen, "top_logprobs": [self._one(*item) for item in chunk.logprobs or ()]}
 
     def _one(self, token_id: int, logprob: float) -> TopLogprob:
         raw = self.tokenizer.token_bytes(token_id)

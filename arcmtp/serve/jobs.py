@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from arcmtp.engine.results import Chunk
+from arcmtp.engine.results import Chunk, Statistics
 from arcmtp.engine.sampling import SamplingOptions
 from arcmtp.serve.errors import ApiError
 
@@ -31,6 +31,7 @@ class Job:
     max_tokens: int
     logprobs: int
     sampling: SamplingOptions
+    draft: int | None = None
     budget: ReasoningBudget | None = None
 
 
@@ -55,10 +56,14 @@ class Timings:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a job."""
+    """The last event of a job.
+
+    statistics: the engine's, those of the answer where a reasoning budget was used up; None if nothing ran.
+    """
 
     reason: FinishReason
     timings: Timings
+    statistics: Statistics | None
 
 
 Event = Chunk | Finished

@@ -13,7 +13,6 @@ from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.jobs import Job, ReasoningBudget
 from arcmtp.serve.protocol import (
-    MAX_TOP_LOGPROBS,
     ChatMessage,
     ChatRequest,
     CompletionRequest,
@@ -46,13 +45,13 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
     if forced:
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
-    wanted = request.top_logprobs or 0 if request.logprobs else None
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    jobs = _jobs(llm, request, defaults, ids, request.max_completion_tokens or request.max_tokens, wanted, budget)
+    max_tokens = request.max_completion_tokens or request.max_tokens
+    jobs = _jobs(llm, request, defaults, ids, max_tokens, request.top_logprobs or 0, budget)
     choices = [
         ChatChoice(
             request.stop or (), inside, request.raw_tools if called else (), forced,
-            request.parallel_tool_calls is not False, Logprobs.of(llm.tokenizer, wanted),
+            request.parallel_tool_calls is not False, Logprobs(llm.tokenizer) if request.logprobs else None,
         )
         for _ in jobs
     ]  # fmt: skip
@@ -63,15 +62,16 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     """ApiError or ArcmtpError for what the model or its context cannot take."""
     prompts: Sequence[str | Sequence[int]]
     prompts = [request.prompt] if _is_one(request.prompt) else request.prompt  # type: ignore[assignment, list-item]
+    logprobs = None if request.logprobs is None else Logprobs(llm.tokenizer)
     jobs, choices, prompt_tokens = list[Job](), list[TextChoice](), 0
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
         prompt_tokens += len(ids)
         max_tokens = request.max_tokens or DEFAULT_COMPLETION_TOKENS
-        jobs += _jobs(llm, request, defaults, ids, max_tokens, request.logprobs)
+        jobs += _jobs(llm, request, defaults, ids, max_tokens, request.logprobs or 0)
         echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
         while len(choices) < len(jobs):
-            choices.append(TextChoice(request.stop or (), echo, Logprobs.of(llm.tokenizer, request.logprobs)))
+            choices.append(TextChoice(request.stop or (), echo, logprobs))
     return Prepared(jobs, choices, prompt_tokens)
 
 
@@ -117,7 +117,7 @@ def _budget(llm: LLM, tokens: int | None) -> ReasoningBudget | None:
 
 def _jobs(
     llm: LLM, request: GenerationRequest, defaults: SamplingOptions, ids: Sequence[int], max_tokens: int | None,
-    logprobs: int | None, budget: ReasoningBudget | None = None,
+    logprobs: int, budget: ReasoningBudget | None = None,
 ) -> list[Job]:  # fmt: skip
     """A job for each of the request's n choices."""
     if not ids:
@@ -128,12 +128,10 @@ def _jobs(
         )
     sampling = _sampling(request, defaults)
     Sampler(sampling, llm.config.vocab)  # refuses biases of tokens that the vocabulary does not have
-    top = 0
-    if logprobs is not None:
-        # The chosen token is the likeliest, or has to be looked for among as many as can be had.
-        top = max(logprobs, 1) if sampling.plain else MAX_TOP_LOGPROBS
+    if request.draft and not llm.draft:
+        raise ApiError(400, f"draft is {request.draft}; this server was started without drafts (--draft 0)", "draft")
     return [
-        Job(ids, max_tokens or llm.context, top, _of_choice(sampling, index), budget)
+        Job(ids, max_tokens or llm.context, logprobs, _of_choice(sampling, index), request.draft, budget)
         for index in range(request.n or 1)
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from arcmtp.engine.results import Statistics
 from arcmtp.serve.choices import ChatChoice, Payload
 from arcmtp.serve.jobs import Finished, Submission, Timings
 from arcmtp.serve.prepare import Prepared
@@ -29,6 +30,7 @@ class Reply:
         }
         self.timings = Timings()
         self.first_token = 0.0
+        self._statistics: Statistics | None = None
 
     async def whole(self) -> dict[str, Any]:
         """The response, when every choice is complete. ApiError if one failed."""
@@ -40,17 +42,17 @@ class Reply:
             "object": self._object,
             "choices": choices,
             "usage": self.usage(),
-            "timings": timings_object(self.timings),
+            "timings": self.timings_object(),
         }
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         """The chunks of a stream. ApiError if a choice failed."""
         head = {**self._head, "object": self._chunk_object}
-        async for index, payload, timings in self._payloads():
+        async for index, payload, end in self._payloads():
             chunk = {**head, "choices": [{"index": index, **payload}]}
-            yield chunk if timings is None else {**chunk, "timings": timings_object(timings)}
+            yield chunk if end is None else {**chunk, "timings": timings_object(end.timings, end.statistics)}
         if self._include_usage:
-            yield {**head, "choices": [], "usage": self.usage(), "timings": timings_object(self.timings)}
+            yield {**head, "choices": [], "usage": self.usage(), "timings": self.timings_object()}
 
     @property
     def finish_reasons(self) -> list[str | None]:
@@ -69,8 +71,12 @@ class Reply:
             "completion_tokens_details": {"reasoning_tokens": sum(c.reasoning_tokens for c in self._prepared.choices)},
         }
 
-    async def _payloads(self) -> AsyncIterator[tuple[int, Payload, Timings | None]]:
-        """(index of the choice, payload, timings if it is the choice's last)."""
+    def timings_object(self) -> TimingsObject:
+        """Timings of all choices together; drafts and graphs where there is only one."""
+        return timings_object(self.timings, self._statistics if len(self._prepared.choices) == 1 else None)
+
+    async def _payloads(self) -> AsyncIterator[tuple[int, Payload, Finished | None]]:
+        """(index of the choice, payload, its last event if it is the choice's last)."""
         choices = self._prepared.choices
         for index, choice in enumerate(choices):
             for payload in choice.begin():
@@ -79,10 +85,11 @@ class Reply:
             choice = choices[index]
             if isinstance(event, Finished):
                 self.timings.add(event.timings)
+                self._statistics = event.statistics
                 *payloads, last = choice.finish(event.reason)
                 for payload in payloads:
                     yield index, payload, None
-                yield index, last, event.timings
+                yield index, last, event
             elif not choice.stopped:  # one that has stopped may still get what was under way
                 self.first_token = self.first_token or time.monotonic()
                 for payload in choice.push(event):
@@ -91,10 +98,10 @@ class Reply:
                     self._submission.tickets[index].cancel()
 
 
-def timings_object(timings: Timings) -> TimingsObject:
+def timings_object(timings: Timings, statistics: Statistics | None) -> TimingsObject:
     """Timings as clients get them."""
     t = timings
-    return {
+    shown: TimingsObject = {
         "queue_ms": round(t.queue_seconds * 1e3, 3),
         "prompt_n": t.prompt_tokens,
         "prompt_ms": round(t.prompt_seconds * 1e3, 3),
@@ -103,3 +110,10 @@ def timings_object(timings: Timings) -> TimingsObject:
         "predicted_ms": round(t.decode_seconds * 1e3, 3),
         "predicted_per_second": round(t.decode_tokens / t.decode_seconds, 3) if t.decode_seconds else 0.0,
     }
+    if statistics:
+        shown["graph_replays"], shown["graph_misses"] = statistics.graph_replays, sum(statistics.graph_misses.values())
+    if statistics and (draft := statistics.draft):
+        shown["draft_n"], shown["draft_n_accepted"] = draft.calls, draft.accepted
+        shown["draft_acceptance_by_position"] = [round(share, 4) for share in draft.acceptance_by_position]
+        shown["draft_us_mean"], shown["draft_us_p95"] = draft.mean_us, draft.p95_us
+    return shown

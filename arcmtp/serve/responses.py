@@ -109,7 +109,11 @@ class Usage(TypedDict):
 
 
 class TimingsObject(TypedDict):
-    """Speeds, under llama-server's names; the first token belongs to the prompt."""
+    """Speeds, under llama-server's names; the first token belongs to the prompt.
+
+    Graphs are counted where there is one choice, drafts where any were made; their times are null where the device does
+    not tell them.
+    """
 
     queue_ms: float
     prompt_n: int
@@ -118,6 +122,13 @@ class TimingsObject(TypedDict):
     predicted_n: int
     predicted_ms: float
     predicted_per_second: float
+    graph_replays: NotRequired[int]
+    graph_misses: NotRequired[int]
+    draft_n: NotRequired[int]
+    draft_n_accepted: NotRequired[int]
+    draft_acceptance_by_position: NotRequired[list[float]]
+    draft_us_mean: NotRequired[float | None]
+    draft_us_p95: NotRequired[float | None]
 
 
 class ChatCompletion(TypedDict):
@@ -174,6 +185,7 @@ class Props(TypedDict):
     context: int
     vocabulary: int
     slots: int
+    draft: int
     queue: int
     body_mib: float
     sampling: dict[str, Any]

@@ -12,6 +12,7 @@ from typing import Literal
 
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.results import Chunk
+from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.jobs import Finished, FinishReason, Job, Submission, Ticket, Timings
@@ -170,7 +171,9 @@ class Worker:
         began = time.monotonic()
         timings = Timings(queue_seconds=began - ticket.submitted, prompt_tokens=len(job.prompt_ids))
         self._begin_step(self._step_seconds * (1 + len(job.prompt_ids) // PROMPT_BLOCK))
-        chunks = _chunks(llm, job)
+        streams: list[Stream] = []
+        chunks = _chunks(llm, job, streams)
+        reason: FinishReason = "cancelled"
         first = 0.0
         try:
             while not ticket.cancelled:
@@ -185,10 +188,10 @@ class Worker:
                     timings.decode_tokens, timings.decode_seconds = timings.decode_tokens + 1, now - first
                 ticket.post(_finite(chunk))
         except StopIteration as end:
-            return Finished(end.value, timings)
+            reason = end.value
         finally:
             chunks.close()
-        return Finished("cancelled", timings)
+        return Finished(reason, timings, streams[-1].result.statistics if streams else None)
 
     def _probe(self, llm: LLM) -> None:
         """After an error of the device: it must still generate a token, else the server has failed."""
@@ -217,13 +220,19 @@ class Worker:
                 os._exit(EXIT_STUCK)
 
 
-def _chunks(llm: LLM, job: Job) -> Generator[Chunk, None, FinishReason]:
-    """The chunks of a job. Where its reasoning budget is used up, the closing tokens go into the text as a chunk."""
+def _chunks(llm: LLM, job: Job, streams: list[Stream]) -> Generator[Chunk, None, FinishReason]:
+    """The chunks of a job. Where its reasoning budget is used up, the closing tokens go into the text as a chunk.
+
+    The engine's streams are added to `streams` as they begin.
+    """
+    def stream(prompt: Sequence[int], max_tokens: int) -> Stream:
+        streams.append(llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft))
+        return streams[-1]
+
     ids: list[int] = []
     budget = job.budget
     if budget is None or budget.tokens:
-        stream = llm.stream(job.prompt_ids, job.max_tokens, job.logprobs, job.sampling)
-        for chunk in stream:
+        for chunk in stream(job.prompt_ids, job.max_tokens):
             yield chunk
             if chunk.id is not None:
                 ids.append(chunk.id)
@@ -232,21 +241,20 @@ def _chunks(llm: LLM, job: Job) -> Generator[Chunk, None, FinishReason]:
             if budget and len(ids) == budget.tokens:
                 break
         else:
-            return stream.result.finish_reason or "cancelled"
+            return streams[-1].result.finish_reason or "cancelled"
     assert budget is not None
     prompt = [*job.prompt_ids, *ids, *budget.closing_ids]
     left = min(job.max_tokens - len(ids), llm.context + 1 - len(prompt))
     if left < 1:
         return "length"
     yield Chunk(None, llm.detokenize(budget.closing_ids))
-    answer = llm.stream(prompt, left, job.logprobs, job.sampling)
-    yield from answer
-    return answer.result.finish_reason or "cancelled"
+    yield from stream(prompt, left)
+    return streams[-1].result.finish_reason or "cancelled"
 
 
 def _finite(chunk: Chunk) -> Chunk:
-    if any(not math.isfinite(logprob) for _, logprob in chunk.logprobs or ()):
-        raise FloatingPointError(f"log-probabilities at token {chunk.id} are not finite")
+    if not math.isfinite(chunk.logprob or 0.0):
+        raise FloatingPointError(f"the log-probability of token {chunk.id} is {chunk.logprob}")
     return chunk
 
 

@@ -53,6 +53,7 @@ def still_serving(http: httpx.Client) -> Any:
         (chat(temperature=-1), "temperature is -1.0; it must be 0 (greedy) or a number from 0.01 to 100"),
         (chat(max_tokens=0), "max_tokens: Input should be greater than or equal to 1"),
         (chat(max_tokens=True), "max_tokens: Input should be a valid integer"),
+        (chat(draft=8), "draft: Input should be less than or equal to 7"),
         (chat(n=17), "n: Input should be less than or equal to 16"),
         (chat(stop=["x"] * 10_000), "stop: List should have at most 16 items after validation, not 10000"),
         (chat(stop=""), "stop.0: String should have at least 1 character"),

@@ -108,6 +108,17 @@ def test_a_drawn_token_has_its_own_log_probability(client: openai.OpenAI) -> Non
     assert shown.token_logprobs != likeliest
 
 
+def test_drafts_change_the_timings_and_not_the_answer(http: httpx.Client) -> None:
+    asked = {"prompt": PROMPT, "max_tokens": 40, "temperature": 0.8, "seed": 2, "logprobs": 2}
+    answers = [http.post("/v1/completions", json={**asked, "draft": draft}).json() for draft in (0, 3)]
+    assert answers[0]["choices"] == answers[1]["choices"]
+    plain, drafted = (answer["timings"] for answer in answers)
+    assert "draft_n" not in plain
+    assert drafted["draft_n"] >= drafted["draft_n_accepted"] > 0
+    assert len(drafted["draft_acceptance_by_position"]) == 3
+    assert plain.keys() < drafted.keys()
+
+
 def test_n_choices_are_drawn_apart_and_again_by_the_seed(client: openai.OpenAI) -> None:
     options: Any = {"model": "tiny", "prompt": PROMPT, "max_tokens": 12, "temperature": 1.2, "n": 3, "seed": 5}
     answer = client.completions.create(**options)

@@ -80,7 +80,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "keys").write_text("first\nsecond\n")
     (folder / "serve.toml").write_text(
-        f'api-key-file = "{folder / "keys"}"\nqueue = 1\nalias = "file"\nctx = 2048\ncors-origin = ["http://page.test"]\n'
+        f'api-key-file = "{folder / "keys"}"\nqueue = 1\nalias = "file"\nctx = 2048\ndraft = 0\ncors-origin = ["http://page.test"]\n'
         "body-limit = 0.001\ninsecure-no-key = false\n"
     )
     with running(folder / "log", "--config", str(folder / "serve.toml"), "--alias", "line") as server:
@@ -92,6 +92,8 @@ def test_options_come_from_the_file_unless_the_command_line_has_them(guarded: Se
         props = http.get("/props").json()
         assert (props["model"], props["queue"], props["context"]) == ("line", 1, 2048)
         assert http.post(TEXT, json={"prompt": "x" * 2000}).status_code == 413
+        refused = http.post(TEXT, json={"prompt": "x", "draft": 1}).json()["error"]["message"]
+        assert refused == "draft is 1; this server was started without drafts (--draft 0)"
 
 
 def test_every_route_but_health_needs_a_key(guarded: Server) -> None:

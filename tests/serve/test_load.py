@@ -1,4 +1,4 @@
-"""Many clients at once, a third of whom leave: the same text as alone, and no memory kept."""
+"""Many clients at once, with drafts and without, a third of whom leave: the same text as alone, and no memory kept."""
 
 import json
 import random
@@ -21,10 +21,10 @@ def own_bytes(server: Server) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
 
 
-def streamed(http: httpx.Client, prompt: str, tokens: int, leave_after: int | None = None) -> str:
+def streamed(http: httpx.Client, prompt: str, tokens: int, draft: int, leave_after: int | None = None) -> str:
     """The text of a stream, as far as it was read."""
     text = ""
-    body = {"prompt": prompt, "max_tokens": tokens, "stream": True}
+    body = {"prompt": prompt, "max_tokens": tokens, "stream": True, "draft": draft}
     with http.stream("POST", "/v1/completions", json=body) as answer:
         assert answer.status_code == 200
         for number, line in enumerate(line for line in answer.iter_lines() if line.startswith("data: {")):
@@ -42,9 +42,9 @@ def run(server: Server, count: int, alone: dict[str, str]) -> int:
 
     def one(_: int) -> bool:
         prompt, tokens = draw.choice(PROMPTS), draw.randint(1, LONGEST)
-        leave_after = draw.randint(0, tokens) if draw.random() < 1 / 3 else None
+        draft, leave_after = draw.choice([0, 3]), draw.randint(0, tokens) if draw.random() < 1 / 3 else None
         with server.http() as http:
-            text = streamed(http, prompt, tokens, leave_after)
+            text = streamed(http, prompt, tokens, draft, leave_after)
         assert alone[prompt].startswith(text)
         return leave_after is None
 
@@ -55,7 +55,7 @@ def run(server: Server, count: int, alone: dict[str, str]) -> int:
 @pytest.fixture(scope="module")
 def alone(server: Server) -> dict[str, str]:
     with server.http() as http:
-        return {prompt: streamed(http, prompt, LONGEST) for prompt in PROMPTS}
+        return {prompt: streamed(http, prompt, LONGEST, 0) for prompt in PROMPTS}
 
 
 def test_text_together_is_text_alone_and_memory_comes_back(server: Server, alone: dict[str, str]) -> None:

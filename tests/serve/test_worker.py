@@ -83,7 +83,7 @@ def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
 def test_log_probabilities_that_are_not_finite_are_an_error(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(worker: Worker) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(llm, "stream", lambda *a, **k: iter([Chunk(1, "x", [(1, math.nan)])]))
+            patch.setattr(llm, "stream", lambda *a, **k: iter([Chunk(1, "x", None, math.nan)]))
             end = await outcome(worker.submit([JOB]))
         assert isinstance(end, ApiError) and end.status == 500
 

@@ -61,7 +61,7 @@ def dry_run() -> Kernels:
                 f"{us[1]:.1f} µs replayed as {rows} graphs",
                 flush=True,
             )
-            if us[1] > MOST_US:
+            if us[1] > MOST_US and not llm.device.is_cpu:  # whose driver runs kernels while it submits
                 sys.exit(f"replaying a cycle takes {us[1]:.0f} µs of the host, more than {MOST_US}")
         time_marks(llm.device)
         return graph_kernels(network.graphs)

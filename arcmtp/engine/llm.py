@@ -146,6 +146,11 @@ class LLM:
         """
         return self.tokenizer.decode(list(ids), skip_special=skip_special)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the file says how chat messages become text."""
+        return bool(self._metadata.get("tokenizer.chat_template"))
+
     def prompt_ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
         """Token ids of a prompt: of text as it is, or of chat messages through the file's chat template."""
         if isinstance(prompt, str):

@@ -118,13 +118,12 @@ class LayerOps:
             w.shared_quantised, w.shared_plain, w.selected, w.slot_weights, w.partials, w.row_count,
         )  # fmt: skip
 
-    def weight_bytes(self, layer: Layer, config: Config) -> int:
-        """Bytes of weights that one row needs: of the routed experts those that are used."""
+    def weight_bytes(self, layer: Layer, config: Config, experts: float) -> int:
+        """Bytes of weights that a step needs whose rows choose so many routed experts."""
         merged = (layer.projections, layer.output, layer.router, layer.shared_gate_up, layer.shared_down)
         routed = sum(segment.nbytes for part in (layer.gate_up, layer.down) for segment in part.segments)
-        return sum(segment.nbytes for part in merged for segment in part.segments) + (
-            routed * config.experts_used // config.experts
-        )
+        always = sum(segment.nbytes for part in merged for segment in part.segments)
+        return always + int(routed * experts / config.experts)
 
 
 def matrices(plan: LayerPlan, *fields: str) -> list[Matrix]:

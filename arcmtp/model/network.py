@@ -269,18 +269,22 @@ class Network:
             w.pending_count, w.accepted, w.turn, w.token_states, self.records, hidden, w.block_hidden,
         )  # fmt: skip
 
-    def step_bytes(self, position: int) -> int:
-        """Bytes that a one-row step at `position` must move: weights it uses, KV cache, recurrent state both ways."""
-        return self.head_product.segments[0].nbytes + sum(self._layer_bytes(position))
+    def step_bytes(self, position: int, experts: float | None = None) -> int:
+        """Bytes that a step at `position` must move: weights it uses, KV cache, recurrent state both ways.
 
-    def _layer_bytes(self, position: int) -> Iterator[int]:
+        experts: how many routed experts its rows choose in a layer; None takes those of one row.
+        """
+        experts = self.config.experts_used if experts is None else experts
+        return self.head_product.segments[0].nbytes + sum(self._layer_bytes(position, experts))
+
+    def _layer_bytes(self, position: int, experts: float) -> Iterator[int]:
         for ops, layer in zip(self.layers, self.weights.layers, strict=True):
             mixer = ops.mixer
             if isinstance(mixer, Attention):
                 memory = mixer.cache_bytes(KEY_TILE) // KEY_TILE * (position + 1)
             else:
                 memory = 2 * mixer.state_bytes
-            yield ops.weight_bytes(layer, self.config) + memory
+            yield ops.weight_bytes(layer, self.config, experts) + memory
 
 
 def _suffix(choice: Choice) -> str:

@@ -1,0 +1,146 @@
+"""Speed by draft length over nine classes of requests, and what a step costs as its rows grow."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+
+from arcmtp.engine.llm import LLM
+from arcmtp.engine.sequence import TokenSequence
+from arcmtp.errors import ArcmtpError
+from arcmtp.model.network import Choice
+from arcmtp.runtime.paths import data_dir
+
+PROMPTS = "bench_prompts.toml"
+STEP_ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request at one draft length; `ids` holds the token that ended it too, if one did."""
+
+    name: str
+    ids: list[int]
+    drafted: int  # tokens
+    accepted: int  # of them
+    seconds: float  # from the prompt's first token to the last
+    decode_seconds: float  # without the prompt and the token after it
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of decoding; 0 if there was nothing but the token after the prompt."""
+        return (len(self.ids) - 1) / self.decode_seconds if len(self.ids) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step of several rows takes beside one row. The ratios are those of time and of bytes."""
+
+    rows: int
+    milliseconds: float  # median
+    of_one_row: float
+    of_its_bytes: float  # bytes that it must move, of those of one row
+
+
+@dataclass(frozen=True)
+class Report:
+    """`passes[k]`: the requests at draft length k, as often as they were repeated, always in the same order."""
+
+    passes: dict[int, list[list[Request]]]
+    steps: list[StepCost]
+
+    def differences(self) -> list[str]:
+        """Where tokens depend on the draft length, a line per class and length; empty if nowhere."""
+        first = next(iter(self.passes.values()))[0]
+        return [
+            f"{request.name} differs at k = {k} from token {_common(request.ids, expected.ids)} on"
+            for k, passes in self.passes.items()
+            for requests in passes
+            for request, expected in zip(requests, first, strict=True)
+            if request.ids != expected.ids
+        ]
+
+
+def prompts() -> dict[str, str]:
+    """The text of each request by the name of its class."""
+    return tomllib.loads((data_dir() / PROMPTS).read_text(encoding="utf-8"))
+
+
+def bench_mtp(
+    llm: LLM, texts: dict[str, str], max_tokens: int, drafts: Sequence[int], repetitions: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:  # fmt: skip
+    """Answer `texts` greedily, at most `max_tokens` each and ending where the model ends them, at each draft length.
+
+    The draft lengths alternate, so that a machine that grows slower does so for all of them. One pass before is not
+    counted. A text goes through the file's chat template if there is one. Raises ArcmtpError for numbers below 1 and
+    for a context that is too small.
+    """
+    for name, value in (("n", max_tokens), ("r", repetitions)):
+        if value < 1:
+            raise ArcmtpError(f"{name} is {value}; it must be at least 1")
+    questions = {name: _question(llm, text) for name, text in texts.items()}
+    if llm.context < (need := max(map(len, questions.values())) + max_tokens):
+        raise ArcmtpError(f"the requests take {need} tokens, the context holds {llm.context}: raise ctx")
+    passes: dict[int, list[list[Request]]] = {k: [] for k in drafts}
+    total = (repetitions + 1) * len(passes)
+    for turn in range(repetitions + 1):
+        for place, (k, done) in enumerate(passes.items(), start=1):
+            done.append([answer(llm, name, ids, max_tokens, k) for name, ids in questions.items()])
+            if progress:
+                progress("benchmarks", turn * len(passes) + place, total)
+    counted = {k: done[1:] for k, done in passes.items()}
+    return Report(counted, step_costs(llm, sorted({1, *(k + 1 for k in drafts)})))
+
+
+def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: int) -> Request:
+    """One greedy generation after token ids, with `draft` tokens drafted before each step."""
+    sequence: TokenSequence = llm.new_sequence(draft=draft)
+    began = time.perf_counter()
+    first = sequence.prefill(prompt, max_tokens, llm.tokenizer.eos_ids)
+    prompt_end = time.perf_counter()
+    cycles = [] if first.done else list(sequence.cycles())
+    end = time.perf_counter()
+    return Request(
+        name, [*first.tokens, *(token for cycle in cycles for token in cycle.tokens)], draft * len(cycles),
+        sum(cycle.accepted for cycle in cycles), end - began, end - prompt_end,
+    )  # fmt: skip
+
+
+def step_costs(llm: LLM, row_counts: Sequence[int]) -> list[StepCost]:
+    """Time and bytes of a step of so many rows with random tokens at the begin of a sequence; the first count is 1.
+
+    Of the routed experts a step must read those that any of its rows chose. How many these are is seen in the last
+    layer, on average over the steps, and taken for all layers.
+    """
+    llm.new_sequence()  # no generation is under way: a step runs in full and changes nothing
+    network, device, w = llm.network, llm.device, llm.network.workspace
+    random, used = np.random.default_rng(0), llm.config.experts_used
+    seconds: dict[int, list[float]] = {rows: [] for rows in row_counts}
+    experts: dict[int, list[int]] = {rows: [] for rows in row_counts}
+    for _ in range(STEP_ROUNDS + 1):
+        for rows in row_counts:
+            w.ids.write(random.integers(0, llm.tokenizer.vocab_used, rows, np.int32))
+            began = time.perf_counter()
+            network.graphs.submit(*network.step(rows, Choice()))
+            device.wait()
+            seconds[rows].append(time.perf_counter() - began)
+            experts[rows].append(len(np.unique(w.selected.read(np.int32, rows * used))))
+    times = {rows: median(all_of[1:]) for rows, all_of in seconds.items()}  # the first one compiles and captures
+    moved = {rows: network.step_bytes(0, fmean(counts)) for rows, counts in experts.items()}
+    return [StepCost(r, times[r] * 1e3, times[r] / times[1], moved[r] / moved[1]) for r in row_counts]
+
+
+def _question(llm: LLM, text: str) -> list[int]:
+    return llm.prompt_ids([{"role": "user", "content": text}] if llm.has_chat_template else text)
+
+
+def _common(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    equal = [a == b for a, b in zip(ids, others, strict=False)]
+    return equal.index(False) if False in equal else len(equal)

@@ -10,17 +10,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
-
-from tqdm import tqdm
+from typing import IO, TYPE_CHECKING
 
 from arcmtp import __version__
+from arcmtp.cli_bench import add_bench, check_place
+from arcmtp.cli_common import Parser, Progress, add_model_options, integer, load
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
-    from arcmtp import LLM, Generation, SamplingOptions, Statistics
+    from arcmtp import Generation, SamplingOptions, Statistics
     from arcmtp.runtime.graphs import Choice
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
@@ -50,15 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports wrong usage as the rest of bad input: in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ArcmtpError(f"{message} (see {self.prog} --help)")
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = _parser().parse_args(arguments)
+    check_place(options, list(arguments))
     if file := getattr(options, "config", None):  # its options come first, so that those of the command line win
         from arcmtp.serve.options import config_arguments
 
@@ -68,7 +62,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="arcmtp", description="Qwen3.6-35B-A3B on Intel Arc through SYCL.")
+    parser = Parser(prog="arcmtp", description="Qwen3.6-35B-A3B on Intel Arc through SYCL.")
     parser.add_argument("--version", action="version", version=f"arcmtp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -78,23 +72,23 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this machine and say what to mend")
     doctor.add_argument("-m", "--model", metavar="FILE", help="a GGUF file: adds what it takes of the device's memory")
     doctor.add_argument(
-        "-c", "--ctx", metavar="N", type=_integer(1), help="with -m: tokens of context (default 8192 or its limit)"
+        "-c", "--ctx", metavar="N", type=integer(1), help="with -m: tokens of context (default 8192 or its limit)"
     )
     doctor.add_argument("--device", metavar="D", help="the device to try, as `arcmtp devices` lists it")
     doctor.add_argument("--json", action="store_true", help="print one JSON list of all findings")
     doctor.set_defaults(run=_doctor)
 
     generate = commands.add_parser("generate", help="continue a prompt")
-    _add_model_options(generate)
+    add_model_options(generate)
     prompt = generate.add_mutually_exclusive_group(required=True)
     prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
     prompt.add_argument("-f", "--file", metavar="FILE", type=Path, help="a file with the prompt (- for standard input)")
     generate.add_argument(
-        "-n", "--max-tokens", metavar="N", type=_integer(1), default=128, help="tokens at most (default 128)"
+        "-n", "--max-tokens", metavar="N", type=integer(1), default=128, help="tokens at most (default 128)"
     )
     generate.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
     generate.add_argument(
-        "--logprobs", metavar="N", type=_integer(0), default=0, help="with --json: the N likeliest tokens per position"
+        "--logprobs", metavar="N", type=integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_draft_options(generate)
@@ -105,46 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
 
     serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests")
-    _add_model_options(serve)
+    add_model_options(serve)
     _add_draft_options(serve)
     _add_serve_options(serve)
     _add_sampling_options(serve, "sampling of requests that do not say (default: --temp 1 --top-p 0.95 --top-k 20)")
     serve.set_defaults(run=_serve)
 
     perplexity = commands.add_parser("perplexity", help="perplexity of a text, as llama-perplexity computes it")
-    _add_model_options(perplexity, context_help="tokens of a window (default 512)")
+    add_model_options(perplexity, context_help="tokens of a window (default 512)")
     perplexity.add_argument("-f", "--file", metavar="TEXT", type=Path, required=True, help="the text")
     perplexity.set_defaults(run=_perplexity)
 
-    bench = commands.add_parser("bench", help="prompt and decoding speed, as llama-bench measures it")
-    _add_model_options(bench, context_help=None)
-    bench.add_argument("-p", "--prompt", metavar="N", type=_integer(0), default=512, help="prompt tokens (default 512)")
-    bench.add_argument("-n", "--decode", metavar="N", type=_integer(0), default=128, help="steps (default 128)")
-    bench.add_argument("-r", "--repetitions", metavar="N", type=_integer(1), default=5, help="of each test (default 5)")
-    bench.add_argument(
-        "--depth", metavar="N,N…", type=_integers, default=[0], help="tokens of context before each test (default 0)"
-    )
-    bench.add_argument("-o", "--output", choices=["md", "json", "csv"], default="md", help="form (default md)")
-    bench.set_defaults(run=_bench)
+    add_bench(commands)
     return parser
-
-
-def _add_model_options(
-    parser: argparse.ArgumentParser, context_help: str | None = "tokens of context (default 8192 or the model's limit)"
-) -> None:
-    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
-    if context_help:
-        parser.add_argument("-c", "--ctx", metavar="N", type=_integer(1), help=context_help)
-    parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
-    parser.add_argument(
-        "--graph", action=argparse.BooleanOptionalAction, help="replay steps as a graph (default: if that is faster)"
-    )
-    parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
 
 
 def _add_draft_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--draft", metavar="N", type=_integer(0), default=None,
+        "--draft", metavar="N", type=integer(0), default=None,
         help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block); the text is the same",
     )  # fmt: skip
     parser.add_argument(
@@ -156,8 +128,8 @@ def _add_draft_options(parser: argparse.ArgumentParser) -> None:
 def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     for option, kind, default, text in (
         ("--host", str, "127.0.0.1", "where to listen"),
-        ("--port", _integer(0), 8080, "where to listen; 0: a free one"),
-        ("--queue", _integer(0), 32, "requests that may wait"),
+        ("--port", integer(0), 8080, "where to listen; 0: a free one"),
+        ("--queue", integer(0), 32, "requests that may wait"),
         ("--body-limit", _positive, 8.0, "MiB of a request's body at most"),
         ("--drain-limit", _positive, 60.0, "seconds that SIGTERM lets requests go on"),
         ("--step-limit", _positive, 60.0, "seconds that a step may take, or 512 tokens of a prompt"),
@@ -223,19 +195,6 @@ def _sampling_options(options: argparse.Namespace, defaults: SamplingOptions | N
     return dataclasses.replace(defaults or SamplingOptions(), **{**given, "logit_bias": dict(options.logit_bias)})
 
 
-def _integer(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
-        return int(text)
-
-    return parse
-
-
-def _integers(text: str) -> list[int]:
-    return [_integer(0)(part) for part in text.split(",")]
-
-
 def _devices(options: argparse.Namespace) -> None:
     from arcmtp.runtime.devices import format_table, list_devices
 
@@ -264,7 +223,7 @@ def _generate(options: argparse.Namespace) -> None:
     text = options.prompt if options.file is None else _read_text(options.file)
     prompt = text if options.raw else [{"role": "user", "content": text}]
     sampling = _sampling_options(options)
-    with _output(options.draft_log) as draft_log, _load(options, options.ctx) as llm:
+    with _output(options.draft_log) as draft_log, load(options, options.ctx, options.draft) as llm:
         stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling)
         try:
             for chunk in stream:
@@ -306,7 +265,9 @@ def _serve(options: argparse.Namespace) -> None:
         sampling=_sampling_options(options, SAMPLING),
     )
     with bind(settings, options.insecure_no_key) as listener:
-        serve(settings, listener, lambda: _load(options, options.ctx), lambda line: print(line, flush=True))
+        serve(
+            settings, listener, lambda: load(options, options.ctx, options.draft), lambda line: print(line, flush=True)
+        )
 
 
 def _print_json(result: Generation) -> None:
@@ -343,31 +304,9 @@ def _perplexity(options: argparse.Namespace) -> None:
     from arcmtp.engine.perplexity import perplexity
 
     text, window = _read_text(options.file), 512 if options.ctx is None else options.ctx
-    with _load(options, window) as llm, _Progress() as progress:
+    with load(options, window) as llm, Progress() as progress:
         result = perplexity(llm, text, window, lambda done, total: progress("windows", done, total))
     print(f"perplexity {result.value:.4f} +/- {result.error:.4f} ({result.tokens} tokens, {result.windows} windows)")
-
-
-def _load(options: argparse.Namespace, ctx: int | None) -> LLM:
-    from arcmtp.engine import LLM
-
-    with _Progress() as progress:
-        drafting = {name: getattr(options, name) for name in ("draft", "mtp_hidden") if hasattr(options, name)}
-        llm = LLM(
-            options.model, options.device, ctx, options.requant, options.graph, progress, **{"draft": 0, **drafting}
-        )
-    for name, error in llm.requant_errors.items():
-        print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
-    return llm
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from arcmtp.engine.bench import as_text, bench, needed_context
-
-    context = needed_context(options.prompt, options.decode, options.depth)
-    with _load(options, context) as llm, _Progress() as progress:
-        results = bench(llm, options.prompt, options.decode, options.repetitions, options.depth, progress)
-    print(as_text(results, options.output))
 
 
 def _read_text(path: Path) -> str:
@@ -378,31 +317,3 @@ def _read_text(path: Path) -> str:
         raise ArcmtpError(f"{path}: {error.strerror}; expected a text file") from None
     except UnicodeDecodeError as error:
         raise ArcmtpError(f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 text") from None
-
-
-class _Progress:
-    """A bar per stage on a terminal's standard error, a line per stage elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-        self._stage = ""
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        return self._update
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _update(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage:
-            self.__exit__()
-            self._stage = stage
-            if not sys.stderr.isatty():
-                print(f"{stage} …", file=sys.stderr, flush=True)
-            in_bytes = stage == "loading weights"
-            self._bar = tqdm(
-                desc=stage, total=total, unit="B" if in_bytes else "", unit_scale=in_bytes, leave=False, disable=None
-            )
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)

@@ -18,6 +18,7 @@ from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM
 from arcmtp.cli import main
+from arcmtp.engine.bench_mtp import Report
 from arcmtp.engine.llm import BUNDLED_MODEL
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir as package_data_dir
@@ -167,6 +168,21 @@ def test_perplexity_prints_one_line_on_standard_output(
     assert line.startswith("perplexity ") and line.endswith(" windows)")
 
 
+def test_the_benchmark_of_drafts_fails_if_they_change_the_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["bench", "mtp", "-n", "2", "-r", "1", "--draft", "0,1", "--device", "cpu", "-o", "json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["differences"] == []
+    monkeypatch.setattr(Report, "differences", lambda self: ["code_cpp differs at k = 1 from token 0 on"])
+    assert main(command) == 1
+
+
+def test_bench_without_a_name_measures_as_llama_bench_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "-p", "8", "-n", "2", "-r", "1", "--device", "cpu", "-o", "json"]) == 0
+    assert [result["test"] for result in json.loads(capsys.readouterr().out)] == ["pp8", "tg2"]
+
+
 def test_a_terminal_that_is_not_utf8_gets_what_it_can_show(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arcmtp.engine.llm.TokenSequence", scripted(llm.tokenize("naïve")))
     output = io.BytesIO()
@@ -211,6 +227,10 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["generate", "--raw", "-p", "x x x", "-c", "2"], "the prompt has 3 tokens, the context holds 2: raise ctx"),
         (["generate", "-f", "none"], "none: No such file or directory; expected a text file"),
         (["perplexity", "-f", "none"], "none: No such file or directory; expected a text file"),
+        (["bench", "gemm"], "argument NAME: invalid choice: 'gemm'"),
+        (["bench", "-n", "64", "mtp"], "options belong behind the name: arcmtp bench mtp -n"),
+        (["bench", "mtp", "--draft", "0,8"], "draft is 8; it must be 0 to 7"),
+        (["bench", "mtp", "--draft", "0,"], "argument --draft: '' is not a whole number from 0 on"),
     ],
 )
 def test_wrong_usage_is_refused_in_one_line(refused: Refused, arguments: list[str], message: str) -> None:

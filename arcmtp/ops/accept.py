@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import MAX_ROWS, cpp_bool, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
@@ -76,6 +77,10 @@ class Accept:
             launches, self.kernel(rows, evaluated), 1, sampled, logits, stats, ids, positions, pending_count, accepted,
             turn, states, records, hidden, carried,
         )  # fmt: skip
+
+    def cost(self) -> Cost:
+        """Of any row count: the record, and the hidden row that is carried on."""
+        return Cost(RECORD.itemsize + 8 * self.hidden)
 
 
 def reference(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.ops.cost import Cost, consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, Consumers, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -84,6 +85,19 @@ class Attention:
             )
             groups = self.kv_heads * BLOCK_ROWS // CHUNK
             program.launch(launches, self._block(), groups, *inputs, row_count, quantised, plain)
+
+    def costs(self, rows: int, context: int, block: bool = False) -> list[Cost]:
+        """Of the launches of `launch` for `rows` rows, the last of which sees `context` keys."""
+        queries, seen = self.q_heads * self.head_dim, rows * context - rows * (rows - 1) // 2
+        row = 8 * queries + consumed_bytes(self.consumers, queries)  # queries and gates
+        cache = 2 * self.kv_heads * self.head_dim * 2 * context
+        weighed = Cost(cache + rows * row, (4 * seen + 4 * rows) * queries)
+        return [self.store_cost(rows), weighed] if block else [self.store_cost(rows) + weighed]
+
+    def store_cost(self, rows: int) -> Cost:
+        """Of `launch_store`."""
+        values = rows * self.kv_heads * self.head_dim
+        return Cost(2 * values * (4 + 2), 8 * values)
 
     def launch_store(
         self, program: Program, launches: _host.LaunchList, rows: int,

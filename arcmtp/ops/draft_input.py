@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.model.formats import Matrix
+from arcmtp.model.formats import LANES, Matrix
+from arcmtp.ops.cost import Cost, consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, cpp_bool, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime import _host
@@ -56,6 +57,12 @@ class DraftInput:
             hidden_norm, float(self.eps), accepted, positions, row_positions, row_count, quantised, plain,
         )  # fmt: skip
 
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows."""
+        m = self.embedding
+        row = m.tile_bytes // LANES + 4 * m.k + consumed_bytes(self.consumers, 2 * m.k)
+        return Cost(rows * row + 8 * m.k, 9 * rows * m.k)
+
     def carry_kernel(self) -> Kernel:
         """Of `launch_carry`."""
         return Kernel(
@@ -68,6 +75,10 @@ class DraftInput:
     def launch_carry(self, program: Program, launches: _host.LaunchList, hidden: Any, row_count: Any) -> None:
         """hidden f32 [1 + rows, k]: row `row_count` becomes row 0."""
         program.launch(launches, self.carry_kernel(), 1, hidden, row_count)
+
+    def carry_cost(self) -> Cost:
+        """Of `launch_carry`."""
+        return Cost(8 * self.embedding.k)
 
 
 def order(rows: int, last: int) -> list[int]:

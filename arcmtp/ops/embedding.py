@@ -6,6 +6,7 @@ import numpy as np
 
 from arcmtp.model import formats
 from arcmtp.model.formats import Matrix
+from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import BLOCK_ROWS, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
@@ -36,6 +37,11 @@ class Embedding:
         """weights: the buffer of the matrix's tiles; ids int32 [rows]; x float32 [rows, k]."""
         groups = (rows or BLOCK_ROWS) * self._spans
         program.launch(launches, self.kernel(rows), groups, weights, ids, x, row_count)
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows."""
+        m = self.matrix
+        return Cost(rows * (m.tile_bytes // formats.LANES + 4 * m.k), rows * m.k)
 
 
 def reference(matrix: Matrix, weights: np.ndarray, ids: np.ndarray) -> np.ndarray:

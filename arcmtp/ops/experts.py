@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.model.formats import Matrix
+from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -40,6 +41,7 @@ class ExpertsGateUp:
     ) -> None:  # fmt: skip
         self.used = used
         self._gate, self._shared_gate = gate, shared_gate
+        self._routed, self._shared = (gate, up), (shared_gate, shared_up)
         self._segments = ", ".join(map(segment, (gate, up, shared_gate, shared_up)))
         self._formats = _formats(gate, up, shared_gate, shared_up)
         self._consumers, self._shared_consumers = consumers, shared_consumers
@@ -79,6 +81,15 @@ class ExpertsGateUp:
             weights, shared_weights, quantised, plain, selected, hidden_quantised, hidden_plain, shared_quantised,
             shared_plain, row_count,
         )  # fmt: skip
+
+    def cost(self, rows: int, experts: int) -> Cost:
+        """Of `rows` rows that choose so many different routed experts."""
+        row = consumed_bytes(Consumers.of([*self._routed, *self._shared]), self._gate.k)
+        row += self.used * (4 + consumed_bytes(self._consumers, self._gate.n))
+        row += consumed_bytes(self._shared_consumers, self._shared_gate.n)
+        routed = (product_cost(matrix, rows * self.used, experts) for matrix in self._routed)
+        shared = (product_cost(matrix, rows) for matrix in self._shared)
+        return sum((*routed, *shared), Cost(rows * row))
 
 
 class ExpertsDown:
@@ -125,6 +136,13 @@ class ExpertsDown:
             weights, shared_weights, hidden_quantised, hidden_plain, shared_quantised, shared_plain, selected,
             slot_weights, partials, row_count,
         )  # fmt: skip
+
+    def cost(self, rows: int, experts: int) -> Cost:
+        """Of `rows` rows that choose so many different routed experts."""
+        down, shared = self._down, self._shared_down
+        row = self.used * (4 + consumed_bytes(Consumers.of([down]), down.k))
+        row += consumed_bytes(Consumers.of([shared]), shared.k) + (self.used + 1) * 4 * (1 + down.n)
+        return product_cost(down, rows * self.used, experts) + product_cost(shared, rows) + Cost(rows * row)
 
 
 def gate_up_reference(x: np.ndarray, gate: np.ndarray, up: np.ndarray, selected: np.ndarray) -> np.ndarray:

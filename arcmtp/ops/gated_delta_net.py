@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.ops.cost import Cost, consumed_bytes
 from arcmtp.ops.launch import MAX_ROWS, Consumers, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -113,6 +114,14 @@ class GatedDeltaNet:
             launches, self.kernel(rows), self.heads.v,
             projected, conv, a, dt_bias, norm, float(self.rms_eps), memory, pending_count, row_count, quantised, plain,
         )  # fmt: skip
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows; the state is read and written once."""
+        h = self.heads
+        state = h.v * h.k_dim * h.v_dim
+        row = 4 * self.columns.stride + consumed_bytes(self.consumers, h.outputs)
+        # Per row and element of the state: decay, k · state, the update, q · state.
+        return Cost(8 * state + rows * row, rows * (7 * state + 2 * (WINDOW + 1) * h.channels))
 
 
 def reference(

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.sampling import TILE
+from arcmtp.ops.cost import Cost
+from arcmtp.ops.sampling import STATS, TILE
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -135,6 +136,12 @@ class GumbelSampling:
         program.launch(
             launches, choose, rows * self.groups, logits, ids, *options, history.positions, scratch, counters
         )
+
+    def costs(self, rows: int) -> list[Cost]:
+        """Of both launches. The second looks at few columns, the fewest where one stands out."""
+        quads = -(-self.vocab_used // QUAD)
+        score = Cost(rows * 4 * (self.vocab_used + STATS), rows * 5 * self.vocab_used)
+        return [score, Cost(rows * 4 * (quads + QUAD), rows * (quads + QUAD))]
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

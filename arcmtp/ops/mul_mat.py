@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from arcmtp.model.formats import Matrix
-from arcmtp.ops.launch import row_suffix, segment
+from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
+from arcmtp.ops.launch import Consumers, row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -52,6 +53,11 @@ class MulMat:
     ) -> None:  # fmt: skip
         """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32."""
         program.launch(launches, self.kernel(rows), self.tiles, weights, quantised, plain, output, row_count)
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows."""
+        row = consumed_bytes(Consumers.of(self.segments), self.k) + 4 * self.columns
+        return sum((product_cost(segment, rows) for segment in self.segments), Cost(rows * row))
 
 
 def reference(x: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.ops.cost import Cost, consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, cpp_bool, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -48,6 +49,12 @@ class Norm:
             launches, self.kernel(rows), rows or BLOCK_ROWS,
             x, partials, x_out, weight, float(self.eps), source_rows, quantised, plain, row_count,
         )  # fmt: skip
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows."""
+        read = (1 + self.slots) * 4 * self.k
+        written = consumed_bytes(self.consumers, self.k) + 4 * self.k * (self.slots > 0)
+        return Cost(rows * (read + written) + 4 * self.k, rows * (self.slots + 4) * self.k)
 
 
 def reference(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:

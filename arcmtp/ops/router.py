@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.model.formats import Matrix
+from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -22,6 +23,7 @@ class Router:
     ) -> None:
         self.k, self.experts, self.used, self.eps = router.k, router.n, used, eps
         self.tiles = router.tiles + 1
+        self._matrices = (router, gate)
         self._segments = f"{segment(router)}, {segment(gate)}"
         self._formats = f"{router.format.name}_{gate.format.name}".lower()
         self._consumers = consumers
@@ -66,6 +68,12 @@ class Router:
             x, y, x_out, weight, float(self.eps), router_weights, logits, counters, selected, slot_weights,
             quantised, plain, row_count,
         )  # fmt: skip
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows."""
+        row = 3 * 4 * self.k + consumed_bytes(self._consumers, self.k) + 4 * (2 * self.used + 1)
+        rest = Cost(4 * self.k + rows * row, 5 * rows * self.k)
+        return sum((product_cost(matrix, rows) for matrix in self._matrices), rest)
 
 
 def reference(logits: np.ndarray, gate: np.ndarray, used: int) -> tuple[np.ndarray, np.ndarray]:

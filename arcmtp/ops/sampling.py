@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import BLOCK_ROWS, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -57,6 +58,10 @@ class Sampling:
             launches, self.kernel(rows), (rows or BLOCK_ROWS) * self.groups,
             logits, targets, ids, stats, partials, arrivals, row_count,
         )  # fmt: skip
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows: the largest logit and the sum of exponentials."""
+        return Cost(rows * 4 * (self.vocab_used + STATS), rows * 4 * self.vocab_used)
 
 
 def reference(logits: np.ndarray, targets: np.ndarray, vocab_used: int) -> tuple[np.ndarray, np.ndarray]:

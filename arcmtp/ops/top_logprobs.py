@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.ops.cost import Cost
 from arcmtp.ops.sampling import TILE
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -62,6 +63,11 @@ class TopLogprobs:
         program.launch(
             launches, self.kernel(), rows * self.groups, logits, stats, count, chosen, ids, logprobs, scratch, counters
         )
+
+    def cost(self, rows: int, count: int) -> Cost:
+        """Of `rows` rows whose `count` likeliest tokens are wanted."""
+        looked_at = self.vocab_used if count else 1
+        return Cost(rows * (4 * looked_at + 8 * (count + 1)), rows * looked_at)
 
 
 def reference(

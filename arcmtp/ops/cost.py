@@ -1,0 +1,34 @@
+"""What a launch must do at least: the measure that its time is held against.
+
+Bytes are weights, caches and state that it uses, each once, and the rows that it reads and writes; scratch memory is
+not counted. Operations are multiplications and additions of the algorithm, whatever their type; exp and sqrt are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from arcmtp.model.formats import Matrix
+from arcmtp.ops.activations import row_bytes
+from arcmtp.ops.launch import Consumers
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes to move and operations to do."""
+
+    nbytes: int
+    operations: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.nbytes + other.nbytes, self.operations + other.operations)
+
+
+def consumed_bytes(consumers: Consumers, k: int) -> int:
+    """Bytes of a row of k values in the forms that its readers want, with one copy of int8 codes."""
+    return row_bytes(k, orders=1) * consumers.quantised + 4 * k * consumers.plain
+
+
+def product_cost(matrix: Matrix, rows: int, experts: int = 1) -> Cost:
+    """Weights and operations of `rows` rows, each times one of `experts` different matrices of a stack."""
+    return Cost(experts * matrix.tiles * matrix.tile_bytes, 2 * rows * matrix.n * matrix.k)

@@ -16,6 +16,7 @@ from arcmtp.serve.options import ServeOptions
 from arcmtp.serve.worker import Worker
 
 _LAST_STEP_SECONDS = 5.0  # that a step may still take when the process is to end
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, or they meet one that is just being closed
 _log = logging.getLogger("arcmtp.serve")
 
 
@@ -29,7 +30,7 @@ def serve(options: ServeOptions, listener: socket.socket, load: Callable[[], LLM
     worker = Worker(lambda: _to_stay(load()), options.queue, options.step_seconds)
     config = uvicorn.Config(
         make_app(worker, options), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=5, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )  # fmt: skip
     asyncio.run(_Server(config, worker, options.drain_seconds).run_until_stopped(listener, say))
 

@@ -170,7 +170,7 @@ class Worker:
         job = ticket.job
         began = time.monotonic()
         timings = Timings(queue_seconds=began - ticket.submitted, prompt_tokens=len(job.prompt_ids))
-        self._begin_step(self._step_seconds * (1 + len(job.prompt_ids) // PROMPT_BLOCK))
+        self._begin_step(len(job.prompt_ids))
         streams: list[Stream] = []
         chunks = _chunks(llm, job, streams)
         reason: FinishReason = "cancelled"
@@ -181,7 +181,8 @@ class Worker:
                     raise _shutting_down()
                 chunk = next(chunks)
                 now = time.monotonic()
-                self._begin_step(self._step_seconds)
+                # After closing tokens, which have no id, all that came before is evaluated again.
+                self._begin_step(len(job.prompt_ids) + timings.decode_tokens + 1 if chunk.id is None else 1)
                 if not first:
                     first, timings.prompt_seconds = now, now - began
                 elif chunk.id is not None:
@@ -205,8 +206,9 @@ class Worker:
             for ticket in waiting:
                 ticket.post(ApiError(503, "the server has failed", code="failed"))
 
-    def _begin_step(self, limit_seconds: float) -> None:
-        self._step, self._step_limit = self._step + 1, limit_seconds
+    def _begin_step(self, tokens: float) -> None:
+        """A step over so many tokens begins; over infinitely many where there is none to wait for."""
+        self._step, self._step_limit = self._step + 1, self._step_seconds * max(1, tokens / PROMPT_BLOCK)
 
     def _watch(self) -> None:
         # Ticks, not the clock: time in which the whole process or the machine sleeps is not the device's.

@@ -112,6 +112,15 @@ class Network:
         """Embedding and all layers for 1…8 rows (a step: they are pending until the next one) or, with 0, a block."""
         return self._piece(f"trunk {rows}", lambda to: self._add_trunk(to, rows)).launches
 
+    def block_layers(self) -> list[_host.LaunchList]:
+        """The trunk of a block, a list a layer, the first with the embedding before it: what a layer leaves in the
+        workspace can be read before the next one runs."""
+        lists = [_host.LaunchList() for _ in self.layers]
+        self._add_embedding(lists[0], 0)
+        for index, launches in enumerate(lists):
+            self._add_layer(launches, 0, index)
+        return lists
+
     def block(self) -> _host.LaunchList:
         """A block of a prompt: the trunk, and its rows in the MTP block's KV cache."""
 
@@ -218,16 +227,22 @@ class Network:
         return self._pieces[name]
 
     def _add_trunk(self, launches: _host.LaunchList, rows: int) -> None:
-        w, program = self.workspace, self._program(rows)
+        self._add_embedding(launches, rows)
+        for index in range(len(self.layers)):
+            self._add_layer(launches, rows, index)
+
+    def _add_embedding(self, launches: _host.LaunchList, rows: int) -> None:
+        w = self.workspace
         self.embedding.launch(
-            program, launches, rows, self.weights.embedding.buffer, w.ids, w.residual, w.row_count
+            self._program(rows), launches, rows, self.weights.embedding.buffer, w.ids, w.residual, w.row_count
         )
-        before = w.residual
-        for ops, layer, memory in zip(self.layers, self.weights.layers, w.sequence, strict=True):
-            ops.add_projections(program, launches, rows, layer, w, before)
-            ops.add_mixer(program, launches, rows, layer, w, memory, self.context, w.positions)
-            ops.add_experts(program, launches, rows, layer, w)
-            before = w.after_mixer
+
+    def _add_layer(self, launches: _host.LaunchList, rows: int, index: int) -> None:
+        w, program = self.workspace, self._program(rows)
+        ops, layer, memory = self.layers[index], self.weights.layers[index], w.sequence[index]
+        ops.add_projections(program, launches, rows, layer, w, w.after_mixer if index else w.residual)
+        ops.add_mixer(program, launches, rows, layer, w, memory, self.context, w.positions)
+        ops.add_experts(program, launches, rows, layer, w)
 
     def _add_head(self, launches: _host.LaunchList, rows: int, choice: Choice) -> None:
         w, program = self.workspace, self._program(rows)

@@ -70,9 +70,9 @@ class GraphCache:
         """Each launch list that is a graph now, and that graph, by name."""
         return self._graphs
 
-    def submit(self, name: str, launches: _host.LaunchList) -> _host.Event:
+    def submit(self, name: str, launches: _host.LaunchList, as_graph: bool = True) -> _host.Event:
         """Put `launches` on the device's queue, as the graph `name` if graphs are enabled; the event of their end."""
-        if not self.enabled:
+        if not self.enabled or not as_graph:
             return launches.submit(self._device.queue)
         graph = self._graph(name, launches)
         began = time.perf_counter()

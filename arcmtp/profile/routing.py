@@ -1,0 +1,49 @@
+"""Which experts the tokens of a sequence were routed to, found by evaluating it once more, a layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from arcmtp.engine.llm import LLM
+from arcmtp.ops.launch import BLOCK_ROWS
+from arcmtp.profile.runs import submitting
+from arcmtp.runtime import _host
+from arcmtp.runtime.graphs import GraphCache
+
+
+class Routing:
+    """The chosen experts of every token; they are those of any run, since a row depends on its own tokens alone."""
+
+    def __init__(self, llm: LLM, tokens: Sequence[int]) -> None:
+        layers = _BlockLayers(llm)
+        with submitting(llm, layers):
+            llm.new_sequence().extend(tokens)
+        blocks = [block.reshape(len(block), -1, llm.config.experts_used) for block in map(np.stack, layers.blocks)]
+        self._chosen = np.concatenate(blocks, axis=1)[:, : len(tokens)]  # [layers, tokens, experts used]
+
+    def distinct(self, position: int, rows: int) -> list[int]:
+        """How many experts each layer uses for the tokens from `position` on.
+
+        A verify evaluates drafts in their place; one that is rejected counts as the token that came instead.
+        """
+        return [len(np.unique(layer[position : position + rows])) for layer in self._chosen]
+
+
+class _BlockLayers(GraphCache):
+    """Runs a block's trunk layer by layer and reads what each router chose."""
+
+    def __init__(self, llm: LLM) -> None:
+        super().__init__(llm.device, enabled=False)
+        self.blocks: list[list[npt.NDArray[np.int32]]] = []
+        self._network, self._layers = llm.network, llm.network.block_layers()
+
+    def submit(self, name: str, launches: _host.LaunchList, as_graph: bool = True) -> _host.Event:
+        chosen, words = [], BLOCK_ROWS * self._network.config.experts_used
+        for layer in self._layers:
+            self._device.run(layer)
+            chosen.append(self._network.workspace.selected.read(np.int32, words))
+        self.blocks.append(chosen)
+        return _host.LaunchList().submit(self._device.queue)

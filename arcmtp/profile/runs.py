@@ -1,0 +1,166 @@
+"""The runs that a profile is made of: the same greedy generation as it is, piece by piece, and launch by launch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from arcmtp.engine.llm import LLM
+from arcmtp.errors import ArcmtpError
+from arcmtp.profile.recorder import Recorder, Submission
+from arcmtp.runtime.graphs import GraphCache, GraphStatistics
+
+ROUNDS = 3  # of everything that is compared
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is generated: at most `max_tokens` after `prompt`, with so many drafts, ended by any of `stop_ids`."""
+
+    prompt: Sequence[int]
+    max_tokens: int
+    draft: int
+    stop_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class TimedCycle:
+    """Drafts and the step that verifies them. Host times are µs since the recorder began."""
+
+    submissions: list[Submission]
+    position: int  # tokens evaluated before
+    accepted: int  # drafts
+    tokens: list[int]
+    host: tuple[float, float]  # from the end of the cycle before to its own
+
+    @property
+    def split(self) -> bool:
+        """Whether its launches were timed one by one."""
+        return self.submissions[0].split
+
+
+@dataclass(frozen=True)
+class Run:
+    """A generation: the pieces of the prompt, those of each cycle, and all tokens."""
+
+    prompt: list[Submission]
+    cycles: list[TimedCycle]
+    tokens: list[int]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of decoding."""
+        began, ended = self.cycles[0].host[0], self.cycles[-1].host[1]
+        return sum(len(cycle.tokens) for cycle in self.cycles) / (ended - began) * 1e6
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of a profile."""
+
+    request: Request
+    speeds: list[float]  # tokens per second with nothing timed
+    recorded: list[Run]  # pieces timed, as they are submitted otherwise
+    replayed: list[Run]  # the same with graphs; the same runs if graphs are what is otherwise used
+    graphs: GraphStatistics  # of those
+    prompts: list[list[Submission]]  # of the prompt alone, launch by launch and as a whole in turn
+    plain: Run  # without drafts, cycles launch by launch and as a whole in turn
+    drafted: Run | None  # the same with drafts
+    mark_us: float
+
+
+def run_all(llm: LLM, request: Request, progress: Progress) -> Runs:
+    """Everything, after generations that are not counted.
+
+    Raises ArcmtpError if the model ends its answer with the first token.
+    """
+    steps = iter(range(1, 3 * ROUNDS + 4))
+
+    def done() -> None:
+        progress("profiling", next(steps), 3 * ROUNDS + 3)
+
+    plain = replace(request, draft=0)
+    for warm in (request, plain):
+        speed(llm, warm)
+    recorder = Recorder(llm.device, llm.network.graphs.enabled)
+    speeds, recorded = [], []
+    for _ in range(ROUNDS):
+        speeds.append(speed(llm, request))
+        recorded.append(record(llm, request, recorder))
+        done()
+    graphs, replayed = recorder, recorded
+    if not recorder.enabled:
+        graphs = Recorder(llm.device, enabled=True)
+        replayed = [record(llm, request, graphs) for _ in range(ROUNDS)]
+    done()
+    by_launch = Recorder(llm.device, enabled=False)
+    prompts = []
+    for turn in range(2 * ROUNDS):
+        prompts.append(record_prompt(llm, request, by_launch, split=turn % 2 == 0))
+        done()
+    alone = record(llm, plain, by_launch, alternate=True)
+    done()
+    drafted = record(llm, request, by_launch, alternate=True) if request.draft else None
+    done()
+    mark_us = by_launch.mark_microseconds()
+    return Runs(request, speeds, recorded, replayed, graphs.statistics, prompts, alone, drafted, mark_us)
+
+
+def speed(llm: LLM, request: Request) -> float:
+    """Tokens per second of decoding, with nothing timed in between."""
+    sequence = llm.new_sequence(draft=request.draft)
+    if sequence.prefill(request.prompt, request.max_tokens, request.stop_ids).done:
+        raise ArcmtpError("the model ends its answer with the first token: there is nothing to time; change the prompt")
+    began = time.perf_counter()
+    tokens = sum(len(cycle.tokens) for cycle in sequence.cycles())
+    return tokens / (time.perf_counter() - began)
+
+
+def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = False) -> Run:
+    """One generation with its pieces noted; alternate: every other cycle launch by launch."""
+    begin, ends, cycles = len(recorder.submissions), [], []
+    with submitting(llm, recorder):
+        sequence = llm.new_sequence(draft=request.draft)
+        first = sequence.prefill(request.prompt, request.max_tokens, request.stop_ids)
+        recorder.collect()
+        pieces = len(recorder.submissions)
+        prompt, ends = recorder.submissions[begin:], [recorder.now()]
+        for cycle in sequence.cycles():
+            cycles.append(cycle)
+            ends.append(recorder.now())
+            recorder.split = alternate and not recorder.split
+        recorder.split = False
+        recorder.collect()
+    tokens, timed = [*request.prompt, *first.tokens], []
+    size = request.draft + 1
+    for number, cycle in enumerate(cycles):
+        submissions = recorder.submissions[pieces + number * size :][:size]
+        timed.append(
+            TimedCycle(submissions, len(tokens) - 1, cycle.accepted, cycle.tokens, (ends[number], ends[number + 1]))
+        )
+        tokens += cycle.tokens
+    return Run(prompt, timed, tokens)
+
+
+def record_prompt(llm: LLM, request: Request, recorder: Recorder, split: bool) -> list[Submission]:
+    """The prompt and the token that follows it; split: launch by launch."""
+    begin, recorder.split = len(recorder.submissions), split
+    with submitting(llm, recorder):
+        llm.new_sequence().prefill(request.prompt, 1)
+        recorder.split = False
+        recorder.collect()
+    return recorder.submissions[begin:]
+
+
+@contextmanager
+def submitting(llm: LLM, graphs: GraphCache) -> Iterator[None]:
+    """Let the model's pieces pass through `graphs`."""
+    usual, llm.network.graphs = llm.network.graphs, graphs
+    try:
+        yield
+    finally:
+        llm.network.graphs = usual

@@ -6,35 +6,9 @@
 #pragma once
 
 #include "kv_cache.hpp"
+#include "softmax_sum.hpp"
 
 namespace arcmtp {
-
-/// What some keys give to a query: their largest score, the sum of their weights e^(score - largest), and their values
-/// weighted.
-template <int WIDTH> struct SoftmaxSum {
-    Lanes largest, weight, values[WIDTH];
-};
-
-constexpr float LOWEST = -3.0e38f; // e^(LOWEST - any score) is 0
-
-template <int WIDTH> inline void clear(SoftmaxSum<WIDTH> &sum) {
-    sum.largest = LOWEST;
-    sum.weight = 0.0f;
-    ARCMTP_UNROLL_ON_GPU
-    for (int w = 0; w < WIDTH; ++w)
-        sum.values[w] = 0.0f;
-}
-
-/// Add the keys of the next split.
-template <int WIDTH> inline void fold(SoftmaxSum<WIDTH> &total, const SoftmaxSum<WIDTH> &next) {
-    const Lanes largest = simd::max<float, LANES>(total.largest, next.largest);
-    const Lanes keep = simd::exp<LANES>(total.largest - largest), add = simd::exp<LANES>(next.largest - largest);
-    total.largest = largest;
-    total.weight = simd::fma<float, LANES>(next.weight, add, Lanes(total.weight * keep));
-    ARCMTP_UNROLL_ON_GPU
-    for (int w = 0; w < WIDTH; ++w)
-        total.values[w] = simd::fma<float, LANES>(next.values[w], add, Lanes(total.values[w] * keep));
-}
 
 /// One work-group's rows first_row … first_row + live - 1, at most ROWS, and the query heads of one KV head.
 template <class S, int ROWS> struct Attention {
@@ -139,49 +113,63 @@ template <class S, int ROWS> struct Attention {
         simd::team_store<float, 4>(STATE + (query * 3 + which) * 16, simd::part<4, 0, float, LANES>(value));
     }
 
-    /// Both chains of the scores of rows first … first + PASS - 1 with `keys` keys from position `start`. The values of
-    /// the same keys are prefetched meanwhile.
+    /// Both chains of the scores of rows first … first + PASS - 1 with `keys` keys from position `start`, and with
+    /// unseen ones up to a multiple of 16 * KEY_VECTORS. The values of the same keys are prefetched meanwhile.
     inline void score(int start, int first, int keys) const {
-        constexpr int STEP = divisor(S::CHAIN, 32), SUMS = PASS * S::SCORE_HEADS, AHEAD = STEP * LANES / S::SCORE_PARTS;
-        const int units = (keys + LANES - 1) / LANES * S::CHAINS * S::SCORE_PARTS;
+        constexpr int STEP = S::SCORE_STEP, SUMS = PASS * S::SCORE_HEADS, UNIT = S::KEY_VECTORS * LANES;
+        constexpr int AHEAD = STEP * UNIT / S::SCORE_PARTS;
+        const int units = (keys + UNIT - 1) / UNIT * S::CHAINS * S::SCORE_PARTS;
         for (int unit = rank; unit < units; unit += S::TEAM) {
             const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
-            const int subtile = unit / (S::SCORE_PARTS * S::CHAINS), query = first * S::RATIO + part * S::SCORE_HEADS;
-            const int offset = (subtile * S::HEAD_DIM + chain * S::CHAIN) * LANES;
-            const half *from = in.cache.keys(kv_head, start) + offset;
-            const half *ahead = in.cache.value(kv_head, start) + offset + part * AHEAD;
-            Lanes sums[SUMS];
+            const int key = unit / (S::SCORE_PARTS * S::CHAINS) * UNIT, dim = chain * S::CHAIN;
+            const int query = first * S::RATIO + part * S::SCORE_HEADS;
+            const half *from = in.cache.keys(kv_head, start + key) + dim * LANES;
+            const half *ahead = in.cache.value(kv_head, start + key) + dim * UNIT + part * AHEAD;
+            Lanes sums[SUMS * S::KEY_VECTORS];
 #pragma clang loop unroll(full)
-            for (int i = 0; i < SUMS; ++i)
+            for (int i = 0; i < SUMS * S::KEY_VECTORS; ++i)
                 sums[i] = 0.0f;
             for (int d = 0; d < S::CHAIN; d += STEP) {
-                simd::prefetch<AHEAD * 2>(ahead + d * LANES);
-                score_step<STEP>(from + d * LANES, QUERY + (query * S::HEAD_DIM + chain * S::CHAIN + d) * 4, sums);
+                simd::prefetch<AHEAD * 2>(ahead + d * UNIT);
+                score_step<STEP>(from + d * LANES, QUERY + (query * S::HEAD_DIM + dim + d) * 4, sums);
             }
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; ++i)
-                simd::team_store<float, LANES>(
-                    SCORE + ((chain * QUERIES + query + place<S::SCORE_HEADS>(i)) * S::TILE + subtile * LANES) * 4,
-                    sums[i]);
+#pragma clang loop unroll(full)
+                for (int k = 0; k < S::KEY_VECTORS; ++k)
+                    simd::team_store<float, LANES>(
+                        SCORE + ((chain * QUERIES + query + place<S::SCORE_HEADS>(i)) * S::TILE + key + k * LANES) * 4,
+                        sums[i * S::KEY_VECTORS + k]);
         }
     }
 
     /// Distance of the i-th (row, head) of a thread with HEADS heads from its first, in queries.
     template <int HEADS> static constexpr int place(int i) { return i / HEADS * S::RATIO + i % HEADS; }
 
-    /// sums[row, head] += 16 keys times the query, over STEP dimensions.
+    /// sums[row, head][vector] += 16 * KEY_VECTORS keys times the query, over STEP dimensions.
     template <int STEP, int SUMS> static inline void score_step(const half *from, int query, Lanes (&sums)[SUMS]) {
-        const simd::Vectors<half, STEP> keys(from);
-        simd::TeamUniform<float, STEP> q[SUMS];
+        constexpr int PAIRS = SUMS / S::KEY_VECTORS;
+        simd::Vectors<half, STEP> keys[S::KEY_VECTORS];
+        simd::TeamUniform<float, STEP> q[PAIRS];
 #pragma clang loop unroll(full)
-        for (int i = 0; i < SUMS; ++i)
+        for (int k = 0; k < S::KEY_VECTORS; ++k)
+            keys[k] = simd::Vectors<half, STEP>(from + k * S::HEAD_DIM * LANES);
+#pragma clang loop unroll(full)
+        for (int i = 0; i < PAIRS; ++i)
             q[i] = simd::TeamUniform<float, STEP>(query + place<S::SCORE_HEADS>(i) * S::HEAD_DIM * 4);
 #pragma clang loop unroll(full)
         for (int d = 0; d < STEP; ++d) {
-            const Lanes key = to_float(keys[d]);
+            Lanes key[S::KEY_VECTORS];
 #pragma clang loop unroll(full)
-            for (int i = 0; i < SUMS; ++i)
-                sums[i] = simd::fma<float, LANES>(key, Lanes(q[i][d]), sums[i]);
+            for (int k = 0; k < S::KEY_VECTORS; ++k)
+                key[k] = to_float(keys[k][d]);
+#pragma clang loop unroll(full)
+            for (int i = 0; i < PAIRS; ++i) {
+                const Lanes value = q[i][d];
+#pragma clang loop unroll(full)
+                for (int k = 0; k < S::KEY_VECTORS; ++k)
+                    sums[i * S::KEY_VECTORS + k] = simd::fma<float, LANES>(key[k], value, sums[i * S::KEY_VECTORS + k]);
+            }
         }
     }
 

@@ -39,6 +39,9 @@ struct AttentionShape {
     // cache.
     static constexpr int VECTORS_AT_ONCE = TEAM > 1 ? VECTORS : divisor(VECTORS, 16 / VALUE_HEADS);
     template <int ROWS> static constexpr int PASS = TEAM > 1 ? ROWS : 1;
+    // It scores 32 keys at once: 16 sums hide the latency of an fma, and a query that was loaded serves both vectors.
+    // In steps of 32 dimensions the compiler would load more queries ahead than it has registers for (half the speed).
+    static constexpr int KEY_VECTORS = TEAM > 1 ? 1 : 2, SCORE_STEP = divisor(CHAIN, TEAM > 1 ? 32 : 2);
 };
 
 /// Keys [KV_HEADS][context / 16][HEAD_DIM][16], then values [KV_HEADS][context][HEAD_DIM]; context is a multiple of 64.

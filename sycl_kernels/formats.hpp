@@ -56,9 +56,12 @@ template <class T> inline Lanes load_small(const u8 *from) {
         simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
 }
 
-/// How far ahead a CPU thread asks for weights, in bytes; for scales it is the next tile's, whose beginning no pattern
-/// tells the processor. INT4 MUL_MAT went from 0.60 to 0.80 of the read bandwidth by the one and to 0.87 by the other.
-constexpr int STREAM = 6144;
+/// How far ahead a CPU thread asks for weights, in bytes: whole tiles, at least 6 KB, so that it is the same place of a
+/// later tile, scales too, whose beginning no pattern tells the processor (docs/log.md).
+template <class F, int K> constexpr int stream_distance() {
+    constexpr int tile = int(tile_bytes<F, K>()), least = 6144;
+    return (least + tile - 1) / tile * tile;
+}
 
 /// Integer products of PART (0: all, 1: first half, 2: last half) of one group; six bits are four and two.
 template <class F, int PART, int ROWS> struct GroupDots {
@@ -103,11 +106,12 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
         const int end = (slice + 1) * PER_SLICE < GROUPS ? (slice + 1) * PER_SLICE : GROUPS;
 #pragma unroll 2
         for (int g = slice * PER_SLICE; g < end; ++g) {
-            simd::stream_ahead<LOW_BYTES>(tile + g * LOW_BYTES + STREAM);
+            const u8 *later = tile + stream_distance<F, K>();
+            simd::stream_ahead<LOW_BYTES>(later + g * LOW_BYTES);
             if constexpr (F::BITS == 6)
-                simd::stream_ahead<128>(tile + HIGH_PLANE + g * 128 + STREAM / 2);
+                simd::stream_ahead<128>(later + HIGH_PLANE + g * 128);
             if (g % 2 == 0)
-                simd::stream_ahead<64>(tile + tile_bytes<F, K>() + SCALE_PLANE + g * 32);
+                simd::stream_ahead<64>(later + SCALE_PLANE + g * 32);
             Lanes scale[2], minimum;
             load_scales(tile + SCALE_PLANE, g, scale, minimum);
             if constexpr (F::SCHEME == Scheme::super16) {
@@ -166,7 +170,8 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
         const T *weights = reinterpret_cast<const T *>(tile);
         const int end = (slice + 1) * PER_SLICE < CHUNKS ? (slice + 1) * PER_SLICE : CHUNKS;
         for (int chunk = slice * PER_SLICE; chunk < end; ++chunk) {
-            simd::stream_ahead<CHUNK * LANES * sizeof(T)>(tile + chunk * CHUNK * LANES * sizeof(T) + STREAM);
+            simd::stream_ahead<CHUNK * LANES * sizeof(T)>(tile + chunk * CHUNK * LANES * sizeof(T) +
+                                                          stream_distance<Plain<T>, K>());
             vec<float, CHUNK> x[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)

@@ -85,7 +85,11 @@ template <int BYTES> inline void prefetch(const void *from) {
     for (int at = 0; at < BYTES; at += 64)
         asm volatile("prefetcht1 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
 }
-template <int BYTES> inline void stream_ahead(const void *from) { simd::prefetch<BYTES>(from); }
+/// The same into the nearest cache, for what is read once and soon.
+template <int BYTES> inline void stream_ahead(const void *from) {
+    for (int at = 0; at < BYTES; at += 64)
+        asm volatile("prefetcht0 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
+}
 template <int N> inline vec<int, N> iota() {
     vec<int, N> v;
     for (int i = 0; i < N; ++i)

@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--logprobs", metavar="N", type=integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
+    generate.add_argument(
+        "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
+    )
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_draft_options(generate)
     generate.add_argument(
@@ -224,7 +227,7 @@ def _generate(options: argparse.Namespace) -> None:
     prompt = text if options.raw else [{"role": "user", "content": text}]
     sampling = _sampling_options(options)
     with _output(options.draft_log) as draft_log, load(options, options.ctx, options.draft) as llm:
-        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling)
+        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling, stop=options.stop)
         try:
             for chunk in stream:
                 if not options.json:

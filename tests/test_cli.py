@@ -145,6 +145,14 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     ]  # greedy: the likeliest
 
 
+def test_a_stop_string_ends_the_text_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "--raw", "-p", "import os", "-n", "12", "--device", "cpu"]
+    assert main(arguments) == 0
+    whole = capsys.readouterr().out
+    assert main([*arguments, "--stop", whole[5:8], "--stop", "never"]) == 0
+    assert capsys.readouterr().out == whole[: whole.index(whole[5:8])] + "\n"
+
+
 def test_draft_calls_are_written_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "calls.jsonl"
     arguments = ["generate", "--raw", "-p", "import os", "-n", "6", "--device", "cpu"]
@@ -210,6 +218,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
     [
         ([], "the following arguments are required: COMMAND (see arcmtp --help)"),
         (["generate"], "one of the arguments -p/--prompt -f/--file is required (see arcmtp generate --help)"),
+        (["generate", "-p", "x", "--stop", ""], "stop is ['']; it must be a list of strings that are not empty"),
         (["generate", "-p", "x", "-n", "0"], "argument -n/--max-tokens: '0' is not a whole number from 1 on"),
         (["generate", "-p", "x", "-n", "-1"], "argument -n/--max-tokens: '-1' is not a whole number from 1 on"),
         (["generate", "-p", "x", "-n", "many"], "argument -n/--max-tokens: 'many' is not a whole number from 1 on"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.results import Chunk, Generation, Statistics, TopLogprobs
 from arcmtp.engine.sampling import Sampler
 from arcmtp.engine.sequence import Cycle, TokenSequence
+from arcmtp.engine.stop_strings import StopStrings
 from arcmtp.model.tokenizer import Detokenizer
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ class Stream:
     """An iterator of chunks, and `result` at any time, final when the iterator has ended."""
 
     def __init__(
-        self, llm: LLM, prompt_ids: list[int], max_tokens: int, top: int, sampler: Sampler, draft: int
-    ) -> None:
+        self, llm: LLM, prompt_ids: list[int], max_tokens: int, top: int, sampler: Sampler, draft: int,
+        stop: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._llm, self._prompt_ids, self._max_tokens, self._sampler = llm, prompt_ids, max_tokens, sampler
-        self._top, self._draft = top, draft
+        self._top, self._draft, self._stop = top, draft, StopStrings(stop)
         self._chunks_so_far: list[Chunk] = []
         self._finish_reason: Literal["stop", "length"] | None = None
         self._prompt_seconds = self._decode_seconds = 0.0
@@ -44,14 +46,21 @@ class Stream:
                 last = cycle.done and place + 1 == len(cycle.tokens)
                 if last and token in self._llm.tokenizer.eos_ids:
                     self._finish_reason = "stop"
-                    if rest := detokenizer.flush():
+                    if rest := self._text(detokenizer.flush(), last):
                         yield self._keep(Chunk(None, rest))
                     return
-                text = detokenizer.push(token) + (detokenizer.flush() if last else "")
-                if last:
-                    self._finish_reason = "length"
+                text = self._text(detokenizer.push(token) + (detokenizer.flush() if last else ""), last)
+                if last or self._stop.found:
+                    self._finish_reason = "stop" if self._stop.found else "length"
                 top = None if cycle.top is None else cycle.top[place]
                 yield self._keep(Chunk(token, text, top, cycle.logprobs[place]))
+                if self._stop.found:
+                    return
+
+    def _text(self, text: str, last: bool) -> str:
+        """What is certain to come before a stop string: all, once the generation has ended."""
+        certain = self._stop.push(text)
+        return certain + self._stop.flush() if last else certain
 
     def _keep(self, chunk: Chunk) -> Chunk:
         self._chunks_so_far.append(chunk)

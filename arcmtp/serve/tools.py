@@ -16,8 +16,8 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from arcmtp.engine.stop_strings import held_back
 from arcmtp.serve.responses import Delta, FunctionDelta, ToolCallDelta
-from arcmtp.serve.text import held_back
 
 CALL = "<tool_call>\n<function="  # how every call begins
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"

@@ -129,6 +129,17 @@ def test_an_end_of_generation_token_ends_it_wherever_it_is_among_the_accepted(
     assert places >= {(True, False), (False, False)}  # as an accepted draft, and as the first token of a cycle
 
 
+def test_a_stop_string_cuts_the_text_wherever_it_is_among_the_drafts(tiny: LLM) -> None:
+    prompt = "def __len__(self):\n        return"
+    whole = tiny.generate(prompt, 40, draft=0).text
+    for start in range(0, len(whole) - 4, 3):
+        stop = [whole[start : start + 4], "never there"]
+        for draft in (0, 2, 3, 7):
+            result = tiny.generate(prompt, 40, draft=draft, stop=stop)
+            assert (result.text, result.finish_reason) == (whole[: whole.index(stop[0])], "stop")
+    assert tiny.generate(prompt, 40, stop=["never there", whole[-1] + "x"]).text == whole
+
+
 def test_f16_drafts_and_accepts_as_llama_cpp_does(tiny_f16: LLM, golden: dict[str, Any]) -> None:
     references = golden["models"]["tiny-qwen36moe-f16.gguf"]
     exact = 0

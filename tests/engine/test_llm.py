@@ -53,6 +53,13 @@ def test_graphs_change_nothing_but_the_way_of_submitting(tiny: LLM, monkeypatch:
     assert (results[True].ids, results[True].logprobs) == (results[False].ids, results[False].logprobs)
 
 
+@pytest.mark.parametrize(("asked", "taken"), [(None, False), (True, True)])
+def test_on_the_cpu_whose_driver_leaks_steps_are_graphs_only_when_asked(asked: bool | None, taken: bool) -> None:
+    with LLM(device="cpu", ctx=CONTEXT, graphs=asked) as llm:
+        assert llm.graph_choice is None
+        assert (llm.generate("import os", max_tokens=3).statistics.graph_replays > 0) == taken
+
+
 def test_a_stream_that_is_left_early_has_no_finish_reason(tiny: LLM) -> None:
     stream = tiny.stream("import os", max_tokens=10)
     first = next(iter(stream))
@@ -117,6 +124,7 @@ def test_a_full_context_ends_the_text(tiny: LLM) -> None:
         ("x", {"logprobs": -1}, "logprobs is -1; it must be 0 to 100"),
         ("x", {"draft": 8}, "draft is 8; it must be 0 to 7"),
         ("x", {"draft": -1}, "draft is -1; it must be 0 to 7"),
+        ("x", {"stop": "end"}, "stop is 'end'; it must be a list of strings that are not empty"),
     ],
 )
 def test_a_generation_that_cannot_be_is_refused(

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,10 @@ class Server:
 
     def wait(self) -> int:
         """The exit status, when the process ends by itself."""
-        return self.process.wait(timeout=120)
+        for _ in range(120):  # one after the other, so that a time in which all processes are paused counts once
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(timeout=1)
+        raise AssertionError(f"it runs on: {self.log()[-2000:]}")
 
     def close(self) -> None:
         self.process.kill()

@@ -44,7 +44,7 @@ def _add_mtp(others: SubParsers) -> None:
     mtp.add_argument(
         "--draft", metavar="N,N…", type=integers, default=[0, 1, 2, 3], help="draft lengths (default 0,1,2,3)"
     )
-    mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=5, help="of each (default 5)")
+    mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
     mtp.add_argument("-o", "--output", choices=["md", "json"], default="md", help="form (default md)")
     mtp.set_defaults(run=_mtp)
 

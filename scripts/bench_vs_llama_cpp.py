@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compare with llama.cpp on the same file and machine: speed in alternating rounds, or golden log-probabilities.
+"""Compare with llama.cpp on the same file and machine: speed in alternating rounds, with `--draft`
+speed and acceptance of speculation over the requests of `arcmtp bench mtp`, or golden log-probabilities.
 
 The binaries are those of `--build DIR`. If it has none, llama.cpp is built there for this machine's CPU, from the
 source package of llama-cpp-python: about ten minutes on two cores.
@@ -25,6 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp import LLM
+from arcmtp.cli_common import integers
+from arcmtp.engine.bench_mtp import Request, answer, prompts, questions
+from arcmtp.engine.bench_mtp_text import aggregate, speeds
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer
@@ -77,13 +82,14 @@ def json_of(command: list[str]) -> Any:
 
 
 @contextmanager
-def server(binaries: Path, file: Path, context: int, threads: int) -> Iterator[str]:
-    """A running llama-server; its address."""
+def server(binaries: Path, file: Path, context: int, threads: int, draft: int = 0) -> Iterator[str]:
+    """A running llama-server that drafts so many tokens by the MTP block; its address."""
     with socket.socket() as any_port:
         any_port.bind(("127.0.0.1", 0))
         port = any_port.getsockname()[1]
     command = [str(binaries / "llama-server"), "-m", str(file), "-c", str(context), "-np", "1", "-t", str(threads)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(draft)] if draft else []
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             wait_for(process, f"http://127.0.0.1:{port}", log)
@@ -105,10 +111,10 @@ def wait_for(process: subprocess.Popen[bytes], address: str, log: Any) -> None:
     raise ArcmtpError(f"llama-server does not start: {last}")
 
 
-def golden(address: str, prompt: list[int], positions: int, top: int) -> dict[str, Any]:
-    """The greedy `ids` after a prompt, and per position the `top` [id, log-probability] of the unscaled softmax."""
+def complete(address: str, prompt: list[int], tokens: int, top: int = 0) -> Any:
+    """What llama-server answers: a greedy continuation of token ids."""
     question = {
-        "prompt": prompt, "n_predict": positions, "temperature": 0, "n_probs": top, "cache_prompt": False,
+        "prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": top, "cache_prompt": False,
         "return_tokens": True,
     }  # fmt: skip
     request = urllib.request.Request(
@@ -116,9 +122,14 @@ def golden(address: str, prompt: list[int], positions: int, top: int) -> dict[st
     )
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
-            answer = json.load(response)
+            return json.load(response)
     except urllib.error.HTTPError as error:
         raise ArcmtpError(f"llama-server refuses the prompt: {error.read().decode(errors='replace')}") from None
+
+
+def golden(address: str, prompt: list[int], positions: int, top: int) -> dict[str, Any]:
+    """The greedy `ids` after a prompt, and per position the `top` [id, log-probability] of the unscaled softmax."""
+    answer = complete(address, prompt, positions, top)
     rows = answer["completion_probabilities"]
     return {
         "ids": answer["tokens"],
@@ -212,6 +223,53 @@ def compare(options: argparse.Namespace, binaries: Path) -> None:
     print("arcmtp decodes behind the prompt, llama-bench from an empty context.")
 
 
+def peer_answer(address: str, name: str, prompt: list[int], tokens: int) -> Request:
+    """A request to llama-server, with its own times."""
+    answer = complete(address, prompt, tokens)
+    times = answer["timings"]
+    return Request(
+        name, answer["tokens"], times.get("draft_n", 0), times.get("draft_n_accepted", 0),
+        (times["prompt_ms"] + times["predicted_ms"]) / 1e3, times["predicted_ms"] / 1e3,
+    )  # fmt: skip
+
+
+def compare_drafts(options: argparse.Namespace, binaries: Path) -> None:
+    """Alternate both programs at each draft length and print medians, with the range of the rounds' ratios."""
+    theirs: dict[int, list[list[Request]]] = {k: [] for k in options.draft}
+    ours: dict[int, list[list[Request]]] = {k: [] for k in options.draft}
+    with LLM(options.file, options.device, draft=max(options.draft)) as llm:
+        asked = questions(llm, prompts(), options.tokens)
+        warm_up = next(iter(asked.items()))
+        for number in range(options.rounds + 1):  # the first one fills the caches of kernels and file pages
+            print(f"round {number or 'to warm up'}", file=sys.stderr)
+            for k in options.draft:
+                with server(binaries, options.file, llm.context, options.threads, k) as address:
+                    peer_answer(address, *warm_up, options.tokens)
+                    theirs[k].append([peer_answer(address, *item, options.tokens) for item in asked.items()])
+                ours[k].append([answer(llm, *item, options.tokens, k) for item in asked.items()])
+    print(f"{options.file.name}, {options.threads} threads, {options.rounds} rounds of {len(asked)} requests")
+    print("| k | llama.cpp tok/s | arcmtp tok/s | ratio (lowest – highest) | acc/draft, rate | arcmtp's | same text |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for k in options.draft:
+        print(draft_row(k, theirs[k][1:], ours[k][1:]))
+
+
+def draft_row(k: int, theirs: list[list[Request]], ours: list[list[Request]]) -> str:
+    """A line of the table: the rounds of both programs at one draft length."""
+    ratios = [our / their for our, their in zip(speeds(ours), speeds(theirs), strict=True)]
+    counts = [aggregate(rounds) for rounds in (theirs, ours)]
+    shares = [
+        f"{c['total_draft_accepted']}/{c['total_draft']}, {c['aggregate_accept_rate']:.3f}" if k else "–"
+        for c in counts
+    ]
+    same = sum(our.ids == their.ids for our, their in zip(ours[0], theirs[0], strict=True))
+    return (
+        f"| {k} | {median(speeds(theirs)):.0f} | {median(speeds(ours)):.0f} | "
+        f"{median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f}) | {' | '.join(shares)} | "
+        f"{same} of {len(ours[0])} |"
+    )
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE", help="GGUF file")
@@ -220,6 +278,9 @@ def parse() -> argparse.Namespace:
         "--golden", nargs=2, metavar=("PROMPT", "OUT"),
         help="add llama.cpp's log-probabilities after the token ids in PROMPT (a JSON list) to OUT",
     )  # fmt: skip
+    parser.add_argument(
+        "--draft", type=integers, metavar="N,N…", help="compare speculation with drafts of so many tokens (0: none)"
+    )
     parser.add_argument("--positions", type=int, default=4, help="of golden numbers (%(default)s)")
     parser.add_argument("--top", type=int, default=20, help="log-probabilities of a position (%(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=512, help="of a round (%(default)s)")
@@ -242,6 +303,8 @@ def main() -> int:
         binaries = build(options.build)
         if options.golden:
             write_golden(options, binaries)
+        elif options.draft:
+            compare_drafts(options, binaries)
         else:
             compare(options, binaries)
     except ArcmtpError as error:

@@ -22,7 +22,7 @@ STEP_ROUNDS = 15
 
 @dataclass(frozen=True)
 class Request:
-    """A request at one draft length; `ids` holds the token that ended it too, if one did."""
+    """A request at one draft length; `ids` leaves the end-of-generation token out."""
 
     name: str
     ids: list[int]
@@ -32,9 +32,14 @@ class Request:
     decode_seconds: float  # without the prompt and the token after it
 
     @property
+    def decoded(self) -> int:
+        """Tokens that `decode_seconds` gave."""
+        return max(len(self.ids) - 1, 0)
+
+    @property
     def tokens_per_second(self) -> float:
         """Of decoding; 0 if there was nothing but the token after the prompt."""
-        return (len(self.ids) - 1) / self.decode_seconds if len(self.ids) > 1 else 0.0
+        return self.decoded / self.decode_seconds if self.decoded else 0.0
 
 
 @dataclass(frozen=True)
@@ -84,18 +89,27 @@ def bench_mtp(
     for name, value in (("n", max_tokens), ("r", repetitions)):
         if value < 1:
             raise ArcmtpError(f"{name} is {value}; it must be at least 1")
-    questions = {name: _question(llm, text) for name, text in texts.items()}
-    if llm.context < (need := max(map(len, questions.values())) + max_tokens):
-        raise ArcmtpError(f"the requests take {need} tokens, the context holds {llm.context}: raise ctx")
+    asked = questions(llm, texts, max_tokens)
     passes: dict[int, list[list[Request]]] = {k: [] for k in drafts}
     total = (repetitions + 1) * len(passes)
     for turn in range(repetitions + 1):
         for place, (k, done) in enumerate(passes.items(), start=1):
-            done.append([answer(llm, name, ids, max_tokens, k) for name, ids in questions.items()])
+            done.append([answer(llm, name, ids, max_tokens, k) for name, ids in asked.items()])
             if progress:
                 progress("benchmarks", turn * len(passes) + place, total)
     counted = {k: done[1:] for k, done in passes.items()}
     return Report(counted, step_costs(llm, sorted({1, *(k + 1 for k in drafts)})))
+
+
+def questions(llm: LLM, texts: dict[str, str], max_tokens: int) -> dict[str, list[int]]:
+    """The prompts as token ids; ArcmtpError if the context is too small for the longest and `max_tokens`."""
+    asked = {
+        name: llm.prompt_ids([{"role": "user", "content": text}] if llm.has_chat_template else text)
+        for name, text in texts.items()
+    }
+    if llm.context < (need := max(map(len, asked.values())) + max_tokens):
+        raise ArcmtpError(f"the requests take {need} tokens, the context holds {llm.context}: raise ctx")
+    return asked
 
 
 def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: int) -> Request:
@@ -106,10 +120,11 @@ def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: i
     prompt_end = time.perf_counter()
     cycles = [] if first.done else list(sequence.cycles())
     end = time.perf_counter()
-    return Request(
-        name, [*first.tokens, *(token for cycle in cycles for token in cycle.tokens)], draft * len(cycles),
-        sum(cycle.accepted for cycle in cycles), end - began, end - prompt_end,
-    )  # fmt: skip
+    ids = [token for cycle in (first, *cycles) for token in cycle.tokens]
+    if ids[-1] in llm.tokenizer.eos_ids:
+        ids.pop()
+    accepted = sum(cycle.accepted for cycle in cycles)
+    return Request(name, ids, draft * len(cycles), accepted, end - began, end - prompt_end)
 
 
 def step_costs(llm: LLM, row_counts: Sequence[int]) -> list[StepCost]:
@@ -134,10 +149,6 @@ def step_costs(llm: LLM, row_counts: Sequence[int]) -> list[StepCost]:
     times = {rows: median(all_of[1:]) for rows, all_of in seconds.items()}  # the first one compiles and captures
     moved = {rows: network.step_bytes(0, fmean(counts)) for rows, counts in experts.items()}
     return [StepCost(r, times[r] * 1e3, times[r] / times[1], moved[r] / moved[1]) for r in row_counts]
-
-
-def _question(llm: LLM, text: str) -> list[int]:
-    return llm.prompt_ids([{"role": "user", "content": text}] if llm.has_chat_template else text)
 
 
 def _common(ids: Sequence[int], others: Sequence[int]) -> int:

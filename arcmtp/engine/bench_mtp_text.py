@@ -25,7 +25,7 @@ def aggregate(passes: Sequence[Sequence[Request]]) -> dict[str, Any]:
 
 def speeds(passes: Sequence[Sequence[Request]]) -> list[float]:
     """Decoded tokens per second of each pass, over all its requests."""
-    return [sum(len(r.ids) - 1 for r in one) / (sum(r.decode_seconds for r in one) or 1) for one in passes]
+    return [sum(r.decoded for r in one) / (sum(r.decode_seconds for r in one) or 1) for one in passes]
 
 
 def as_markdown(report: Report) -> str:

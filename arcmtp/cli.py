@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from arcmtp import __version__
 from arcmtp.cli_bench import add_bench, check_place
 from arcmtp.cli_common import Parser, Progress, add_model_options, integer, load
+from arcmtp.cli_profile import add_profile
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     perplexity.add_argument("-f", "--file", metavar="TEXT", type=Path, required=True, help="the text")
     perplexity.set_defaults(run=_perplexity)
 
+    add_profile(commands)
     add_bench(commands)
     return parser
 

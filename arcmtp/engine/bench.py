@@ -72,22 +72,22 @@ def _warm(repetitions: int) -> Iterator[int]:
     return iter(range(repetitions + 1))
 
 
-def _ids(llm: LLM, count: int) -> list[int]:
+def random_ids(llm: LLM, count: int) -> list[int]:
     """Tokens that a text could have; which ones does not matter."""
     return [int(token) for token in np.random.default_rng(count).integers(0, llm.tokenizer.vocab_used, count)]
 
 
 def _prompt_seconds(llm: LLM, count: int, depth: int) -> float:
     sequence = llm.new_sequence()
-    sequence.extend(_ids(llm, depth))
+    sequence.extend(random_ids(llm, depth))
     began = time.perf_counter()
-    sequence.extend(_ids(llm, count))
+    sequence.extend(random_ids(llm, count))
     return time.perf_counter() - began
 
 
 def _decode_seconds(llm: LLM, count: int, depth: int) -> float:
     sequence: TokenSequence = llm.new_sequence()
-    sequence.prefill(_ids(llm, max(depth, 1)), limit=count + 1)
+    sequence.prefill(random_ids(llm, max(depth, 1)), limit=count + 1)
     began = time.perf_counter()
     for _ in sequence.cycles():
         pass

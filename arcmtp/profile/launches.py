@@ -32,6 +32,11 @@ class Label(NamedTuple):
     part: str
     cost: Cost
 
+    @property
+    def title(self) -> str:
+        """Operator and part."""
+        return f"{self.operator} {self.part}".rstrip()
+
 
 Labels = Callable[[Work], Iterator[Label]]
 
@@ -118,6 +123,6 @@ def _drafter_block(drafter: Drafter, rows: int) -> Iterator[Label]:
     yield label("draft_input", "", drafter.input.cost(rows))
     yield label("mul_mat", "eh_proj", drafter.eh_proj.cost(rows))
     yield label("norm", "", drafter.layer.norm.cost(rows))
-    yield label("mul_mat", "keys and values", drafter.keys_values.cost(rows))
+    yield label("mul_mat", "k, v", drafter.keys_values.cost(rows))
     yield label("attention_store", "", drafter.store.store_cost(rows))
     yield label("carry_hidden", "", drafter.input.carry_cost())

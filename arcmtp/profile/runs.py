@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ class Request:
     prompt: Sequence[int]
     max_tokens: int
     draft: int
-    stop_ids: Sequence[int] = ()
+    stop_ids: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Runs:
 def run_all(llm: LLM, request: Request, progress: Progress) -> Runs:
     """Everything, after generations that are not counted.
 
-    Raises ArcmtpError if the model ends its answer with the first token.
+    Raises ArcmtpError if the answer is too short to be timed.
     """
     steps = iter(range(1, 3 * ROUNDS + 4))
 
@@ -114,7 +114,7 @@ def speed(llm: LLM, request: Request) -> float:
     """Tokens per second of decoding, with nothing timed in between."""
     sequence = llm.new_sequence(draft=request.draft)
     if sequence.prefill(request.prompt, request.max_tokens, request.stop_ids).done:
-        raise ArcmtpError("the model ends its answer with the first token: there is nothing to time; change the prompt")
+        raise _too_short(1)
     began = time.perf_counter()
     tokens = sum(len(cycle.tokens) for cycle in sequence.cycles())
     return tokens / (time.perf_counter() - began)
@@ -143,6 +143,8 @@ def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = Fal
             TimedCycle(submissions, len(tokens) - 1, cycle.accepted, cycle.tokens, (ends[number], ends[number + 1]))
         )
         tokens += cycle.tokens
+    if alternate and {cycle.split for cycle in timed} != {True, False}:
+        raise _too_short(len(tokens) - len(request.prompt))
     return Run(prompt, timed, tokens)
 
 
@@ -154,6 +156,10 @@ def record_prompt(llm: LLM, request: Request, recorder: Recorder, split: bool) -
         recorder.split = False
         recorder.collect()
     return recorder.submissions[begin:]
+
+
+def _too_short(tokens: int) -> ArcmtpError:
+    return ArcmtpError(f"an answer of {tokens} tokens is too short to be timed: raise n or change the prompt")
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""`arcmtp profile`."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arcmtp.cli_common import Progress, add_model_options, integer, load
+
+if TYPE_CHECKING:
+    from arcmtp import LLM
+    from arcmtp.cli_bench import SubParsers
+    from arcmtp.profile.runs import Request
+
+DEFAULT_REQUEST = "code_python"  # of those of `arcmtp bench mtp`
+
+
+def add_profile(commands: SubParsers) -> None:
+    """Add the command `profile`."""
+    profile = commands.add_parser("profile", help="where the time of a generation goes")
+    add_model_options(profile)
+    prompt = profile.add_mutually_exclusive_group()
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt (default: a request for Python code)")
+    prompt.add_argument("--prompt-tokens", metavar="N", type=integer(1), help="a prompt of so many random tokens")
+    profile.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
+    profile.add_argument(
+        "-n", "--max-tokens", metavar="N", type=integer(8), default=128, help="tokens at most (default 128)"
+    )
+    profile.add_argument(
+        "--draft", metavar="N", type=integer(0),
+        help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block)",
+    )  # fmt: skip
+    for option, text in (
+        ("--json", "write everything that was found, as arcmtp/profile/schema.json says"),
+        ("--trace", "write the spans of host and device, for ui.perfetto.dev"),
+        ("--html", "write a page with charts"),
+    ):
+        profile.add_argument(option, metavar="FILE", type=Path, help=text)
+    profile.set_defaults(run=_profile)
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from arcmtp.profile.output import OutputFile
+
+    with ExitStack() as stack:
+        outputs = [
+            path and stack.enter_context(OutputFile(path)) for path in (options.json, options.trace, options.html)
+        ]
+        llm = stack.enter_context(load(options, options.ctx, options.draft))
+        progress = stack.enter_context(Progress())
+
+        from arcmtp.engine.llm import BUNDLED_MODEL
+        from arcmtp.profile.page import as_html
+        from arcmtp.profile.profiler import profile
+        from arcmtp.profile.report import as_json
+        from arcmtp.profile.tables import as_text
+        from arcmtp.profile.trace import as_trace
+
+        file = Path(options.model or BUNDLED_MODEL)
+        report, runs = profile(llm, file, _request(llm, options), progress)
+        print(as_text(report))
+        texts = as_json(report), as_trace(runs, llm.network), as_html(report, runs, llm.network)
+        for output, text in zip(outputs, texts, strict=True):
+            if output:
+                output.write(text)
+
+
+def _request(llm: LLM, options: argparse.Namespace) -> Request:
+    from arcmtp.engine.bench import random_ids
+    from arcmtp.engine.bench_mtp import prompts
+    from arcmtp.profile.runs import Request
+
+    if options.prompt_tokens:
+        return Request(random_ids(llm, options.prompt_tokens), options.max_tokens, llm.draft)
+    text = prompts()[DEFAULT_REQUEST] if options.prompt is None else options.prompt
+    as_chat = llm.has_chat_template and not options.raw
+    ids = llm.prompt_ids([{"role": "user", "content": text}] if as_chat else text)
+    return Request(ids, options.max_tokens, llm.draft, llm.tokenizer.eos_ids)

@@ -1,0 +1,104 @@
+"""A profile: what `arcmtp profile` prints, writes as JSON (schema.json) and draws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from arcmtp.profile.facts import DeviceFacts, Memory, ModelFacts
+from arcmtp.profile.phases import Phase
+
+FORMAT = 1  # of the JSON file; a field that changes its meaning or goes away makes it 2
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What was generated, and how pieces are submitted when nothing is timed."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    draft: int
+    graphs: bool
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of decoding, so that what timing costs can be seen."""
+
+    nothing_timed: float  # median of the rounds
+    pieces_timed: float  # median of the rounds
+    launches_timed: float  # eager, every other cycle launch by launch
+
+
+@dataclass(frozen=True)
+class PieceTimes:
+    """One piece three ways: medians in µs of the device."""
+
+    piece: str
+    replayed_us: float
+    eager_us: float
+    launches_us: float  # sum of its launches timed one by one, without the marks' time
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """How graphs were reused when the pieces of decoding were replayed; times are the host's."""
+
+    captures: int
+    replays: int
+    reuse_rate: float  # share of the replays of a graph that was there already
+    misses: dict[str, int]  # captures by their reason
+    nodes: dict[str, int]
+    capture_ms: float
+    finalise_ms: float
+    host_us_per_replay: float
+    pieces: list[PieceTimes]
+
+
+@dataclass(frozen=True)
+class CycleTimes:
+    """One cycle as it is generated; µs."""
+
+    draft_us: list[float]  # each call, on the device
+    verify_us: float  # on the device
+    wall_us: float
+    accepted: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """What drafting takes and gives. The shares are those of the time of all cycles."""
+
+    call_mean_us: float
+    call_p50_us: float
+    call_p95_us: float
+    acceptance: float  # share of the drafts
+    acceptance_by_position: list[float]  # share of the cycles that accepted the first draft, the second, …
+    mean_accepted_length: float  # tokens a cycle
+    drafting_share: float
+    verifying_share: float
+    host_share: float  # the rest
+    cycles: list[CycleTimes]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a profile found."""
+
+    format: int
+    arcmtp: str
+    model: ModelFacts
+    device: DeviceFacts
+    run: RunFacts
+    speed: Speed
+    mark_us: float  # what a time mark takes on the device
+    phases: dict[str, Phase]  # "prompt", "decode"; with drafts "draft" and "verify"
+    graphs: GraphReport
+    drafting: Drafting | None
+    memory: Memory
+
+
+def as_json(report: Report) -> str:
+    """The report as schema.json describes it."""
+    return json.dumps(asdict(report), indent=1)

@@ -1,0 +1,196 @@
+"""One profile of a real MTP run of the bundled model, in every form; `python tests/profile/test_profile.py` writes the
+schema anew."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from pydantic import TypeAdapter
+
+from arcmtp.cli import main
+from arcmtp.profile import report
+from arcmtp.profile.output import OutputFile
+
+SCHEMA = Path(report.__file__).with_name("schema.json")
+TOKENS, DRAFT = 40, 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds p.json, p.trace and p.html, and nothing else."""
+    folder = tmp_path_factory.mktemp("profile")
+    arguments = ["--raw", "-p", "def read_lines(path):", "-n", str(TOKENS), "--draft", str(DRAFT), "--device", "cpu"]
+    for option, name in (("--json", "p.json"), ("--trace", "p.trace"), ("--html", "p.html")):
+        arguments += [option, str(folder / name)]
+    assert main(["profile", "--ctx", "256", *arguments]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["p.html", "p.json", "p.trace"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Any:
+    return json.loads((folder / "p.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def events(folder: Path) -> Any:
+    return json.loads((folder / "p.trace").read_text())["traceEvents"]
+
+
+def schema() -> Any:
+    """Of the report's dataclasses; titles, which repeat names, left out."""
+
+    def without_titles(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without_titles(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        kept = {key: without_titles(item) for key, item in value.items() if key != "title" or isinstance(item, dict)}
+        return kept | {"additionalProperties": False} if "properties" in kept else kept
+
+    return without_titles(TypeAdapter(report.Report).json_schema())
+
+
+def test_the_schema_is_that_of_the_report() -> None:
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == schema()
+
+
+def test_the_json_file_is_as_the_schema_says(found: Any) -> None:
+    validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    validator.validate(found)
+    assert not validator.is_valid({**found, "another": 1})
+
+
+def test_operators_explain_the_eager_time_and_never_exceed_it(found: Any) -> None:
+    assert found["phases"].keys() == {"prompt", "decode", "draft", "verify"}
+    for phase in found["phases"].values():
+        assert 0 < phase["explained"] <= 1
+        assert phase["unexplained_us"] == pytest.approx((1 - phase["explained"]) * phase["eager_us"])
+        shares = [operator["share"] for operator in phase["operators"]]
+        assert sum(shares) + phase["unexplained_share"] == pytest.approx(1)
+
+
+def test_each_phase_has_the_operators_of_its_layers(found: Any) -> None:
+    kinds = {name: {o["layer_kind"] for o in phase["operators"]} for name, phase in found["phases"].items()}
+    assert kinds["decode"] == kinds["verify"] == {"", "gdn", "attention"}
+    assert kinds["draft"] == {"mtp"}
+    decode, layers = found["phases"]["decode"], found["model"]["layers"]
+    norms = [o["calls"] for o in decode["operators"] if o["operator"] == "norm"]
+    assert sum(norms) == decode["units"] * (layers + 1)
+    assert sum(o["calls"] for o in decode["operators"]) == decode["units"] * decode["launches"]
+
+
+def test_a_verify_moves_more_than_a_plain_step_but_less_than_one_for_each_row(found: Any) -> None:
+    moved = {
+        name: sum(o["bytes"] for o in found["phases"][name]["operators"]) / found["phases"][name]["units"]
+        for name in ("decode", "verify")
+    }
+    assert moved["decode"] < moved["verify"] < (DRAFT + 1) * moved["decode"]
+
+
+def test_drafting_accounts_for_every_token_and_cycle(found: Any) -> None:
+    drafting = found["drafting"]
+    cycles = drafting["cycles"]
+    assert sum(cycle["tokens"] for cycle in cycles) + 1 == found["run"]["generated_tokens"] == TOKENS
+    assert all(cycle["tokens"] <= cycle["accepted"] + 1 <= DRAFT + 1 == len(cycle["draft_us"]) + 1 for cycle in cycles)
+    first = sum(cycle["accepted"] >= 1 for cycle in cycles) / len(cycles)
+    assert drafting["acceptance_by_position"][0] == pytest.approx(first)
+    shares = [drafting[f"{part}_share"] for part in ("drafting", "verifying", "host")]
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares[:2]) > 0
+
+
+def test_graphs_are_captured_once_and_reused(found: Any) -> None:
+    graphs = found["graphs"]
+    assert graphs["captures"] == len(graphs["nodes"]) == DRAFT + 2  # the first choice, the drafts, the step
+    assert graphs["misses"] == {"new row count": graphs["captures"]}
+    assert graphs["reuse_rate"] == pytest.approx(1 - graphs["captures"] / graphs["replays"])
+    assert [piece["piece"] for piece in graphs["pieces"]] == ["draft 1 after 3", "draft 2", "step of 3"]
+
+
+def test_memory_adds_up(found: Any) -> None:
+    memory = found["memory"]
+    assert sum(memory["weights"].values()) == found["model"]["weights_bytes"]
+    assert min(memory["weights"].values()) >= 0
+    caches = memory["kv_cache"] + memory["recurrent_states"] + memory["scratch"]
+    assert memory["device_total"] == found["model"]["weights_bytes"] + caches < memory["process_peak"]
+
+
+def test_spans_of_a_thread_nest(events: Any) -> None:
+    threads = defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            threads[event["pid"], event["tid"]].append((event["ts"], -event["dur"], event["name"]))
+    assert len(threads) == 4
+    for spans in threads.values():
+        open_ends: list[float] = []
+        for began, length, _ in sorted(spans):
+            while open_ends and open_ends[-1] <= began + 1e-6:
+                open_ends.pop()
+            assert not open_ends or began - length <= open_ends[-1] + 1e-6
+            open_ends.append(began - length)
+
+
+def test_the_trace_names_what_runs_and_counts_what_is_accepted(events: Any, found: Any) -> None:
+    names = {event["name"] for event in events}
+    assert {"prompt", "draft", "draft 2", "verify", "accept", "wait", "submit step of 3", "cycle 1"} <= names
+    assert {f"layer {layer} ({kind})" for layer, kind in [(0, "gdn"), (3, "attention")]} <= names
+    tokens = [event["args"]["tokens"] for event in events if event["ph"] == "C" and event["name"] == "tokens"]
+    assert max(tokens) == found["run"]["generated_tokens"]
+
+
+def test_the_page_needs_no_network_and_its_charts_are_well_formed(folder: Path) -> None:
+    page = (folder / "p.html").read_text(encoding="utf-8")
+    assert "http" not in page and "src=" not in page and "@import" not in page
+    charts = [part.split("</svg>")[0] for part in page.split('<svg role="img"')[1:]]
+    assert len(charts) == 4 + 2 + 3 + 3  # operators, timelines, drafting, rooflines
+    for chart in charts:
+        ET.fromstring(f"<svg{chart}</svg>")
+        assert "nan" not in chart.lower()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["profile", "--device", "cpu", *arguments]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("…")]
+    return line
+
+
+def test_what_cannot_be_used_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none" / "p.json")
+    assert f"{nowhere}: No such file or directory" in refused(capsys, "--json", nowhere)
+    assert "is not a file" in refused(capsys, "--html", str(tmp_path))
+    kept = tmp_path / "p.json"
+    kept.write_text("before")
+    small = ["--json", str(kept), "--ctx", "64"]
+    line = refused(capsys, *small, "--prompt-tokens", "60", "-n", "8")
+    assert "60 tokens of prompt and 8 to generate are 68, the context holds 64: raise ctx" in line
+    assert "the prompt is empty" in refused(capsys, *small, "--raw", "-p", "", "-n", "8")
+    assert "draft is 9" in refused(capsys, *small, "--draft", "9", "-n", "8")
+    assert "is not a whole number from 8 on" in refused(capsys, "-n", "1")
+    assert kept.read_text() == "before" and list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), OutputFile(path):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with OutputFile(path) as output:
+        output.write("text")
+    assert path.read_text() == "text" and list(tmp_path.iterdir()) == [path]
+
+
+def test_without_drafts_there_are_two_phases(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    arguments = ["--draft", "0", "--prompt-tokens", "20", "-n", "8", "--ctx", "64", "--device", "cpu"]
+    assert main(["profile", *arguments, "--json", str(path), "--html", str(tmp_path / "p.html")]) == 0
+    found = json.loads(path.read_text())
+    assert found["phases"].keys() == {"prompt", "decode"} and found["drafting"] is None
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli_common import Parser, Progress, add_model_options, integer, integers, load
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
+    from arcmtp import LLM
+    from arcmtp.engine.compare import Model
+
     SubParsers = argparse._SubParsersAction[Parser]
 
 
@@ -23,9 +27,11 @@ def add_bench(commands: SubParsers) -> None:
         "--depth", metavar="N,N…", type=integers, default=[0], help="tokens of context before each test (default 0)"
     )
     bench.add_argument("-o", "--output", choices=["md", "json", "csv"], default="md", help="form (default md)")
+    _add_compare(bench)
     bench.set_defaults(run=_bench)
     others = bench.add_subparsers(title="other benchmarks", dest="benchmark", metavar="NAME")
     _add_mtp(others)
+    _add_ops(others)
 
 
 def check_place(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -46,23 +52,73 @@ def _add_mtp(others: SubParsers) -> None:
     )
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
     mtp.add_argument("-o", "--output", choices=["md", "json"], default="md", help="form (default md)")
+    _add_compare(mtp)
     mtp.set_defaults(run=_mtp)
+
+
+def _add_ops(others: SubParsers) -> None:
+    ops = others.add_parser("ops", help="each operator at the shapes of Qwen3.6-35B-A3B")
+    ops.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
+    ops.add_argument("--only", metavar="TEXT", default="", help="cases whose operator and shape contain it")
+    ops.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=12, help="of each (default 12)")
+    ops.add_argument("-o", "--output", choices=["md", "json"], default="md", help="form (default md)")
+    _add_compare(ops)
+    ops.set_defaults(run=_ops)
+
+
+def _add_compare(parser: Parser) -> None:
+    parser.add_argument(
+        "--compare", metavar=("A.json", "B.json"), nargs=2, type=Path,
+        help="measure nothing: say how much faster B is than A, which -o json wrote",
+    )  # fmt: skip
 
 
 def _bench(options: argparse.Namespace) -> None:
     from arcmtp.engine.bench import as_text, bench, needed_context
+    from arcmtp.engine.compare import compare
 
+    if options.compare:
+        print(compare("llama", *options.compare))
+        return
     context = needed_context(options.prompt, options.decode, options.depth)
     with load(options, context) as llm, Progress() as progress:
         results = bench(llm, options.prompt, options.decode, options.repetitions, options.depth, progress)
-    print(as_text(results, options.output))
+        model = _model(options, llm)
+    print(as_text(results, options.output, model))
 
 
 def _mtp(options: argparse.Namespace) -> int:
     from arcmtp.engine.bench_mtp import bench_mtp, prompts
     from arcmtp.engine.bench_mtp_text import as_json, as_markdown
+    from arcmtp.engine.compare import compare
 
+    if options.compare:
+        print(compare("mtp", *options.compare))
+        return 0
     with load(options, options.ctx, max(options.draft)) as llm, Progress() as progress:
         report = bench_mtp(llm, prompts(), options.max_tokens, options.draft, options.repetitions, progress)
-    print(as_json(report) if options.output == "json" else as_markdown(report))
+        model = _model(options, llm)
+    print(as_json(report, model) if options.output == "json" else as_markdown(report))
     return int(bool(report.differences()))
+
+
+def _ops(options: argparse.Namespace) -> None:
+    from arcmtp.engine.compare import compare
+
+    if options.compare:
+        print(compare("ops", *options.compare))
+        return
+    from arcmtp.profile.bench_ops import as_text, bench_ops
+    from arcmtp.runtime.device import Device
+
+    with Progress() as progress:
+        report = bench_ops(Device(options.device), options.only, options.repetitions, progress)
+    print(as_text(report, options.output))
+
+
+def _model(options: argparse.Namespace, llm: LLM) -> Model:
+    """Which model a result is of."""
+    from arcmtp.engine.compare import Model
+    from arcmtp.engine.llm import BUNDLED_MODEL
+
+    return Model(Path(options.model or BUNDLED_MODEL).name, llm.network.weights.nbytes)

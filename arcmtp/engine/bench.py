@@ -5,11 +5,12 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
 import numpy as np
 
+from arcmtp.engine.compare import Model
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
@@ -102,14 +103,14 @@ def _result(llm: LLM, read_gbs: float, test: str, count: int, depth: int, rates:
     return Result(test, depth, mean, deviation, gbs, gbs / read_gbs)
 
 
-def as_text(results: list[Result], form: str) -> str:
-    """The results as a Markdown table (`md`), `json` or `csv`."""
-    rows = [asdict(result) for result in results]
+def as_text(results: list[Result], form: str, model: Model) -> str:
+    """The results as a Markdown table (`md`), or with the model in each row as `json` or `csv`."""
+    rows = [{**model._asdict(), **asdict(result)} for result in results]
     if form == "json":
         return json.dumps(rows, indent=1)
     if form == "csv":
         text = io.StringIO()
-        writer = csv.DictWriter(text, [field.name for field in fields(Result)], lineterminator="\n")
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from arcmtp.engine.bench_mtp import Report, Request
+from arcmtp.engine.compare import Model
 
 
 def aggregate(passes: Sequence[Sequence[Request]]) -> dict[str, Any]:
@@ -35,8 +36,8 @@ def as_markdown(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def as_json(report: Report) -> str:
-    """The same numbers as one object."""
+def as_json(report: Report, model: Model) -> str:
+    """The same numbers as one object, and which model they are of."""
     lengths = [
         {
             "draft": k,
@@ -47,7 +48,8 @@ def as_json(report: Report) -> str:
         for k, passes in report.passes.items()
     ]
     steps = [asdict(step) for step in report.steps]
-    return json.dumps({"lengths": lengths, "differences": report.differences(), "steps": steps}, indent=1)
+    content = {"lengths": lengths, "differences": report.differences(), "steps": steps}
+    return json.dumps({**model._asdict(), **content}, indent=1)
 
 
 def _row(requests: Sequence[Request]) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import pytest
 
 from arcmtp import LLM, ArcmtpError
 from arcmtp.engine.bench import Result, as_text, bench, needed_context
+from arcmtp.engine.compare import Model
+
+MODEL = Model("m.gguf", 1000)
 
 
 def test_each_depth_gets_a_prompt_and_a_decoding_test(tiny: LLM) -> None:
@@ -44,9 +47,9 @@ def test_tests_longer_than_the_context_are_refused(tiny: LLM) -> None:
 
 def test_every_form_holds_every_result() -> None:
     results = [Result("pp512", 0, 400.0, 5.0, None, None), Result("tg128", 8192, 60.0, 1.0, 24.0, 0.8)]
-    assert [row["test"] for row in json.loads(as_text(results, "json"))] == ["pp512", "tg128"]
-    assert [row["depth"] for row in csv.DictReader(io.StringIO(as_text(results, "csv")))] == ["0", "8192"]
-    assert as_text(results, "md").splitlines()[2:] == [
+    assert [row["test"] for row in json.loads(as_text(results, "json", MODEL))] == ["pp512", "tg128"]
+    assert [row["depth"] for row in csv.DictReader(io.StringIO(as_text(results, "csv", MODEL)))] == ["0", "8192"]
+    assert as_text(results, "md", MODEL).splitlines()[2:] == [
         "| pp512 | 0 | 400.00 ± 5.00 |  |  |",
         "| tg128 | 8192 | 60.00 ± 1.00 | 24.00 | 0.80 |",
     ]

@@ -9,6 +9,7 @@ import pytest
 from arcmtp import LLM, ArcmtpError
 from arcmtp.engine.bench_mtp import Report, Request, bench_mtp, prompts, step_costs
 from arcmtp.engine.bench_mtp_text import aggregate, as_json, as_markdown
+from arcmtp.engine.compare import Model
 from tests.engine.conftest import CONTEXT
 
 KEYS = [
@@ -90,7 +91,7 @@ def test_markdown_has_a_row_per_class_and_an_aggregate_per_length(report: Report
 
 
 def test_json_holds_the_same(report: Report) -> None:
-    document = json.loads(as_json(report))
+    document = json.loads(as_json(report, Model("m.gguf", 1000)))
     assert [length["draft"] for length in document["lengths"]] == [0, 3]
     drafted = document["lengths"][1]
     assert list(drafted["aggregate"]) == KEYS

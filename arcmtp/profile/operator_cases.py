@@ -1,0 +1,303 @@
+"""Each operator at the shapes of Qwen3.6-35B-A3B, for `arcmtp bench ops`.
+
+Weights come in turn from a buffer larger than the caches of the device.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from arcmtp.model import formats
+from arcmtp.model.formats import Format, Matrix
+from arcmtp.ops.activations import row_bytes
+from arcmtp.ops.attention import Attention, rope_table
+from arcmtp.ops.attention import Columns as AttentionColumns
+from arcmtp.ops.cost import Cost
+from arcmtp.ops.embedding import Embedding
+from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
+from arcmtp.ops.gated_delta_net import Columns as GdnColumns
+from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
+from arcmtp.ops.gumbel_sampling import GumbelSampling, History, Options
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.mul_mat import MulMat
+from arcmtp.ops.norm import Norm
+from arcmtp.ops.router import Router
+from arcmtp.ops.sampling import STATS, Sampling
+from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs
+from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import Buffer, Pointer
+
+WEIGHT_BYTES = 1 << 30  # caches of 480 MiB have been met
+MAX_LAUNCHES = 256  # of one repeat
+
+HIDDEN, VOCAB, VOCAB_USED, EPS = 2048, 248_320, 248_077, 1e-6
+EXPERTS, USED, EXPERT_WIDTH = 256, 8, 512
+Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM = 16, 2, 256, 64
+HEADS = Heads(k=16, v=32, k_dim=128, v_dim=128)
+QUANTISED = Consumers(quantised=True, plain=False)
+
+
+class Bench:
+    """A device, its weights, and buffers with harmless contents."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.geometry = device.card.geometry
+        self.rng = np.random.default_rng(0)
+        self.weights = device.alloc(WEIGHT_BYTES)
+        # Bytes that are small normal numbers as halves and as floats: CPUs are slow at subnormal ones.
+        self.pattern = self.rng.integers(0x28, 0x30, WEIGHT_BYTES // 16).astype(np.uint8)
+        for part in range(16):
+            self.weights.write(self.pattern, part * self.pattern.nbytes)
+
+    def bytes(self, count: int) -> Buffer:
+        """`count` bytes to write to, or to read as small numbers."""
+        buffer = self.device.alloc(count)
+        buffer.fill(0x2C)
+        return buffer
+
+    def floats(self, *shape: int) -> Buffer:
+        """Standard normal float32 values."""
+        return self.device.array(self.rng.standard_normal(shape).astype(np.float32))
+
+    def ints(self, values: Any) -> Buffer:
+        """int32 values."""
+        return self.device.array(np.ascontiguousarray(values, np.int32))
+
+    def quantised(self, rows: int, k: int) -> Buffer:
+        """Activation rows of k values."""
+        return self.bytes(rows * row_bytes(k, self.device.activation_orders))
+
+    def seconds(self, launches: _host.LaunchList) -> float:
+        """Wall time of one run of a launch list."""
+        start = time.perf_counter()
+        self.device.run(launches)
+        return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one shape and row count.
+
+    `launch(program, launches, weights, i)` appends launch number i, whose weights begin at the pointer `weights`.
+    """
+
+    kernels: list[Kernel]
+    cost: Cost
+    launch: Callable[[Program, _host.LaunchList, Pointer, int], None]
+
+
+def mul_mat(fmt: Format, n: int, k: int, b: Bench, rows: int) -> Case:
+    op = MulMat([Matrix(fmt, n, k)], b.geometry)
+    x, output = b.quantised(rows, k), b.bytes(rows * op.columns * 4)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows),
+        lambda program, launches, weights, i: op.launch(program, launches, rows, weights, x, x, output, x),
+    )
+
+
+def embedding(b: Bench, rows: int) -> Case:
+    op = Embedding(Matrix(formats.W4, VOCAB, HIDDEN))
+    ids = [b.ints(b.rng.integers(0, VOCAB, rows)) for _ in range(MAX_LAUNCHES)]
+    x = b.bytes(rows * HIDDEN * 4)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows),
+        lambda program, launches, _, i: op.launch(program, launches, rows, b.weights, ids[i], x, x),
+    )
+
+
+def norm(b: Bench, rows: int) -> Case:
+    op = Norm(HIDDEN, EPS, USED + 1, QUANTISED, b.geometry)
+    x, weight, out = b.floats(rows, HIDDEN), b.floats(HIDDEN), b.floats(rows, HIDDEN)
+    partials, row = b.floats(rows, USED + 1, HIDDEN), b.quantised(rows, HIDDEN)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows),
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, x, partials, out, weight, x, row, row, x
+        ),
+    )
+
+
+def router(b: Bench, rows: int) -> Case:
+    matrix = Matrix(formats.F32, EXPERTS, HIDDEN)
+    gate = Matrix(formats.F32, 1, HIDDEN, offset=matrix.nbytes)
+    op = Router(matrix, gate, USED, EPS, QUANTISED, b.geometry)
+    x, y, out, weight = b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(HIDDEN)
+    logits, counters = b.bytes(op.logits_bytes(8)), b.device.zeros(512)
+    selected, slots, row = b.bytes(8 * USED * 4), b.bytes(8 * (USED + 1) * 4), b.quantised(8, HIDDEN)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows),
+        lambda program, launches, weights, i: op.launch(
+            program, launches, rows, x, y, out, weight, weights, logits, counters, selected, slots, row, row, x
+        ),
+    )
+
+
+def chosen_experts(b: Bench, rows: int) -> Buffer:
+    """For every launch `rows` times `USED` different experts, at a multiple of 256 bytes."""
+    chosen = [b.rng.permutation(EXPERTS)[: 8 * USED] for _ in range(MAX_LAUNCHES)]
+    return b.ints(chosen)
+
+
+def experts_gate_up(b: Bench, rows: int) -> Case:
+    gate = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, experts=EXPERTS)
+    up = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=gate.nbytes, experts=EXPERTS)
+    shared = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=2 * gate.nbytes)
+    shared_up = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=2 * gate.nbytes + shared.nbytes)
+    op = ExpertsGateUp(gate, up, shared, shared_up, USED, QUANTISED, QUANTISED, b.geometry)
+    chosen, x = chosen_experts(b, rows), b.quantised(rows, HIDDEN)
+    hidden, shared_hidden = b.quantised(rows * USED, EXPERT_WIDTH), b.quantised(rows, EXPERT_WIDTH)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows, experts=rows * USED),
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, b.weights, b.weights, x, x, chosen.at(i * 256), hidden, hidden, shared_hidden,
+            shared_hidden, x,
+        ),
+    )  # fmt: skip
+
+
+def experts_down(b: Bench, rows: int) -> Case:
+    down = Matrix(formats.W4, HIDDEN, EXPERT_WIDTH, experts=EXPERTS)
+    shared = Matrix(formats.W4, HIDDEN, EXPERT_WIDTH, offset=down.nbytes)
+    op = ExpertsDown(down, shared, USED, b.geometry)
+    chosen, slots = chosen_experts(b, rows), b.floats(rows, USED + 1)
+    hidden, shared_hidden = b.quantised(rows * USED, EXPERT_WIDTH), b.quantised(rows, EXPERT_WIDTH)
+    partials = b.bytes(rows * (USED + 1) * HIDDEN * 4)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows, experts=rows * USED),
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, b.weights, b.weights, hidden, hidden, shared_hidden, shared_hidden,
+            chosen.at(i * 256), slots, partials, slots,
+        ),
+    )  # fmt: skip
+
+
+def gated_delta_net(b: Bench, rows: int) -> Case:
+    z, beta = HEADS.channels, HEADS.channels + HEADS.outputs
+    columns = GdnColumns(stride=beta + 2 * HEADS.v, z=z, beta=beta, alpha=beta + HEADS.v)
+    op = GatedDeltaNet(HEADS, columns, EPS, QUANTISED, b.geometry)
+    projected, conv, norm_weight = b.floats(rows, columns.stride), b.floats(HEADS.channels, 4), b.floats(HEADS.v_dim)
+    a, dt_bias = b.device.array(np.full(HEADS.v, -1, np.float32)), b.floats(HEADS.v)
+    pending, row = b.ints([rows]), b.quantised(rows, HEADS.outputs)
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows),
+        lambda program, launches, memory, i: op.launch(
+            program, launches, rows, projected, conv, a, dt_bias, norm_weight, memory, pending, pending, row, row
+        ),
+    )
+
+
+def attention(context: int, b: Bench, rows: int) -> Case:
+    keys = 2 * Q_HEADS * HEAD_DIM
+    columns = AttentionColumns(keys + 2 * KV_HEADS * HEAD_DIM, k=keys, v=keys + KV_HEADS * HEAD_DIM)
+    op = Attention(Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM, columns, EPS, QUANTISED, b.geometry)
+    projected, q_norm, k_norm = b.floats(rows, columns.stride), b.floats(HEAD_DIM), b.floats(HEAD_DIM)
+    rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
+    positions = b.ints(np.arange(context - rows, context))
+    partials, counters = b.bytes(op.partial_bytes()), b.device.zeros(op.counter_bytes())
+    row = b.quantised(rows, Q_HEADS * HEAD_DIM)
+    return Case(
+        op.kernels(rows),
+        op.costs(rows, context)[0],
+        lambda program, launches, cache, i: op.launch(
+            program, launches, rows, projected, q_norm, k_norm, rope, positions, counters, cache, context, partials,
+            counters, row, row,
+        ),
+    )  # fmt: skip
+
+
+def sampling(b: Bench, rows: int) -> Case:
+    op = Sampling(VOCAB_USED, VOCAB, b.geometry)
+    targets, ids, stats = b.ints([-1] * rows), b.bytes(rows * 4), b.bytes(rows * STATS * 4)
+    partials, arrivals = b.bytes(op.partials_bytes(rows)), b.device.zeros(op.arrivals_bytes(rows))
+    return Case(
+        [op.kernel(rows)],
+        op.cost(rows),
+        lambda program, launches, logits, i: op.launch(
+            program, launches, rows, logits, targets, ids, stats, partials, arrivals, targets
+        ),
+    )
+
+
+def gumbel_sampling(options: Options, b: Bench, rows: int) -> Case:
+    op = GumbelSampling(VOCAB_USED, VOCAB, b.geometry)
+    logits = 2.5 * b.rng.standard_normal((rows, VOCAB)).astype(np.float32)
+    logits[:, :60] += np.linspace(5, 16, 60, dtype=np.float32)  # a few likely tokens, as models have them
+    on_device, none, targets = b.device.array(logits), b.device.zeros(VOCAB * 4), b.ints([-1] * rows)
+    history = History(b.device.array(options.words()), none, none, none, none)
+    ids, stats = b.bytes(rows * 4), b.bytes(rows * STATS * 4)
+    scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
+    return Case(
+        op.kernels(),
+        sum(op.costs(rows), Cost(0)),
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, on_device, targets, ids, stats, history, scratch, counters
+        ),
+    )
+
+
+def top_logprobs(count: int, b: Bench, rows: int) -> Case:
+    op = TopLogprobs(VOCAB_USED, VOCAB, b.geometry)
+    logits, stats, wanted, chosen = b.floats(rows, VOCAB), b.floats(rows, STATS), b.ints([count]), b.ints([0] * rows)
+    ids, logprobs = (b.device.host_zeros(rows * (MAX_TOP + 1) * 4) for _ in range(2))
+    scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
+    return Case(
+        [op.kernel()],
+        op.cost(rows, count),
+        lambda program, launches, _, i: op.launch(
+            program, launches, rows, logits, stats, wanted, chosen, ids, logprobs, scratch, counters
+        ),
+    )
+
+
+# Operator, shape, and the case for a bench and a row count.
+CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
+    *(
+        ("mul_mat", f"{fmt.name} {n}x{k}", partial(mul_mat, fmt, n, k))
+        for fmt, n, k in [
+            (formats.W4, 12352, HIDDEN),  # the merged projections of a GDN layer
+            (formats.W4, 8192, HIDDEN),
+            (formats.W6_16, 8192, HIDDEN),
+            (formats.W8, 8192, HIDDEN),
+            (formats.W4_K, 8192, HIDDEN),
+            (formats.W4, HIDDEN, 4096),
+            (formats.W6_16, HIDDEN, 4096),
+            (formats.W4, VOCAB, HIDDEN),
+            (formats.W6_16, VOCAB, HIDDEN),
+        ]
+    ),
+    ("embedding", f"W4 {VOCAB}x{HIDDEN}", embedding),
+    ("norm", f"{HIDDEN}, {USED + 1} partials", norm),
+    ("router", f"F32 {EXPERTS}x{HIDDEN}", router),
+    ("experts_gate_up", f"W4 {EXPERTS}x{EXPERT_WIDTH}x{HIDDEN}", experts_gate_up),
+    ("experts_down", f"W4 {EXPERTS}x{HIDDEN}x{EXPERT_WIDTH}", experts_down),
+    ("gated_delta_net", f"{HEADS.v} heads of {HEADS.k_dim}x{HEADS.v_dim}", gated_delta_net),
+    *(("attention", f"{context} positions", partial(attention, context)) for context in (1024, 16384)),
+    ("sampling", f"{VOCAB_USED} logits", sampling),
+    *(
+        ("gumbel_sampling", f"{VOCAB_USED} logits, {what}", partial(gumbel_sampling, options))
+        for what, options in [
+            ("temperature", Options(temperature=1)),
+            ("top-k 20, top-p", Options(temperature=1, top_k=20, top_p=0.95)),
+            ("top-p", Options(temperature=1, top_p=0.95)),
+            ("penalties", Options(repetition=1.1, adjusts=True)),
+        ]
+    ),
+    *(
+        ("top_logprobs", f"{VOCAB_USED} logits, {count} likeliest", partial(top_logprobs, count))
+        for count in (0, 20, MAX_TOP)
+    ),
+]

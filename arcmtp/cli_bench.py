@@ -32,6 +32,7 @@ def add_bench(commands: SubParsers) -> None:
     others = bench.add_subparsers(title="other benchmarks", dest="benchmark", metavar="NAME")
     _add_mtp(others)
     _add_ops(others)
+    _add_serve(others)
 
 
 def check_place(options: argparse.Namespace, arguments: list[str]) -> None:
@@ -71,6 +72,26 @@ def _add_compare(parser: Parser) -> None:
         "--compare", metavar=("A.json", "B.json"), nargs=2, type=Path,
         help="measure nothing: say how much faster B is than A, which -o json wrote",
     )  # fmt: skip
+
+
+def _add_serve(others: SubParsers) -> None:
+    serve = others.add_parser("serve", help="waiting times and throughput of any OpenAI-compatible server")
+    serve.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8080; without a path it is /v1")
+    serve.add_argument(
+        "--concurrency", metavar="N,N…", type=integers, default=[1, 2, 4], help="requests at once (default 1,2,4)"
+    )
+    serve.add_argument("--requests", metavar="N", type=integer(1), default=16, help="of each (default 16)")
+    serve.add_argument(
+        "-p", "--prompt-tokens", metavar="N", type=integer(1), default=256, help="of a prompt, about (default 256)"
+    )
+    serve.add_argument(
+        "-n", "--max-tokens", metavar="N", type=integer(1), default=128, help="of an answer (default 128)"
+    )
+    serve.add_argument("--seed", metavar="N", type=integer(0), default=0, help="chooses the prompts' words (default 0)")
+    serve.add_argument("--model", metavar="NAME", help="towards the server (default: the first that it lists)")
+    serve.add_argument("--api-key-file", metavar="FILE", type=Path, help="its first line comes with each request")
+    serve.add_argument("-o", "--output", choices=["md", "json"], default="md", help="form (default md)")
+    serve.set_defaults(run=_serve)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -122,3 +143,15 @@ def _model(options: argparse.Namespace, llm: LLM) -> Model:
     from arcmtp.engine.llm import BUNDLED_MODEL
 
     return Model(Path(options.model or BUNDLED_MODEL).name, llm.network.weights.nbytes)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from arcmtp.serve.bench import Load, as_text, bench_serve
+    from arcmtp.serve.options import read_keys
+
+    load = Load(options.concurrency, options.requests, options.prompt_tokens, options.max_tokens, options.seed)
+    key = read_keys(options.api_key_file)[0] if options.api_key_file else None
+    with Progress() as progress:
+        report = bench_serve(options.url, load, options.model, key, progress)
+    print(as_text(report, options.output))
+    return int(report.failed())

@@ -31,8 +31,9 @@ def add_model_options(
         parser.add_argument("-c", "--ctx", metavar="N", type=integer(1), help=context_help)
     parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
     parser.add_argument(
-        "--graph", action=argparse.BooleanOptionalAction, help="replay steps as a graph (default: if that is faster)"
-    )
+        "--graph", action=argparse.BooleanOptionalAction,
+        help="replay steps as a graph (default: if that is faster, and not on the CPU)",
+    )  # fmt: skip
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
 
 

@@ -27,18 +27,12 @@ def serve(options: ServeOptions, listener: socket.socket, load: Callable[[], LLM
     say: gets a line with the address, and one when requests are accepted.
     """
     log_to_standard_error()
-    worker = Worker(lambda: _to_stay(load()), options.queue, options.step_seconds)
+    worker = Worker(load, options.queue, options.step_seconds)
     config = uvicorn.Config(
         make_app(worker, options), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
         timeout_graceful_shutdown=5, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )  # fmt: skip
     asyncio.run(_Server(config, worker, options.drain_seconds).run_until_stopped(listener, say))
-
-
-def _to_stay(llm: LLM) -> LLM:
-    if llm.device.is_cpu:  # its driver never frees 2 KiB per kernel of every replay: 130 KiB a token of the tiny model
-        llm.network.graphs.enabled = False
-    return llm
 
 
 class _Server(uvicorn.Server):

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 from arcmtp.engine.draft_log import DraftLog
+from arcmtp.engine.held_state import HeldState
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.engine.results import Generation
 from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
@@ -49,7 +50,9 @@ class LLM:
         remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
     progress: called as progress(stage, done, total) while loading and compiling.
 
-    The device holds one sequence: a new generation ends one that is still being streamed. Not for several threads.
+    The device holds one sequence: a new generation ends one that is still being streamed. Of a prompt that goes on from
+    the last one, or from the beginning of that one's last message, only what is new is evaluated; the text is the same.
+    Not for several threads.
     Raises ArcmtpError for a file, device or context that cannot be used.
 
         >>> with LLM() as llm:
@@ -93,6 +96,9 @@ class LLM:
         network.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
         self._sequence: TokenSequence | None = None
+        self._held = HeldState(network)
+        turn = self.tokenize("<|im_start|>")
+        self._turn_id = turn[0] if len(turn) == 1 else None
         self.load_seconds = time.perf_counter() - began
 
     def __enter__(self) -> "LLM":
@@ -120,8 +126,29 @@ class LLM:
     ) -> TokenSequence:
         """An empty sequence (`TokenSequence`); the one before can go no further."""
         self._end_sequence()
+        self._held = HeldState(self.network)
         self._sequence = TokenSequence(self.network, sampler, draft, top, log)
         return self._sequence
+
+    def resumed_sequence(
+        self, prompt: Sequence[int], sampler: Sampler, draft: int, top: int, log: DraftLog | None,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[TokenSequence, list[int], int]:  # fmt: skip
+        """A sequence that goes on from what the device's state has seen of a prompt, what is left of that for its
+        `prefill`, and how many tokens were not evaluated again.
+
+        The beginning of the last message becomes a checkpoint, for a next prompt that renders the answer otherwise.
+        """
+        self._end_sequence()
+        sequence = TokenSequence(self.network, sampler, draft, top, log, self._held, progress)
+        self._sequence = sequence
+        left, reused = sequence.resume(prompt, self._boundary(prompt))
+        return sequence, left, reused
+
+    def _boundary(self, prompt: Sequence[int]) -> int:
+        """Where the last message of a prompt begins; without messages, its last token."""
+        places = (place for place in range(len(prompt) - 1, 0, -1) if prompt[place] == self._turn_id)
+        return next(places, len(prompt) - 1)
 
     def launches_per_cycle(self, draft: int, sampler: Sampler) -> int:
         """Kernels that run for `draft` drafts and the step that verifies them."""
@@ -198,9 +225,12 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: int | None = None, stop: Sequence[str] = (), progress: Callable[[int], None] | None = None,
+        **template_options: Any,
     ) -> "Stream":  # fmt: skip
         """The same token by token: iterate over the chunks, then ask for `result`.
+
+        progress: called with the count of evaluated tokens after each 512 of the prompt; what it raises ends it.
 
         >>> with LLM() as llm:
         ...     "".join(chunk.text for chunk in llm.stream("import", max_tokens=3)) != ""
@@ -221,7 +251,7 @@ class LLM:
             raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
         if isinstance(stop, str) or not all(stop):
             raise ArcmtpError(f"stop is {stop!r}; it must be a list of strings that are not empty")
-        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop)
+        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop, progress)
 
 
 def _checked_draft(draft: int) -> int:

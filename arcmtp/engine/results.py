@@ -26,6 +26,7 @@ class Statistics:
     """How a generation went. Rates are 0 where nothing was timed."""
 
     prompt_tokens: int
+    cached_tokens: int  # of the prompt, which were not evaluated again
     completion_tokens: int
     prompt_tokens_per_second: float
     decode_tokens_per_second: float  # without the first token, which belongs to the prompt

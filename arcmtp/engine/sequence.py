@@ -2,12 +2,13 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from arcmtp.engine.draft_log import DraftLog
+from arcmtp.engine.held_state import HeldState
 from arcmtp.engine.results import TopLogprobs
 from arcmtp.engine.sampling import GREEDY, Sampler
 from arcmtp.errors import ArcmtpError
@@ -46,11 +47,13 @@ class TokenSequence:
 
     sampler: how tokens are chosen; none: greedily. draft: 0…7 tokens are drafted in each cycle, which changes nothing
     but the speed. top: how many of the likeliest tokens to give with each position. log: where draft calls are timed.
+    held: what the network's state has seen, for a prompt that may go on from there; none: the sequence is a new one.
+    progress: called with the count of evaluated tokens after each block of a prompt; what it raises ends that.
     """
 
     def __init__(
         self, network: Network, sampler: Sampler | None = None, draft: int = 0, top: int = 0,
-        log: DraftLog | None = None,
+        log: DraftLog | None = None, held: HeldState | None = None, progress: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self._network, self._sampler = network, sampler or Sampler(GREEDY, network.config.vocab)
         self._top, self._log = top, log
@@ -59,15 +62,33 @@ class TokenSequence:
         self._first, self._step = network.first(choice), network.step(rows, choice)
         self._drafts = [network.draft(index, rows, choice) for index in range(1, rows)]
         self._device, self._buffers = network.device, network.workspace
-        self._length = 0  # tokens evaluated
+        self._held, self._progress = held or HeldState(network), progress
+        self._last: int | None = None  # chosen and not yet evaluated
         self._submitted = self._read = 0  # cycles, the first choice among them
+        self._under_way: deque[_UnderWay] = deque()
         self._ended = False
         self.bytes_to_host = 0  # all that decoding moves between host and device, but for commands
-        network.reset()
+        if held is None:
+            self._held.forget()
 
     def end(self) -> None:
         """Take no further step: the device's state belongs to another sequence."""
+        self._finish()
         self._ended = True
+
+    def resume(self, prompt: Sequence[int], boundary: int) -> tuple[list[int], int]:
+        """Reuse what the state has seen of a prompt, and evaluate it up to token `boundary`, which becomes the
+        checkpoint unless it was evaluated before.
+
+        What of the prompt is left for `prefill`, a token at least, and how many tokens were reused.
+        """
+        self._sampler.see(prompt)
+        reused = self._held.resume(prompt)
+        if reused < boundary < len(prompt):
+            for _ in self._blocks(prompt[reused:boundary]):
+                pass
+            self._held.save()
+        return list(prompt[len(self._held.ids) :]), reused
 
     def prefill(self, ids: Sequence[int], limit: int, stop_ids: Collection[int] = ()) -> Cycle:
         """Evaluate the prompt and choose the first token of a generation of at most `limit` tokens, which any of
@@ -78,7 +99,8 @@ class TokenSequence:
         w.turn.write(turn(limit, stop_ids))
         w.top_count.write(_int32([self._top]))
         self._submitted = self._read = 0
-        w.positions.write(_int32([self._length - 1]))  # of the last evaluated row, from which decoding goes on
+        self._last = None
+        w.positions.write(_int32([len(self._held.ids) - 1]))  # of the last evaluated row, from which decoding goes on
         w.source_rows.write(_int32([(len(ids) - 1) % BLOCK_ROWS]))
         self._submit(self._first)
         self._device.wait()
@@ -99,25 +121,30 @@ class TokenSequence:
         # The CPU driver runs a graph's kernels on the waiting thread too, but only if that waits for the whole queue:
         # 48 tokens/s on two cores, and 27 when it waits for the graph's event.
         ahead = 0 if self._top or self._device.is_cpu else 1
-        under_way: deque[_UnderWay] = deque()
         try:
             while True:
-                while len(under_way) < ahead + 1:
+                while len(self._under_way) < ahead + 1:
                     if self._ended:
                         raise ArcmtpError("this generation has ended: its LLM was closed or began another one")
-                    under_way.append(self._submit_cycle())
-                oldest = under_way.popleft()
+                    self._under_way.append(self._submit_cycle())
+                oldest = self._under_way[0]
                 oldest.event.wait() if ahead else self._device.wait()
                 cycle = self._next_cycle()
-                self._length += len(cycle.tokens)
+                self._under_way.popleft()
                 self._record(oldest, cycle)
                 if cycle.tokens:
                     yield cycle
                 if cycle.done:
                     return
-        finally:  # who leaves early may free the buffers next
-            for left in under_way:
-                left.event.wait()
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Wait for the cycles under way, since who comes next may free their buffers, and see what they evaluated."""
+        while self._under_way:
+            self._under_way[0].event.wait()
+            self._next_cycle()
+            self._under_way.popleft()
 
     def score(self, ids: Sequence[int], first: int) -> np.ndarray:
         """Log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before each of them."""
@@ -166,9 +193,13 @@ class TokenSequence:
         if not count and not done:
             raise ArcmtpError(f"{self._device.sycl_device.name} accepts kernels and does not run them")
         self.bytes_to_host += RECORD.itemsize
+        tokens = record["tokens"][:count].tolist()
+        if count and self._last is not None:
+            self._held.ids += [self._last, *tokens[:-1]]
+        self._last = tokens[-1] if count else self._last
         top = [self._top_of(row) for row in range(count)] if self._top else None
         return Cycle(
-            record["tokens"][:count].tolist(), record["logprobs"][:count].tolist(), top, int(record["accepted"]), done
+            tokens, record["logprobs"][:count].tolist(), top, int(record["accepted"]), done
         )
 
     def _top_of(self, row: int) -> TopLogprobs:
@@ -182,14 +213,17 @@ class TokenSequence:
         """Evaluate ids in blocks; (index of the first, rows) after each."""
         w = self._buffers
         for start in range(0, len(ids), BLOCK_ROWS):
-            block = ids[start : start + BLOCK_ROWS]
+            block = list(ids[start : start + BLOCK_ROWS])
+            seen, self._held.ids = self._held.ids, []  # should this be interrupted, the state is nobody's
             w.ids.write(_int32(block))
-            w.positions.write(np.arange(self._length, self._length + len(block), dtype=np.int32))
+            w.positions.write(np.arange(len(seen), len(seen) + len(block), dtype=np.int32))
             w.row_count.write(_int32([len(block)]))
             self._network.graphs.submit("block", self._network.block(), as_graph=False)
             self._device.wait()
             w.pending_count.fill(0)
-            self._length += len(block)
+            self._held.ids = seen + block
+            if self._progress:
+                self._progress(len(self._held.ids))
             yield start, len(block)
 
     def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.results import Chunk, Generation, Statistics, TopLogprobs
 from arcmtp.engine.sampling import Sampler
-from arcmtp.engine.sequence import Cycle, TokenSequence
+from arcmtp.engine.sequence import Cycle
 from arcmtp.engine.stop_strings import StopStrings
 from arcmtp.model.tokenizer import Detokenizer
 
@@ -23,10 +23,11 @@ class Stream:
 
     def __init__(
         self, llm: LLM, prompt_ids: list[int], max_tokens: int, top: int, sampler: Sampler, draft: int,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] = (), progress: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self._llm, self._prompt_ids, self._max_tokens, self._sampler = llm, prompt_ids, max_tokens, sampler
-        self._top, self._draft, self._stop = top, draft, StopStrings(stop)
+        self._top, self._draft, self._stop, self._progress = top, draft, StopStrings(stop), progress
+        self._reused = 0
         self._chunks_so_far: list[Chunk] = []
         self._finish_reason: Literal["stop", "length"] | None = None
         self._prompt_seconds = self._decode_seconds = 0.0
@@ -68,9 +69,11 @@ class Stream:
 
     def _cycles(self) -> Iterator[Cycle]:
         """That of the prompt and those after it, timed."""
-        sequence: TokenSequence = self._llm.new_sequence(self._sampler, self._draft, self._top, self._log)
         began = time.perf_counter()
-        first = sequence.prefill(self._prompt_ids, self._max_tokens, self._llm.tokenizer.eos_ids)
+        sequence, left, self._reused = self._llm.resumed_sequence(
+            self._prompt_ids, self._sampler, self._draft, self._top, self._log, self._progress
+        )
+        first = sequence.prefill(left, self._max_tokens, self._llm.tokenizer.eos_ids)
         self._prompt_seconds = time.perf_counter() - began
         yield first
         cycles = iter(()) if first.done else sequence.cycles()
@@ -98,11 +101,13 @@ class Stream:
     def _statistics(self, tokens: int) -> Statistics:
         network, graphs = self._llm.network, self._llm.network.graphs.statistics.since(self._graphs_before)
         rate = self._decoded / self._decode_seconds if self._decoded else 0.0
+        evaluated = len(self._prompt_ids) - self._reused
         step_bytes = network.step_bytes(len(self._prompt_ids) + tokens // 2)
         return Statistics(
             prompt_tokens=len(self._prompt_ids),
             completion_tokens=tokens,
-            prompt_tokens_per_second=len(self._prompt_ids) / self._prompt_seconds if self._prompt_seconds else 0.0,
+            cached_tokens=self._reused,
+            prompt_tokens_per_second=evaluated / self._prompt_seconds if self._prompt_seconds else 0.0,
             decode_tokens_per_second=rate,
             launches_per_cycle=self._llm.launches_per_cycle(self._draft, self._sampler),
             bytes_per_token=step_bytes,

@@ -24,6 +24,7 @@ from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache
+from arcmtp.runtime.memory import Buffer
 from arcmtp.runtime.timing import Timeline
 
 
@@ -98,15 +99,35 @@ class Network:
 
     def reset(self) -> None:
         """Begin a new sequence: empty recurrent state, nothing pending, and no generation under way."""
-        for kind, memory in zip(self.config.layer_kinds, self.workspace.sequence, strict=True):
-            if kind == "gdn":
-                memory.fill(0)
+        for memory in self._recurrent:
+            memory.fill(0)
         w = self.workspace
         for buffer in (w.pending_count, w.accepted, w.positions, w.block_hidden):
             buffer.fill(0)
         idle = turn(0, ())
         idle[DONE] = 1  # so that a step changes nothing
         w.turn.write(idle)
+
+    def save_checkpoint(self) -> None:
+        """Copy what a sequence cannot be brought back to otherwise: recurrent state, of which nothing is pending, and
+        the last hidden row. Keys and values lie by position."""
+        w = self.workspace
+        for copy, memory in zip(w.checkpoint, self._recurrent, strict=True):
+            copy.copy_from(memory, memory.nbytes)
+        w.checkpoint_hidden.copy_from(w.block_hidden, w.checkpoint_hidden.nbytes)
+
+    def restore_checkpoint(self) -> None:
+        """Go back to what `save_checkpoint` has copied."""
+        w = self.workspace
+        for copy, memory in zip(w.checkpoint, self._recurrent, strict=True):
+            memory.copy_from(copy, memory.nbytes)
+        w.block_hidden.copy_from(w.checkpoint_hidden, w.checkpoint_hidden.nbytes)
+        w.pending_count.fill(0)
+
+    @property
+    def _recurrent(self) -> list[Buffer]:
+        kinds = zip(self.config.layer_kinds, self.workspace.sequence, strict=True)
+        return [memory for kind, memory in kinds if kind == "gdn"]
 
     def trunk(self, rows: int) -> _host.LaunchList:
         """Embedding and all layers for 1…8 rows (a step: they are pending until the next one) or, with 0, a block."""

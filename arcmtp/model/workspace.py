@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from arcmtp.model.config import Config
 from arcmtp.ops.accept import TURN_WORDS
 from arcmtp.ops.activations import row_bytes
 from arcmtp.ops.attention import Attention, rope_table
+from arcmtp.ops.gated_delta_net import GatedDeltaNet
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
@@ -74,6 +75,8 @@ class Workspace(Generic[T]):
     draft_cache: T  # KV cache of the MTP block
     rope: T  # [context, 2, rotated / 2] float32
     sequence: tuple[T, ...]  # per layer: KV cache, or GDN state, history and pending rows
+    checkpoint: tuple[T, ...]  # of each GDN layer
+    checkpoint_hidden: T  # [hidden] float32: the hidden row that goes before the next token; of drafting
 
 
 def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
@@ -137,19 +140,24 @@ def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
             op.mixer.cache_bytes(network.context) if isinstance(op.mixer, Attention) else op.mixer.state_bytes
             for op in network.layers
         ),
+        checkpoint=tuple(op.mixer.state_bytes for op in network.layers if isinstance(op.mixer, GatedDeltaNet)),
+        checkpoint_hidden=config.hidden * 4 if drafter else 0,
     )
 
 
 def total_bytes(sizes: Workspace[int]) -> int:
     """Bytes of all buffers."""
-    own = (getattr(sizes, field.name) for field in fields(sizes) if field.name != "sequence")
-    return sum(own) + sum(sizes.sequence)
+    values = (getattr(sizes, field.name) for field in fields(sizes))
+    return sum(sum(value) if isinstance(value, tuple) else value for value in values)
 
 
 def allocate(sizes: Workspace[int], config: Config, device: Device) -> Workspace[Buffer]:
     """The buffers, zeroed, with the table of RoPE angles."""
-    own = {f.name: device.zeros(getattr(sizes, f.name)) for f in fields(sizes) if f.name != "sequence"}
-    buffers = Workspace(**own, sequence=tuple(device.zeros(nbytes) for nbytes in sizes.sequence))
+    made: dict[str, Any] = {}
+    for field in fields(sizes):
+        value = getattr(sizes, field.name)
+        made[field.name] = tuple(map(device.zeros, value)) if isinstance(value, tuple) else device.zeros(value)
+    buffers: Workspace[Buffer] = Workspace(**made)
     context = sizes.rope // (config.rope_dim * 4)
     buffers.rope.write(rope_table(context, config.rope_dim, config.rope_theta))
     buffers.targets.write(np.full(MAX_ROWS, -1, np.int32))

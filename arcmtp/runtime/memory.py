@@ -67,6 +67,12 @@ class Buffer:
         _host.read(self._queue, self.pointer + offset, result.view(np.uint8))
         return result
 
+    def copy_from(self, other: "Buffer", nbytes: int) -> None:
+        """Take the first `nbytes` of another buffer on the same device, after earlier work on the queue."""
+        self._check(0, nbytes)
+        other._check(0, nbytes)
+        self._queue.memcpy(self._memory, other._memory, nbytes)
+
     def fill(self, byte: int) -> None:
         """Set every byte to `byte`."""
         self._memory.memset(byte)

@@ -104,6 +104,9 @@ def scripted(ids: Sequence[int]) -> type:
         def __init__(self, network: Network, *_: object) -> None:
             self._ids = [*ids, network.config.vocab - 5]
 
+        def resume(self, prompt: Sequence[int], _: int) -> tuple[list[int], int]:
+            return list(prompt), 0
+
         def prefill(self, _: Sequence[int], limit: int, stop_ids: Collection[int]) -> Cycle:
             self._cycles = [
                 Cycle([token], [0.0], None, 0, place == limit or token in stop_ids)

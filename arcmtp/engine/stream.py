@@ -88,6 +88,11 @@ class Stream:
             yield cycle
 
     @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were not evaluated again."""
+        return self._reused
+
+    @property
     def result(self) -> Generation:
         """What has been generated so far."""
         tokens = [(chunk.id, chunk.logprob, chunk.logprobs) for chunk in self._chunks_so_far if chunk.id is not None]

@@ -41,6 +41,7 @@ class Timings:
 
     queue_seconds: float = 0.0
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of these, those that an earlier request had evaluated
     prompt_seconds: float = 0.0
     decode_tokens: int = 0
     decode_seconds: float = 0.0
@@ -49,6 +50,7 @@ class Timings:
         """Sum over jobs, except that the longest wait counts."""
         self.queue_seconds = max(self.queue_seconds, other.queue_seconds)
         self.prompt_tokens += other.prompt_tokens
+        self.cached_tokens += other.cached_tokens
         self.prompt_seconds += other.prompt_seconds
         self.decode_tokens += other.decode_tokens
         self.decode_seconds += other.decode_seconds

@@ -31,6 +31,7 @@ class Reply:
         self.timings = Timings()
         self.first_token = 0.0
         self._statistics: Statistics | None = None
+        self._cached = 0  # of the prompt, when its first choice was made
 
     async def whole(self) -> dict[str, Any]:
         """The response, when every choice is complete. ApiError if one failed."""
@@ -67,7 +68,7 @@ class Reply:
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self._cached},
             "completion_tokens_details": {"reasoning_tokens": sum(c.reasoning_tokens for c in self._prepared.choices)},
         }
 
@@ -86,6 +87,8 @@ class Reply:
             if isinstance(event, Finished):
                 self.timings.add(event.timings)
                 self._statistics = event.statistics
+                if index == 0:
+                    self._cached = event.timings.cached_tokens
                 *payloads, last = choice.finish(event.reason)
                 for payload in payloads:
                     yield index, payload, None
@@ -100,12 +103,13 @@ class Reply:
 
 def timings_object(timings: Timings, statistics: Statistics | None) -> TimingsObject:
     """Timings as clients get them."""
-    t = timings
+    t, evaluated = timings, timings.prompt_tokens - timings.cached_tokens
     shown: TimingsObject = {
         "queue_ms": round(t.queue_seconds * 1e3, 3),
-        "prompt_n": t.prompt_tokens,
+        "prompt_n": evaluated,
+        "cache_n": t.cached_tokens,
         "prompt_ms": round(t.prompt_seconds * 1e3, 3),
-        "prompt_per_second": round(t.prompt_tokens / t.prompt_seconds, 3) if t.prompt_seconds else 0.0,
+        "prompt_per_second": round(evaluated / t.prompt_seconds, 3) if t.prompt_seconds else 0.0,
         "predicted_n": t.decode_tokens,
         "predicted_ms": round(t.decode_seconds * 1e3, 3),
         "predicted_per_second": round(t.decode_tokens / t.decode_seconds, 3) if t.decode_seconds else 0.0,

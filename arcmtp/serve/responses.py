@@ -116,7 +116,8 @@ class TimingsObject(TypedDict):
     """
 
     queue_ms: float
-    prompt_n: int
+    prompt_n: int  # evaluated
+    cache_n: int  # not evaluated again
     prompt_ms: float
     prompt_per_second: float
     predicted_n: int

@@ -19,7 +19,6 @@ from arcmtp.serve.jobs import Finished, FinishReason, Job, Submission, Ticket, T
 
 State = Literal["loading", "ready", "draining", "failed"]
 EXIT_STUCK = 70  # EX_SOFTWARE of sysexits.h
-PROMPT_BLOCK = 512  # tokens of a prompt that may take as long as one step
 LONGEST_RETRY_SECONDS = 600
 _log = logging.getLogger("arcmtp.serve")
 
@@ -29,7 +28,7 @@ class Worker:
 
     load: makes the LLM. If it raises, `loaded` does, and the state is `failed`.
     queue_limit: jobs that may wait.
-    step_seconds: if a step, or 512 tokens of a prompt, take longer, the process ends with status 70: the device is
+    step_seconds: if a step, or 512 tokens of a prompt, takes longer, the process ends with status 70: the device is
         stuck, and nothing else frees what it holds.
     """
 
@@ -159,7 +158,7 @@ class Worker:
             _log.error("a request failed on the device: %s: %s", type(error).__name__, " ".join(str(error).split()))
             last = ApiError(500, "the device failed: see the server's log", code="device_error")
             self._probe(llm)
-        self._begin_step(math.inf)
+        self._end_step()
         self._job_seconds += 0.2 * (time.monotonic() - began - self._job_seconds)
         with self._changed:
             self._running = None
@@ -170,19 +169,23 @@ class Worker:
         job = ticket.job
         began = time.monotonic()
         timings = Timings(queue_seconds=began - ticket.submitted, prompt_tokens=len(job.prompt_ids))
-        self._begin_step(len(job.prompt_ids))
         streams: list[Stream] = []
-        chunks = _chunks(llm, job, streams)
+
+        def go_on(_: int = 0) -> None:  # before each block of a prompt and each step
+            if self._stopping:
+                raise _shutting_down()
+            if ticket.cancelled:
+                raise _Cancelled
+            self._begin_step()
+
+        chunks = _chunks(llm, job, streams, go_on)
         reason: FinishReason = "cancelled"
         first = 0.0
         try:
-            while not ticket.cancelled:
-                if self._stopping:
-                    raise _shutting_down()
+            while True:
+                go_on()
                 chunk = next(chunks)
                 now = time.monotonic()
-                # After closing tokens, which have no id, all that came before is evaluated again.
-                self._begin_step(len(job.prompt_ids) + timings.decode_tokens + 1 if chunk.id is None else 1)
                 if not first:
                     first, timings.prompt_seconds = now, now - began
                 elif chunk.id is not None:
@@ -190,8 +193,11 @@ class Worker:
                 ticket.post(_finite(chunk))
         except StopIteration as end:
             reason = end.value
+        except _Cancelled:
+            pass
         finally:
             chunks.close()
+        timings.cached_tokens = streams[0].cached_tokens if streams else 0
         return Finished(reason, timings, streams[-1].result.statistics if streams else None)
 
     def _probe(self, llm: LLM) -> None:
@@ -206,9 +212,12 @@ class Worker:
             for ticket in waiting:
                 ticket.post(ApiError(503, "the server has failed", code="failed"))
 
-    def _begin_step(self, tokens: float) -> None:
-        """A step over so many tokens begins; over infinitely many where there is none to wait for."""
-        self._step, self._step_limit = self._step + 1, self._step_seconds * max(1, tokens / PROMPT_BLOCK)
+    def _begin_step(self) -> None:
+        self._step, self._step_limit = self._step + 1, self._step_seconds
+
+    def _end_step(self) -> None:
+        """There is none to wait for."""
+        self._step, self._step_limit = self._step + 1, math.inf
 
     def _watch(self) -> None:
         # Ticks, not the clock: time in which the whole process or the machine sleeps is not the device's.
@@ -222,14 +231,21 @@ class Worker:
                 os._exit(EXIT_STUCK)
 
 
-def _chunks(llm: LLM, job: Job, streams: list[Stream]) -> Generator[Chunk, None, FinishReason]:
+class _Cancelled(Exception):
+    """The client has gone."""
+
+
+def _chunks(
+    llm: LLM, job: Job, streams: list[Stream], go_on: Callable[[int], None]
+) -> Generator[Chunk, None, FinishReason]:
     """The chunks of a job. Where its reasoning budget is used up, the closing tokens go into the text as a chunk.
 
-    The engine's streams are added to `streams` as they begin.
+    The engine's streams are added to `streams` as they begin; `go_on` is called after each block of a prompt.
     """
     def stream(prompt: Sequence[int], max_tokens: int) -> Stream:
-        streams.append(llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft))
-        return streams[-1]
+        new = llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft, progress=go_on)
+        streams.append(new)
+        return new
 
     ids: list[int] = []
     budget = job.budget

@@ -64,11 +64,35 @@ def test_usage_and_timings_come_with_the_answer_and_with_the_last_chunks(client:
             model="tiny", prompt=PROMPT, max_tokens=8, stream=True, stream_options={"include_usage": True}
         )
     )
-    assert chunks[-1].choices == [] and chunks[-1].usage == answer.usage
+    assert chunks[-1].choices == []
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (
+        chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens
+    )  # fmt: skip
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["length"]
     for timings in (answer.timings, chunks[-1].timings, chunks[-2].timings):
-        assert (timings["prompt_n"], timings["predicted_n"]) == (answer.usage.prompt_tokens, 7)
+        assert (timings["prompt_n"] + timings["cache_n"], timings["predicted_n"]) == (answer.usage.prompt_tokens, 7)
         assert timings["prompt_per_second"] > 0 and timings["predicted_per_second"] > 0
+
+
+@pytest.mark.parametrize("draft", [0, 3])
+def test_a_turn_evaluates_only_what_is_new_and_says_what_a_cold_start_says(client: openai.OpenAI, draft: int) -> None:
+    def ask(messages: list[Any]) -> tuple[str, int, int]:
+        answer = client.chat.completions.create(
+            model="tiny", messages=messages, max_tokens=30, temperature=0, extra_body={"draft": draft}
+        )
+        assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
+        cached = answer.usage.prompt_tokens_details.cached_tokens or 0
+        return answer.choices[0].message.content or "", cached, answer.usage.prompt_tokens
+
+    question = {"role": "user", "content": "How do I read a file line by line? " * 40}
+    turns = [question, {"role": "assistant", "content": "So."}, {"role": "user", "content": "Why?"}]
+    ask([{"role": "user", "content": "Something else."}])
+    cold, cached, _ = ask(turns)
+    assert cached < 10
+    ask([question])
+    warm, cached, prompt = ask(turns)
+    assert warm == cold
+    assert 0.8 * prompt < cached < prompt
 
 
 def test_log_probabilities_of_a_chat_are_those_of_the_engine(client: openai.OpenAI, llm: LLM) -> None:

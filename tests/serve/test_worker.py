@@ -63,6 +63,32 @@ def test_after_an_error_that_passes_the_next_request_is_answered(llm: LLM, monke
     with_worker(llm, work)
 
 
+def test_a_prompt_ends_between_two_blocks_when_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    with LLM(device="cpu", ctx=2048) as long:
+
+        async def work(worker: Worker) -> None:
+            stream: Any = long.stream
+
+            def watched(*arguments: Any, progress: Callable[[int], None]) -> Any:
+                def evaluated(tokens: int) -> None:
+                    seen.append(tokens)
+                    submission.cancel()
+                    progress(tokens)
+
+                return stream(*arguments, progress=evaluated)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(long, "stream", watched)
+                submission = worker.submit([Job(list(range(1500)), 4, 0, SamplingOptions())])
+                events = [event async for _, event in submission]
+            assert [getattr(event, "reason", event) for event in events] == ["cancelled"]
+            assert isinstance(await outcome(worker.submit([JOB])), Finished)
+
+        with_worker(long, work)
+    assert seen == [512]
+
+
 def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

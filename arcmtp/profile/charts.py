@@ -105,12 +105,12 @@ def roofline(title: str, points: Sequence[Point], gigabytes_per_second: float) -
     def at(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - x_range[0]) / (x_range[1] - x_range[0])
         up = (math.log10(y) - y_range[0]) / (y_range[1] - y_range[0])
-        return left + across * (WIDTH - left - 12), bottom - up * (bottom - top)
+        return left + across * (WIDTH - left - 18), bottom - up * (bottom - top)
 
     body = []
     for decade in range(y_range[0], y_range[1] + 1):
         y = at(10 ** x_range[0], 10**decade)[1]
-        body.append(f'<line class="line" x1="{left}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        body.append(f'<line class="line" x1="{left}" x2="{WIDTH - 18}" y1="{y:.1f}" y2="{y:.1f}"/>')
         body.append(_text(left - 5, y + 4, f"{10 ** (decade - 9):g}", "end"))
     end = min(10 ** x_range[1], 10 ** y_range[1] / bandwidth)
     (x1, y1), (x2, y2) = (at(x, x * bandwidth) for x in (10 ** x_range[0], end))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache
@@ -35,6 +36,7 @@ class Recorder(GraphCache):
     """Submits as a GraphCache does, with a time mark before and after each piece.
 
     While `split` is set there is a mark after each launch too, no piece is a graph, and the host waits for each.
+    Raises ArcmtpError for a device that accepts kernels and does not run them.
     """
 
     def __init__(self, device: Device, enabled: bool) -> None:
@@ -42,6 +44,8 @@ class Recorder(GraphCache):
         self.split = False
         self.submissions: list[Submission] = []
         self._timeline = Timeline(device, MARKS)
+        if self._timeline.way == "not executed":
+            raise ArcmtpError(f"{device.sycl_device.name} does not execute kernels: there is nothing to time")
         self._under_way: list[tuple[str, tuple[float, float], range, bool]] = []
         self._began, self._last_mark, self._last_us = time.perf_counter(), self._timeline.mark(), 0.0
 

@@ -76,17 +76,16 @@ class Runs:
 def run_all(llm: LLM, request: Request, progress: Progress) -> Runs:
     """Everything, after generations that are not counted.
 
-    Raises ArcmtpError if the answer is too short to be timed.
+    Raises ArcmtpError for a device that executes nothing, and if the answer is too short to be timed.
     """
     steps = iter(range(1, 3 * ROUNDS + 4))
 
     def done() -> None:
         progress("profiling", next(steps), 3 * ROUNDS + 3)
 
-    plain = replace(request, draft=0)
+    recorder, plain = Recorder(llm.device, llm.network.graphs.enabled), replace(request, draft=0)
     for warm in (request, plain):
         speed(llm, warm)
-    recorder = Recorder(llm.device, llm.network.graphs.enabled)
     speeds, recorded = [], []
     for _ in range(ROUNDS):
         speeds.append(speed(llm, request))

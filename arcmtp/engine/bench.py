@@ -2,11 +2,12 @@
 
 import csv
 import io
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Result:
     tokens_per_second: float  # mean of the repetitions
     deviation: float  # their standard deviation
     gigabytes_per_second: float | None  # of decoding: what a step must move
-    of_read_bandwidth: float | None  # that, of what the device was measured to read
+    of_read_bandwidth: float | None  # that, of what the device reads: median of ratios to reads before and after
 
 
 def needed_context(prompt: int, generated: int, depths: list[int]) -> int:
@@ -57,15 +58,21 @@ def bench(
     read = ReadBandwidth(llm.device, llm.device.zeros(READ_BYTES))
     results = []
     for done, (kind, count, depth) in enumerate(tests):
-        rates = []
+        rates, reads = [], [_read_gbs(read)]
         for _ in _warm(repetitions):
             seconds = _prompt_seconds(llm, count, depth) if kind == "pp" else _decode_seconds(llm, count, depth)
             rates.append(count / seconds)
-            read.measure()
-        results.append((f"{kind}{count}", count, depth, rates[1:]))
+            reads.append(_read_gbs(read))
+        around = [(before + after) / 2 for before, after in itertools.pairwise(reads)]
+        results.append(_result(llm, f"{kind}{count}", count, depth, rates[1:], around[1:]))
         if progress:
             progress("benchmarks", done + 1, len(tests))
-    return [_result(llm, read.gbs, *result) for result in results]
+    return results
+
+
+def _read_gbs(read: ReadBandwidth) -> float:
+    """What the device reads now: memory that is shared with other machines changes its speed from second to second."""
+    return median(read.measure() for _ in range(3))
 
 
 def _warm(repetitions: int) -> Iterator[int]:
@@ -95,12 +102,13 @@ def _decode_seconds(llm: LLM, count: int, depth: int) -> float:
     return time.perf_counter() - began
 
 
-def _result(llm: LLM, read_gbs: float, test: str, count: int, depth: int, rates: list[float]) -> Result:
+def _result(llm: LLM, test: str, count: int, depth: int, rates: list[float], reads: list[float]) -> Result:
     mean, deviation = fmean(rates), stdev(rates) if len(rates) > 1 else 0.0
     if test.startswith("pp"):
         return Result(test, depth, mean, deviation, None, None)
-    gbs = llm.network.step_bytes(depth + count // 2) * mean / 1e9
-    return Result(test, depth, mean, deviation, gbs, gbs / read_gbs)
+    step_gb = llm.network.step_bytes(depth + count // 2) / 1e9
+    shares = [step_gb * rate / read for rate, read in zip(rates, reads, strict=True)]
+    return Result(test, depth, mean, deviation, step_gb * mean, median(shares))
 
 
 def as_text(results: list[Result], form: str, model: Model) -> str:

@@ -42,8 +42,10 @@ class ReadBandwidth:
         if sums.read(np.uint32, 64).sum(dtype=np.uint32) != want:
             raise ArcmtpError(f"{device.sycl_device.name} does not execute kernels: there is nothing to time")
 
-    def measure(self) -> None:
-        """Read all of it once more."""
+    def measure(self) -> float:
+        """Read all of it once more; GB/s of this time."""
         began = time.perf_counter()
         self._device.run(self._launches)
-        self.gbs = max(self.gbs, self._nbytes / (time.perf_counter() - began) / 1e9)
+        gbs = self._nbytes / (time.perf_counter() - began) / 1e9
+        self.gbs = max(self.gbs, gbs)
+        return gbs

@@ -70,7 +70,7 @@ class Level:
     prompt_tokens: float | None  # mean; None if the server does not count
     tokens: int  # of all answers; if the server does not count, chunks with text
     seconds: float  # from the first request to the end of the last
-    first_token_ms: Percentiles | None  # from sending a request to the first chunk with text; None if all failed
+    first_token_ms: Percentiles | None  # from connecting to the first chunk with text; None if all failed
     inter_token_ms: Percentiles | None  # between chunks with text; None if no answer has two
     tokens_per_second: float
 

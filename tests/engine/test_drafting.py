@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from gguf import GGMLQuantizationType as Type
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.sequence import Cycle
 from arcmtp.model.network import Choice
+from arcmtp.ops.accept import RECORD, RECORDS
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
 from arcmtp.runtime.graphs import kernel_names
 from scripts.make_random_model import Geometry, write_model
-from tests.engine.test_golden import CLOSE
 
 WARM = SamplingOptions(
     temperature=0.8, top_k=40, top_p=0.95, min_p=0.02, repetition_penalty=1.1, presence_penalty=0.3,
     frequency_penalty=0.1, logit_bias={120: 1.5, 300: -2.0}, seed=11,
 )  # fmt: skip
 LENGTHS = range(8)
+CLOSE_DRAFTS = 0.1  # nat; llama.cpp rounds activations to halves for F16 weights, and calls of a chain add that up
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +142,19 @@ def test_a_stop_string_cuts_the_text_wherever_it_is_among_the_drafts(tiny: LLM) 
 
 
 def test_f16_drafts_and_accepts_as_llama_cpp_does(tiny_f16: LLM, golden: dict[str, Any]) -> None:
-    references = golden["models"]["tiny-qwen36moe-f16.gguf"]
     exact = 0
-    for prompt, reference in zip(golden["prompts"], references, strict=True):
-        ours, theirs = drafts(tiny_f16, prompt, reference), reference["draft"]
+    for prompt, reference in zip(golden["prompts"], golden["models"]["tiny-qwen36moe-f16.gguf"], strict=True):
+        expected = (reference["draft"]["drafted"], reference["draft"]["accepted"])
+        ours = drafts(tiny_f16, prompt, reference)
         assert ours.ids == reference["tokens"]
-        same_counts = (ours.drafted, ours.accepted) == (theirs["drafted"], theirs["accepted"])
-        assert same_counts or ours.close
-        exact += same_counts
+        exact += (ours.drafted, ours.accepted) == expected
+        if (ours.drafted, ours.accepted) != expected:
+            others = [drafts(tiny_f16, prompt, reference, place) for place in ours.close]
+            assert expected in [(other.drafted, other.accepted) for other in others]
     assert exact >= 4
 
 
-def test_q4_0_accepts_nearly_as_much_as_llama_cpp(tiny: LLM, golden: dict[str, Any]) -> None:
+def test_q4_0_drafts_and_accepts_as_llama_cpp_does(tiny: LLM, golden: dict[str, Any]) -> None:
     references = golden["models"]["tiny-qwen36moe-q4_0.gguf"]
     ours = [drafts(tiny, *pair) for pair in zip(golden["prompts"], references, strict=True)]
     theirs = [reference["draft"] for reference in references]
@@ -166,35 +168,47 @@ class Drafts:
     """Counted as llama.cpp counts: before its last step it drafts no more than the limit leaves room for, and an end of
     generation is an accepted draft where it is the last of its chain.
 
-    close: it may have drafted otherwise, as two tokens were so near to each other that another order of summation may
-    choose the other.
+    close: (cycle, index) of calls whose two likeliest tokens are so near to each other that other roundings may choose
+    the other.
     """
 
     ids: list[int]
     drafted: int = 0
     accepted: int = 0
-    close: bool = False
+    close: list[tuple[int, int]] = field(default_factory=list)
 
 
-def drafts(llm: LLM, prompt: dict[str, Any], reference: dict[str, Any]) -> Drafts:
+def drafts(
+    llm: LLM, prompt: dict[str, Any], reference: dict[str, Any], other: tuple[int, int] | None = None
+) -> Drafts:
+    """The drafts for a prompt; call `other`, (cycle, index), drafts its second choice."""
     most, limit, network = reference["draft"]["n_max"], 48, llm.network
+    ids, sampled, logits = network.workspace.ids, network.workspace.sampled, network.workspace.logits
     sequence = llm.new_sequence(draft=most)
     found = Drafts(list(sequence.prefill(prompt["tokens"], limit, llm.tokenizer.eos_ids).tokens))
     calls = [network.draft(index, most + 1, Choice()).launches for index in range(1, most + 1)]
-    logits, ids, sampled = network.workspace.logits, network.workspace.ids, network.workspace.sampled
-    done = False
-    while not done:
-        found.drafted += min(most, limit - len(found.ids) - 1)
-        for call in calls:  # once by themselves, to look at their logits: the same come again in the cycle
+    step = network.step(most + 1, Choice()).launches
+    record, done = network.records.view(RECORD), False
+    for cycle in itertools.count():
+        if done:
+            return found
+        for index, call in enumerate(calls, start=1):
             llm.device.run(call)
-            second, first = np.sort(logits.read(np.float32, network.sampling.vocab_used))[-2:]
-            found.close |= bool(first - second < CLOSE)
-        cycle = next(sequence.cycles())
-        right = ids.read(np.int32, most + 1)[1:] == sampled.read(np.int32, most)
-        found.accepted += cycle.accepted + (len(cycle.tokens) == most and bool(right.all()))
-        found.ids += cycle.tokens
-        done = cycle.done
-    return found
+            row = logits.read(np.float32, network.sampling.vocab_used)
+            second, first = np.argsort(row)[-2:]
+            if row[first] - row[second] < CLOSE_DRAFTS:
+                found.close.append((cycle, index))
+            if (cycle, index) == other:
+                ids.write(np.array([second], np.int32), 4 * index)
+        llm.device.run(step)
+        given = record[(cycle + 1) % RECORDS]
+        tokens, done = given["tokens"][: given["count"]].tolist(), bool(given["done"])
+        right = bool((ids.read(np.int32, most + 1)[1:] == sampled.read(np.int32, most)).all())
+        found.drafted += min(most, limit - len(found.ids) - 1)
+        ended = len(tokens) == most and tokens[-1] in llm.tokenizer.eos_ids
+        found.accepted += int(given["accepted"]) + (ended and right)
+        found.ids += tokens
+    raise AssertionError
 
 
 def test_hidden_rows_before_the_norm_draft_otherwise_and_give_the_same_text(tiny: LLM, text: str) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from arcmtp import __version__
 from arcmtp.cli_bench import add_bench, check_place
@@ -88,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         "-n", "--max-tokens", metavar="N", type=integer(1), default=128, help="tokens at most (default 128)"
     )
     generate.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
+    generate.add_argument("--system", metavar="TEXT", help="a system message before the prompt's")
+    generate.add_argument("--no-think", action="store_true", help="an answer without reasoning, if the template can")
     generate.add_argument(
         "--logprobs", metavar="N", type=integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
@@ -226,10 +228,14 @@ def _generate(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise ArcmtpError("--logprobs needs --json, which shows them")
     text = options.prompt if options.file is None else _read_text(options.file)
-    prompt = text if options.raw else [{"role": "user", "content": text}]
+    if options.raw and (options.system is not None or options.no_think):
+        raise ArcmtpError("--system and --no-think are for messages of a chat, --raw is none")
+    system = [] if options.system is None else [{"role": "system", "content": options.system}]
+    prompt = text if options.raw else [*system, {"role": "user", "content": text}]
+    template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
     sampling = _sampling_options(options)
     with _output(options.draft_log) as draft_log, load(options, options.ctx, options.draft) as llm:
-        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling, stop=options.stop)
+        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling, stop=options.stop, **template)
         try:
             for chunk in stream:
                 if not options.json:

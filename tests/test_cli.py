@@ -145,6 +145,20 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     ]  # greedy: the likeliest
 
 
+def test_a_system_message_and_no_thinking_reach_the_template(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "-p", "Why?", "-n", "1", "--device", "cpu", "--json"]
+    assert main([*arguments, "--system", "Be brief.", "--no-think"]) == 0
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    ids = llm.prompt_ids(messages, enable_thinking=False)
+    assert json.loads(capsys.readouterr().out)["prompt_ids"] == ids != llm.prompt_ids(messages)
+
+
+def test_the_package_runs_as_the_command() -> None:
+    command = [sys.executable, "-m", "arcmtp", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout.startswith("arcmtp "), done.stderr) == (0, True, "")
+
+
 def test_a_stop_string_ends_the_text_before_it(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["generate", "--raw", "-p", "import os", "-n", "12", "--device", "cpu"]
     assert main(arguments) == 0
@@ -218,6 +232,10 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
     [
         ([], "the following arguments are required: COMMAND (see arcmtp --help)"),
         (["generate"], "one of the arguments -p/--prompt -f/--file is required (see arcmtp generate --help)"),
+        (
+            ["generate", "-p", "x", "--raw", "--no-think"],
+            "--system and --no-think are for messages of a chat, --raw is none",
+        ),
         (["generate", "-p", "x", "--stop", ""], "stop is ['']; it must be a list of strings that are not empty"),
         (["generate", "-p", "x", "-n", "0"], "argument -n/--max-tokens: '0' is not a whole number from 1 on"),
         (["generate", "-p", "x", "-n", "-1"], "argument -n/--max-tokens: '-1' is not a whole number from 1 on"),

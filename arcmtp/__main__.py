@@ -1,0 +1,7 @@
+"""`python -m arcmtp`: the `arcmtp` command."""
+
+import sys
+
+from arcmtp.cli import main
+
+sys.exit(main())

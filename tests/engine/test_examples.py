@@ -21,6 +21,6 @@ def test_the_engines_examples_show_what_they_say() -> None:
 
 
 def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(from arcmtp .*?)```", README.read_text(), re.DOTALL)
     exec(compile(example, str(README), "exec"), {})
     assert capsys.readouterr().out

@@ -1,6 +1,8 @@
 """Chat and text completions of the bundled model, through OpenAI's client."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +20,14 @@ MESSAGES: Any = [{"role": "user", "content": "How do I reverse a list?"}]
 def llm() -> Iterator[LLM]:
     with LLM(device="cpu") as llm:
         yield llm
+
+
+def test_the_readmes_client_prints_an_answer(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(from openai .*?)```", readme, re.DOTALL)
+    assert "http://127.0.0.1:8080" in example
+    exec(example.replace("http://127.0.0.1:8080", server.url).replace("stream=True", "stream=True, max_tokens=8"), {})
+    assert capsys.readouterr().out
 
 
 def texts(stream: Any) -> list[str]:

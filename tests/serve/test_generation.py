@@ -26,7 +26,7 @@ def test_the_readmes_client_prints_an_answer(server: Server, capsys: pytest.Capt
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (example,) = re.findall(r"```python\n(from openai .*?)```", readme, re.DOTALL)
     assert "http://127.0.0.1:8080" in example
-    exec(example.replace("http://127.0.0.1:8080", server.url).replace("stream=True", "stream=True, max_tokens=8"), {})
+    exec(example.replace("http://127.0.0.1:8080", server.url).replace("stream=True", "stream=True, max_tokens=400"), {})
     assert capsys.readouterr().out
 
 

@@ -76,7 +76,7 @@ def _add_compare(parser: Parser) -> None:
 
 def _add_serve(others: SubParsers) -> None:
     serve = others.add_parser("serve", help="waiting times and throughput of any OpenAI-compatible server")
-    serve.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8080; without a path it is /v1")
+    serve.add_argument("url", metavar="URL", nargs="?", help="such as http://127.0.0.1:8080; without a path it is /v1")
     serve.add_argument(
         "--concurrency", metavar="N,N…", type=integers, default=[1, 2, 4], help="requests at once (default 1,2,4)"
     )
@@ -91,6 +91,7 @@ def _add_serve(others: SubParsers) -> None:
     serve.add_argument("--model", metavar="NAME", help="towards the server (default: the first that it lists)")
     serve.add_argument("--api-key-file", metavar="FILE", type=Path, help="its first line comes with each request")
     serve.add_argument("-o", "--output", choices=["md", "json"], default="md", help="form (default md)")
+    _add_compare(serve)
     serve.set_defaults(run=_serve)
 
 
@@ -146,6 +147,13 @@ def _model(options: argparse.Namespace, llm: LLM) -> Model:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from arcmtp.engine.compare import compare
+
+    if options.compare:
+        print(compare("serve", *options.compare))
+        return 0
+    if options.url is None:
+        raise ArcmtpError("URL is missing, such as http://127.0.0.1:8080 (see arcmtp bench serve --help)")
     from arcmtp.serve.bench import Load, as_text, bench_serve
     from arcmtp.serve.options import read_keys
 

@@ -24,7 +24,7 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class _Measured:
-    model: Model | None  # None: operators belong to none
+    model: Model | None  # None: operators belong to none, and servers name models as they like
     values: dict[str, float]
 
 
@@ -37,7 +37,7 @@ class _Kind:
 
 
 def compare(kind: str, before: Path, after: Path) -> str:
-    """A Markdown table of what two results of one benchmark ("llama", "mtp" or "ops") have in common.
+    """A Markdown table of what two results of one benchmark ("llama", "mtp", "ops" or "serve") have in common.
 
     Raises ArcmtpError for a file that is no such result, for two models, and if nothing is in common.
     """
@@ -83,8 +83,14 @@ def _ops(content: Any) -> _Measured:
     return _Measured(None, values)
 
 
+def _serve(content: Any) -> _Measured:
+    values = {f"{level['concurrency']} at once": float(level["tokens_per_second"]) for level in content["levels"]}
+    return _Measured(None, values)
+
+
 _KINDS = {
     "llama": _Kind("arcmtp bench", "tokens/s", False, _llama),
     "mtp": _Kind("arcmtp bench mtp", "tokens/s", False, _mtp),
     "ops": _Kind("arcmtp bench ops", "µs", True, _ops),
+    "serve": _Kind("arcmtp bench serve URL", "tokens/s", False, _serve),
 }

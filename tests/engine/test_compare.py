@@ -12,6 +12,9 @@ from arcmtp.engine.bench import Result, as_text
 from arcmtp.engine.bench_mtp import Report, Request
 from arcmtp.engine.bench_mtp_text import as_json
 from arcmtp.engine.compare import Model, compare
+from arcmtp.serve.bench import Level, Load
+from arcmtp.serve.bench import Report as ServeReport
+from arcmtp.serve.bench import as_text as serve_text
 
 MODEL = Model("m.gguf", 1_000_000)
 
@@ -51,6 +54,20 @@ def test_draft_lengths_are_compared_by_the_median_of_their_passes(tmp_path: Path
 
     table = compare("mtp", written("a.json", [1.0, 2.0, 9.0]), written("b.json", [1.0, 1.0, 1.0]))
     assert table.splitlines()[2] == "| 2 drafts | 1.00 | 2.00 | 2.00 |"
+
+
+def test_servers_are_compared_at_each_concurrency(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, speed in (("a", 50.0), ("b", 75.0)):
+        level = Level(2, 16, {}, 64.0, 100, 2.0, None, None, speed)
+        report = ServeReport("http://127.0.0.1:1/v1", name, Load([2], 16, 64, 48, 0), [level])
+        (tmp_path / name).write_text(serve_text(report, "json"))
+    assert main(["bench", "serve", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().out.splitlines()[2] == "| 2 at once | 50.00 | 75.00 | 1.50 |"
+
+
+def test_a_server_to_measure_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "serve"]) == 2
+    assert capsys.readouterr().err.startswith("arcmtp: URL is missing, such as http://127.0.0.1:8080")
 
 
 def test_only_what_both_measured_is_compared(tmp_path: Path) -> None:

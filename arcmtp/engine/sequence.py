@@ -66,6 +66,7 @@ class TokenSequence:
         self._last: int | None = None  # chosen and not yet evaluated
         self._submitted = self._read = 0  # cycles, the first choice among them
         self._under_way: deque[_UnderWay] = deque()
+        self._drafted = False  # since the last first draft call
         self._ended = False
         self.bytes_to_host = 0  # all that decoding moves between host and device, but for commands
         if held is None:
@@ -140,11 +141,18 @@ class TokenSequence:
             self._finish()
 
     def _finish(self) -> None:
-        """Wait for the cycles under way, since who comes next may free their buffers, and see what they evaluated."""
+        """Wait for the cycles under way, since who comes next may free their buffers, and see what they evaluated.
+
+        The tokens accepted last have keys from drafting in the MTP block's cache; a first draft call mends that.
+        """
         while self._under_way:
             self._under_way[0].event.wait()
             self._next_cycle()
             self._under_way.popleft()
+        if self._drafted:
+            self._drafted = False
+            self._network.graphs.submit(*self._drafts[0])
+            self._device.wait()
 
     def score(self, ids: Sequence[int], first: int) -> np.ndarray:
         """Log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before each of them."""
@@ -173,6 +181,7 @@ class TokenSequence:
             if timed:
                 marks.append(self._network.timeline.mark())
         event = self._submit(self._step)
+        self._drafted = bool(self._drafts)
         if timed:
             marks.append(self._network.timeline.mark())
         return _UnderWay(event, self._submitted - 1, marks, host_us, captured)

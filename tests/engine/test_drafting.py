@@ -12,7 +12,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
-from arcmtp.engine.sequence import Cycle
+from arcmtp.engine.sequence import Cycle, TokenSequence
 from arcmtp.model.network import Choice
 from arcmtp.ops.accept import RECORD, RECORDS
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
@@ -232,14 +232,25 @@ def test_a_conversation_goes_on_after_drafts_as_if_it_had_come_at_once(tiny: LLM
         sequence = tiny.new_sequence(draft=draft)
         first = sequence.prefill(tiny.tokenize(text)[:30], 20)
         ids = [*first.tokens, *(token for cycle in sequence.cycles() for token in cycle.tokens)]
-        again = run(sequence.prefill([ids[-1], *more], 30), sequence.cycles())
-        fresh = tiny.new_sequence(draft=draft)
-        expected = run(fresh.prefill([*tiny.tokenize(text)[:30], *ids, *more], 30), fresh.cycles())
-        assert again == expected
+        again = goes_on(tiny, sequence, [ids[-1], *more], draft)
+        expected = goes_on(tiny, tiny.new_sequence(draft=draft), [*tiny.tokenize(text)[:30], *ids, *more], draft)
+        assert again[0] == expected[0]
+        np.testing.assert_array_equal(again[1], expected[1])
 
 
-def run(first: Cycle, cycles: Iterator[Cycle]) -> list[Cycle]:
-    return [first, *cycles]
+def goes_on(llm: LLM, sequence: TokenSequence, prompt: list[int], draft: int) -> tuple[list[Cycle], np.ndarray]:
+    """The cycles after a prompt, and the logits of the first draft, in which all of the MTP block's cache has part."""
+    first, network = sequence.prefill(prompt, 30), llm.network
+    if draft:  # once by itself: the same comes again in the cycle
+        llm.device.run(network.draft(1, draft + 1, Choice()).launches)
+    logits = network.workspace.logits.read(np.float32, network.sampling.vocab_used)
+    return [first, *sequence.cycles()], logits
+
+
+def test_drafts_are_drawn_with_the_noise_of_their_own_position(tiny: LLM, text: str) -> None:
+    results = [tiny.generate(prompt, 60, sampling=WARM, draft=3) for prompt in prompts(tiny, text, 6)]
+    accepted = [sum(c.accepted for r in results for c in r.draft_calls if c.index == index) for index in (1, 2, 3)]
+    assert accepted[1] > 0.3 * accepted[0] and accepted[2] > 0.3 * accepted[1], accepted
 
 
 def test_each_state_is_read_and_written_once_in_a_cycle_whatever_is_drafted(tiny: LLM) -> None:

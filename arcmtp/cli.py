@@ -136,7 +136,8 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     for option, kind, default, text in (
         ("--host", str, "127.0.0.1", "where to listen"),
         ("--port", integer(0), 8080, "where to listen; 0: a free one"),
-        ("--queue", integer(0), 32, "requests that may wait"),
+        ("--parallel", integer(1), 4, "requests that are answered side by side, each with --ctx tokens, up to 32"),
+        ("--queue", integer(0), 32, "further requests that may wait"),
         ("--body-limit", _positive, 8.0, "MiB of a request's body at most"),
         ("--drain-limit", _positive, 60.0, "seconds that SIGTERM lets requests go on"),
         ("--step-limit", _positive, 60.0, "seconds that a step may take, or 512 tokens of a prompt"),
@@ -277,8 +278,9 @@ def _serve(options: argparse.Namespace) -> None:
     )
     with bind(settings, options.insecure_no_key) as listener:
         serve(
-            settings, listener, lambda: load(options, options.ctx, options.draft), lambda line: print(line, flush=True)
-        )
+            settings, listener, lambda: load(options, options.ctx, options.draft, options.parallel),
+            lambda line: print(line, flush=True),
+        )  # fmt: skip
 
 
 def _print_json(result: Generation) -> None:

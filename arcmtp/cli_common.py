@@ -53,14 +53,14 @@ def integers(text: str) -> list[int]:
     return [integer(0)(part) for part in text.split(",")]
 
 
-def load(options: argparse.Namespace, ctx: int | None, draft: int | None = 0) -> LLM:
+def load(options: argparse.Namespace, ctx: int | None, draft: int | None = 0, parallel: int = 1) -> LLM:
     """The model of a command with `add_model_options`, with progress on standard error."""
     from arcmtp.engine import LLM
 
     with Progress() as progress:
         llm = LLM(
             options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            getattr(options, "mtp_hidden", "post"),
+            getattr(options, "mtp_hidden", "post"), parallel,
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)

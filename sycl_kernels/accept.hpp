@@ -1,12 +1,13 @@
 // The end of a step: which of its rows count, what they say, and where the next step begins.
 #pragma once
 
+#include "runs.hpp"
 #include "simd.hpp"
 
 namespace arcmtp {
 
 /// Words of a sequence's `turn`, which the host writes when a generation begins and `accept` keeps.
-enum Turn { TURN_DONE, TURN_STEP, TURN_LEFT, TURN_STOPS, TURN_STOP_IDS };
+enum Turn { TURN_DONE, TURN_STEP, TURN_LEFT, TURN_STOPS, TURN_STOP_IDS, TURN_WORDS = 32 };
 /// Words of a record: how many tokens a step gave, whether the generation is done, drafts that were right; the tokens,
 /// and their log-probabilities.
 enum Record { RECORD_COUNT, RECORD_DONE, RECORD_ACCEPTED, RECORD_TOKENS = 8, RECORD_LOGPROBS = 16, RECORD_WORDS = 32 };
@@ -20,28 +21,32 @@ inline bool stops(const int *turn, int token) {
     return false;
 }
 
-/// Row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is that choice. Of a generation that is
-/// done nothing counts, so that steps under way when it ends change nothing. The last row that counts is `accepted`,
-/// its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending; otherwise, after a block, none is.
+/// A work-group for each run. Its row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is that
+/// choice. Of a generation that is done nothing counts, so that steps under way when it ends change nothing. The last
+/// row that counts is `accepted`, its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending;
+/// otherwise, after a block, none is. By row of the step: sampled, logits, stats, ids, positions, hidden; by run:
+/// accepted; by slot: pending_count, turns, states [STRIDE], records [RECORDS], carried.
 template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
 inline void accept(const int *sampled, const float *logits, const float *stats, int *ids, int *positions,
-                   int *pending_count, int *accepted, int *turn, int *states, int *records, const float *hidden,
-                   float *carried) {
+                   int *pending_count, int *accepted, int *turns, int *states, int *records, const float *hidden,
+                   float *carried, Runs runs) {
+    const int run = simd::group_index(), slot = runs.slots[run];
+    int *turn = turns + slot * TURN_WORDS, *counts = states + simd::u64(slot) * STRIDE;
     const bool was_done = turn[TURN_DONE] != 0;
     const int step = turn[TURN_STEP], left = turn[TURN_LEFT];
-    int *record = records + step % RECORDS * RECORD_WORDS;
+    int *record = records + (slot * RECORDS + step % RECORDS) * RECORD_WORDS;
     int last = 0, count = 0;
     bool done = was_done;
-    for (int row = 0; row < ROWS && !was_done; ++row) {
-        const int token = sampled[row];
-        put(record + RECORD_TOKENS + row, token);
-        put(reinterpret_cast<float *>(record) + RECORD_LOGPROBS + row,
+    for (int r = 0; r < ROWS && !was_done; ++r) {
+        const int row = runs.row(run, r), token = sampled[row];
+        put(record + RECORD_TOKENS + r, token);
+        put(reinterpret_cast<float *>(record) + RECORD_LOGPROBS + r,
             logits[simd::u64(row) * STRIDE + token] - stats[3 * row + 1]);
-        put(states + token, states[token] + 1);
-        last = row;
-        count = row + 1;
+        put(counts + token, counts[token] + 1);
+        last = r;
+        count = r + 1;
         done = count >= left || stops(turn, token);
-        if (done || row + 1 == ROWS || ids[row + 1] != token)
+        if (done || r + 1 == ROWS || ids[runs.row(run, r + 1)] != token)
             break;
     }
     put(record + RECORD_ACCEPTED, was_done ? 0 : last);
@@ -50,16 +55,17 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
     put(turn + TURN_STEP, step + 1);
     put(turn + TURN_DONE, int(done));
     put(turn + TURN_LEFT, left - count);
-    put(pending_count, EVALUATED ? count : 0);
-    put(accepted, last);
+    put(pending_count + slot, EVALUATED ? count : 0);
+    put(accepted + run, last);
     if (was_done)
         return;
-    put(ids, sampled[last]);
-    const int position = positions[0] + count;
-    for (int row = 0; row < 8; ++row)
-        put(positions + row, position + row);
+    const int chosen = runs.row(run, last), position = positions[run] + count;
+    put(ids + run, sampled[chosen]);
+    for (int r = 0; r < ROWS; ++r)
+        put(positions + runs.row(run, r), position + r);
+    const float *from = hidden + simd::u64(chosen) * HIDDEN;
     for (int at = 0; at < HIDDEN; at += 16)
-        simd::store<float, 16>(carried + at, simd::load<float, 16>(hidden + simd::u64(last) * HIDDEN + at));
+        simd::store<float, 16>(carried + simd::u64(slot) * HIDDEN + at, simd::load<float, 16>(from + at));
 }
 
 } // namespace arcmtp

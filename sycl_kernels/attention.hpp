@@ -10,7 +10,7 @@
 
 namespace arcmtp {
 
-/// One work-group's rows first_row … first_row + live - 1, at most ROWS, and the query heads of one KV head.
+/// One work-group's rows first_row … first_row + live - 1 of a run, at most ROWS, and the query heads of one KV head.
 template <class S, int ROWS> struct Attention {
     static constexpr int QUERIES = ROWS * S::RATIO, PASS = S::template PASS<ROWS>;
     static constexpr int OWNED = ROWS * S::VALUE_HEADS; // (row, head) pairs whose values a thread sums
@@ -23,12 +23,16 @@ template <class S, int ROWS> struct Attention {
     enum { LARGEST, TOTAL, KEEP };
 
     AttentionInput<S> in;
-    int kv_head, first_row, live, rank;
+    KvCache<S> cache;
+    int run, kv_head, first_row, live, rank;
     int base, last; // positions of the first and of the last row
 
-    inline Attention(const AttentionInput<S> &in, int kv_head, int first_row, int live)
-        : in(in), kv_head(kv_head), first_row(first_row), live(live), rank(simd::team_rank()),
-          base(in.positions[first_row]), last(base + live - 1) {}
+    inline Attention(const AttentionInput<S> &in, int run, int kv_head, int first_row, int live)
+        : in(in), cache(in.cache(run)), run(run), kv_head(kv_head), first_row(first_row), live(live),
+          rank(simd::team_rank()), base(in.positions[row_of(0)]), last(base + live - 1) {}
+
+    /// Where row r of the work-group lies among those of the launch.
+    inline int row_of(int r) const { return in.runs.row(run, first_row + r); }
 
     /// Whether row r sees a key of `split`.
     inline bool reaches(int r, int split) const { return split * S::TILE <= base + r; }
@@ -47,13 +51,13 @@ template <class S, int ROWS> struct Attention {
             if (r >= live)
                 continue;
             if (query >= 0) {
-                const float *from = in.query(first_row + r, kv_head * S::RATIO + query % S::RATIO);
+                const float *from = in.query(row_of(r), kv_head * S::RATIO + query % S::RATIO);
                 const int to = QUERY + query * S::HEAD_DIM * 4;
                 normed_and_rotated<S>(from, in.q_norm, in.rope_at(base + r), in.eps, [=](int d, Lanes v) {
                     simd::team_store<float, LANES>(to + d * 4, Lanes(v * scale));
                 });
             } else if ((base + r) / S::TILE % S::SPLITS == split)
-                store_row(in, first_row + r, base + r, kv_head, item % 2);
+                store_row(in, cache, row_of(r), base + r, kv_head, item % 2);
         }
         simd::fence_stores();
         simd::team_barrier<S::TEAM>();
@@ -97,7 +101,7 @@ template <class S, int ROWS> struct Attention {
     /// 32 dimensions of one row and head, divided by the sum of weights and times sigmoid(gate), to the consumers.
     template <class SINK>
     inline void emit(const SINK &sink, int r, int head, int dim, Lanes low, Lanes high, Lanes weight) const {
-        const int row = first_row + r, query_head = kv_head * S::RATIO + head;
+        const int row = row_of(r), query_head = kv_head * S::RATIO + head;
         const float *gate = in.query(row, query_head) + S::HEAD_DIM + dim;
         const Lanes a = simd::divide<LANES>(low, weight) * simd::sigmoid<LANES>(simd::load<float, LANES>(gate));
         const Lanes b =
@@ -123,8 +127,8 @@ template <class S, int ROWS> struct Attention {
             const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
             const int key = unit / (S::SCORE_PARTS * S::CHAINS) * UNIT, dim = chain * S::CHAIN;
             const int query = first * S::RATIO + part * S::SCORE_HEADS;
-            const half *from = in.cache.keys(kv_head, start + key) + dim * LANES;
-            const half *ahead = in.cache.value(kv_head, start + key) + dim * UNIT + part * AHEAD;
+            const half *from = cache.keys(kv_head, start + key) + dim * LANES;
+            const half *ahead = cache.value(kv_head, start + key) + dim * UNIT + part * AHEAD;
             Lanes sums[SUMS * S::KEY_VECTORS];
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS * S::KEY_VECTORS; ++i)
@@ -214,8 +218,8 @@ template <class S, int ROWS> struct Attention {
         constexpr int AHEAD = LANES * S::HEAD_DIM * WIDE / (S::VECTORS * S::DIM_PARTS * S::VALUE_PARTS);
         const int query = first * S::RATIO + head_of(0), reach = base + first - start;
         for (int v = 0; v < S::VECTORS; v += WIDE) {
-            const half *from = in.cache.value(kv_head, start) + first_dim() + v * LANES;
-            const half *ahead = in.cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
+            const half *from = cache.value(kv_head, start) + first_dim() + v * LANES;
+            const half *ahead = cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
             Lanes sums[SUMS * WIDE];
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; ++i) {
@@ -280,7 +284,7 @@ template <class S, int ROWS> struct Partials {
     float *base;
 
     inline float *at(int r, int head, int split) const {
-        const simd::u64 query = simd::u64(r) * S::Q_HEADS + attention.kv_head * S::RATIO + head;
+        const simd::u64 query = simd::u64(attention.row_of(r)) * S::Q_HEADS + attention.kv_head * S::RATIO + head;
         return base + (query * S::SPLITS + split) * (S::HEAD_DIM + 16);
     }
 
@@ -328,13 +332,13 @@ template <class S, int ROWS> struct Partials {
     }
 };
 
-/// ROWS rows: a work-group per KV head and split, which stores the new keys and values of its tiles and attends to
-/// them; the last of a KV head folds the splits. counters: int [KV_HEADS], zero between launches.
+/// ROWS rows of each run: a work-group per run, KV head and split, which stores the new keys and values of its tiles
+/// and attends to them; the last of a KV head folds the splits. counters: int [runs][KV_HEADS], zero between launches.
 template <class S, int ROWS, class SINK>
 inline void attention_step(const AttentionInput<S> &in, float *partials, int *counters, const SINK &sink) {
     simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
-    const int kv_head = simd::group_index() / S::SPLITS, split = simd::group_index() % S::SPLITS;
-    const Attention<S, ROWS> attention(in, kv_head, 0, ROWS);
+    const int head = simd::group_index() / S::SPLITS, split = simd::group_index() % S::SPLITS; // of all runs
+    const Attention<S, ROWS> attention(in, head / S::KV_HEADS, head % S::KV_HEADS, 0, ROWS);
     const Partials<S, ROWS> sums{attention, partials};
     if (attention.reaches(ROWS - 1, split)) {
         attention.prepare(split);
@@ -342,20 +346,21 @@ inline void attention_step(const AttentionInput<S> &in, float *partials, int *co
         attention.attend(split, values);
         sums.write(split, values);
     }
-    if (simd::last_arrival<S::TEAM>(counters + kv_head, S::SPLITS))
+    if (simd::last_arrival<S::TEAM>(counters + head, S::SPLITS))
         sums.fold_all(sink);
 }
 
-/// Keys and values of all rows of a block into the cache: a work-group per KV head and ROWS rows.
+/// Keys and values of rows at any positions into the caches: a work-group per KV head and ROWS rows.
 template <class S, int ROWS> inline void attention_store(const AttentionInput<S> &in, int rows) {
     simd::reserve_team_memory<64>();
     const int kv_head = simd::group_index() % S::KV_HEADS, first = simd::group_index() / S::KV_HEADS * ROWS;
     for (int item = simd::team_rank(); item < 2 * ROWS; item += S::TEAM)
-        if (first + item / 2 < rows)
-            store_row(in, first + item / 2, in.positions[first + item / 2], kv_head, item % 2);
+        if (const int row = first + item / 2; row < rows)
+            store_row(in, in.cache(row % in.runs.count), row, in.positions[row], kv_head, item % 2);
 }
 
-/// A block whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through all splits.
+/// A block of one run whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through all
+/// splits.
 template <class S, int ROWS, class SINK>
 inline void attention_block(const AttentionInput<S> &in, int rows, const SINK &sink) {
     simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
@@ -363,7 +368,7 @@ inline void attention_block(const AttentionInput<S> &in, int rows, const SINK &s
     if (first >= rows)
         return;
     constexpr int OWNED = Attention<S, ROWS>::OWNED, NO_SPLIT = -1;
-    const Attention<S, ROWS> attention(in, kv_head, first, rows - first < ROWS ? rows - first : ROWS);
+    const Attention<S, ROWS> attention(in, 0, kv_head, first, rows - first < ROWS ? rows - first : ROWS);
     attention.prepare(NO_SPLIT);
     SoftmaxSum<S::VECTORS> totals[OWNED];
     ARCMTP_UNROLL_ON_GPU

@@ -3,30 +3,41 @@
 
 #include "embedding.hpp"
 #include "norm.hpp"
+#include "runs.hpp"
 
 namespace arcmtp {
 
-/// Row r of the result is (norm of the embedding of tokens[s], norm of hidden row s), 2 * K values; a work-group per
-/// row. s is r, or with LAST_FIRST the rows that a step has accepted, the last of them first: it alone goes through the
-/// whole block, and row_positions says where each row belongs. ROWS 0: as many as row_count holds.
-template <class F, int K, int VOCAB, simd::u64 OFFSET, bool LAST_FIRST, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
+/// Which token and which hidden row make a row. DRAFT: its own. STEP: those of the rows that a step has accepted, the
+/// last of each run before all others: it alone goes through the whole block. PROMPT: its own token and the hidden row
+/// of the row before it.
+enum class Order { DRAFT, STEP, PROMPT };
+
+/// Row r of the result is (norm of the embedding of a token, norm of a hidden row), 2 * K values; a work-group per row.
+/// STEP: `row_positions` says where each row belongs, `accepted` [runs] is the last row that counts and `positions`
+/// [runs] that of the token it chose. PROMPT: the first row's hidden row is `carried` [slots]. ROWS 0: as many as
+/// row_count holds.
+template <class F, int K, int VOCAB, simd::u64 OFFSET, Order ORDER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void draft_input(const u8 *weights, const int *tokens, const float *hidden, const float *token_norm,
                         const float *hidden_norm, float eps, const int *accepted, const int *positions,
-                        int *row_positions, const int *row_count, u8 *quantised, float *plain) {
+                        int *row_positions, const float *carried, Runs runs, const int *row_count, u8 *quantised,
+                        float *plain) {
     simd::reserve_team_memory<TEAM * LANES * 4>();
     const int row = simd::group_index(), rank = simd::team_rank();
     if (ROWS == 0 && row >= row_count[0])
         return;
     int source = row;
-    if constexpr (LAST_FIRST) {
-        const int last = accepted[0];
-        source = row == 0 ? last : row <= last ? row - 1 : row;
+    if constexpr (ORDER == Order::STEP) {
+        const int run = row % runs.count, place = row / runs.count, last = accepted[run];
+        const int r = place == 0 ? last : place <= last ? place - 1 : place;
+        source = runs.row(run, r);
         if (rank == 0)
-            simd::store<int, 1>(row_positions + row, vec<int, 1>(positions[0] - last + source));
+            simd::store<int, 1>(row_positions + row, vec<int, 1>(positions[run] - last + r));
     }
+    const float *before = hidden + simd::u64(source) * K;
+    if constexpr (ORDER == Order::PROMPT)
+        before = row == 0 ? carried + simd::u64(runs.slots[0]) * K : before - K;
     const int given = tokens[source], id = given < 0 ? 0 : given < VOCAB ? given : VOCAB - 1;
     const u8 *tile = weights + OFFSET + id / LANES * tile_bytes<F, K>();
-    const float *before = hidden + simd::u64(source) * K;
     const RowSink<2 * K, QUANTISED, PLAIN> sink{quantised, plain};
     const auto embedding = [=](int chunk) { return LaneValues<F, K>::load(tile, id % LANES, chunk); };
     const auto previous = [=](int chunk) { return simd::load<float, LANES>(before + chunk * LANES); };
@@ -48,10 +59,11 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     normed(previous, hidden_norm, K / 32);
 }
 
-/// The hidden row of a block's last token goes before the first one of the next block.
-template <int K> inline void carry_hidden(float *hidden, int rows) {
+/// The hidden row of a block's last token goes before the first one of the sequence's next block.
+template <int K> inline void carry_hidden(const float *hidden, int rows, float *carried, int slot) {
+    const float *from = hidden + simd::u64(rows - 1) * K;
     for (int at = 0; at < K; at += LANES)
-        simd::store<float, LANES>(hidden + at, simd::load<float, LANES>(hidden + simd::u64(rows) * K + at));
+        simd::store<float, LANES>(carried + simd::u64(slot) * K + at, simd::load<float, LANES>(from + at));
 }
 
 } // namespace arcmtp

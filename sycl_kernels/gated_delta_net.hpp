@@ -1,10 +1,12 @@
-// GATED_DELTA_NET: convolution, norms, gates, delta rule and gated output norm in one launch, a work-group per V head.
+// GATED_DELTA_NET: convolution, norms, gates, delta rule and gated output norm in one launch, a work-group per run and
+// V head.
 //
 // Lanes are keys: a column of the state, S[all keys][j], is K_DIM / 16 vectors, so that keys and queries are whole
 // vectors too, and a slice of columns stays in one thread's registers from row to row.
 #pragma once
 
 #include "formats.hpp"
+#include "runs.hpp"
 
 namespace arcmtp {
 
@@ -159,9 +161,10 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     float rms_eps;
     float *memory;
     Sink sink;
-    int head, rank, pending, rows;
+    Runs runs;
+    int run, head, rank, pending, rows;
 
-    inline void run() {
+    inline void advance() {
         simd::reserve_team_memory<CHUNK * Row::BYTES>();
         Slice slice;
         if (IN_REGISTERS && rank < SLICES)
@@ -178,7 +181,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                 prepare(r, row(first + r));
             simd::team_barrier<TEAM>();
             for (int index = rank; index < SLICES; index += TEAM)
-                advance(slice, index, first, count);
+                advance_slice(slice, index, first, count);
             simd::team_barrier<TEAM>();
             for (int task = rank; task < count * (NET::V_DIM / 32); task += TEAM)
                 finish(first, task / (NET::V_DIM / 32), task % (NET::V_DIM / 32));
@@ -189,7 +192,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 
   private:
-    inline const float *row(int r) const { return projected + simd::u64(r) * NET::STRIDE; }
+    inline const float *row(int r) const { return projected + simd::u64(runs.row(run, r)) * NET::STRIDE; }
 
     /// Where channel c of this head's q, k and v lies in a row of projections.
     static inline int column_of(int c, int head) {
@@ -280,7 +283,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
 
     /// The chunk's rows on one slice of the state's columns; before the first chunk the pending rows that were
     /// accepted.
-    inline void advance(Slice &slice, int index, int first, int count) {
+    inline void advance_slice(Slice &slice, int index, int first, int count) {
         float *state = memory + Memory::STATE + index * COLUMNS * NET::K_DIM;
         if constexpr (!IN_REGISTERS)
             slice.load(state);
@@ -333,7 +336,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
             const Lanes normed = value * inverse * simd::load<float, LANES>(weight + half * LANES);
             gated[half] = normed * simd::silu<LANES>(simd::load<float, LANES>(z + half * LANES));
         }
-        sink.put(first + r, head * (NET::V_DIM / 32) + group, gated[0], gated[1]);
+        sink.put(runs.row(run, first + r), head * (NET::V_DIM / 32) + group, gated[0], gated[1]);
     }
 
     /// Key and decay of row r for the launch that commits it; here, since until now the earlier pending ones were read.
@@ -345,24 +348,29 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 };
 
+/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A block has one run.
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void gated_delta_net(const float *projected, const float *conv, const float *a, const float *dt_bias,
-                            const float *norm, float rms_eps, float *memory, const int *pending_count,
+                            const float *norm, float rms_eps, float *memory, const int *pending_count, Runs runs,
                             const int *row_count, u8 *quantised, float *plain) {
-    const int head = simd::group_index();
+    const int run = simd::group_index() / NET::V_HEADS, head = simd::group_index() % NET::V_HEADS;
+    const int slot = runs.slots[run];
     DeltaNetHead<NET, ROWS, TEAM, QUANTISED, PLAIN>{projected,
                                                     conv,
                                                     a,
                                                     dt_bias,
                                                     norm,
                                                     rms_eps,
-                                                    memory + simd::u64(head) * HeadMemory<NET>::FLOATS,
+                                                    memory + (simd::u64(slot) * NET::V_HEADS + head) *
+                                                                 HeadMemory<NET>::FLOATS,
                                                     {quantised, plain},
+                                                    runs,
+                                                    run,
                                                     head,
                                                     simd::team_rank(),
-                                                    pending_count[0],
+                                                    pending_count[slot],
                                                     ROWS > 0 ? ROWS : row_count[0]}
-        .run();
+        .advance();
 }
 
 } // namespace arcmtp

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "philox.hpp"
+#include "runs.hpp"
 #include "token_filters.hpp"
 
 namespace arcmtp {
@@ -14,7 +15,9 @@ constexpr int COUNTED = (1 << 20) - 1; // bits of a token's state: how often it 
 constexpr int SEEN = (1 << 21) - 1;    // that and whether the prompt has it,
 constexpr int BIAS_SHIFT = 21;         // and the place of its bias in a table
 
-/// A sequence's options: 16 words in device memory, so that a replayed graph finds what the host wrote last.
+constexpr int OPTION_WORDS = 16, BIASES = 1024; // that each slot has
+
+/// A sequence's options, in device memory, so that a replayed graph finds what the host wrote last.
 struct Options {
     float inverse_temperature, noise, top_p, log_min_p, repetition, presence, frequency;
     int top_k, choice, adjusts;
@@ -42,13 +45,35 @@ struct Options {
     inline bool filters() const { return !greedy() && (top_k > 0 || top_p < 1); }
 };
 
-/// Row `row` of a step: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
-/// later row follows the token that is its input.
-template <int VOCAB> struct Row {
-    const float *logits;
-    const int *states, *inputs;
+/// What sequences' choices depend on besides their logits: options [slots][OPTION_WORDS], states [slots][stride],
+/// biases [slots][BIASES], and the tokens that the rows of the step evaluate.
+struct Histories {
+    const int *options, *states;
     const float *biases;
-    int row;
+    const int *inputs;
+    Runs runs;
+};
+
+/// Row `row` of a run: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
+/// later row follows the token that is its input.
+template <int VOCAB, int STRIDE> struct Row {
+    const float *logits;
+    const int *options, *states, *inputs;
+    const float *biases;
+    Runs runs;
+    int run, row;
+
+    /// That of row `index` of a launch whose first row is row `first` of its run.
+    inline Row(const float *all_logits, const Histories &all, int index, int first)
+        : logits(all_logits + simd::u64(index) * STRIDE), inputs(all.inputs), runs(all.runs),
+          run(index % all.runs.count), row(first + index / all.runs.count) {
+        const int slot = runs.slots[run];
+        options = all.options + slot * OPTION_WORDS;
+        states = all.states + simd::u64(slot) * STRIDE;
+        biases = all.biases + slot * BIASES;
+    }
+
+    inline int input(int earlier) const { return inputs[runs.row(run, earlier)]; }
 
     /// (logit + bias, penalised) / temperature. NaN becomes -inf.
     inline void scores(const Options &options, int column, const Lanes (&logit)[4], Lanes (&score)[4]) const {
@@ -73,14 +98,14 @@ template <int VOCAB> struct Row {
             all |= state[i];
         bool any = simd::largest<int, LANES>(all) > 0;
         for (int earlier = 1; earlier <= row; ++earlier)
-            any |= simd::u32(inputs[earlier] - column) < QUAD;
+            any |= simd::u32(input(earlier) - column) < QUAD;
         if (!any)
             return;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const Ints columns = simd::iota<LANES>() + (column + i * LANES);
             for (int earlier = 1; earlier <= row; ++earlier)
-                state[i] = simd::select<int, LANES>(columns == inputs[earlier], Ints(state[i] + 1), state[i]);
+                state[i] = simd::select<int, LANES>(columns == input(earlier), Ints(state[i] + 1), state[i]);
             score[i] = penalised(options, score[i], state[i]);
         }
     }
@@ -115,27 +140,6 @@ template <int QUADS, int GROUPS> struct Scratch {
         candidates.shares = reinterpret_cast<int *>(candidates.scores + QUADS * QUAD);
     }
 };
-
-/// The softmax of the whole team, whose threads' columns follow each other. Team memory: TEAM * 192 bytes from byte 0.
-template <int TEAM> inline Softmax team_softmax(Softmax mine) {
-    if constexpr (TEAM > 1) {
-        const int at = simd::team_rank() * 192;
-        simd::team_store<float, LANES>(at, mine.best);
-        simd::team_store<float, LANES>(at + 64, mine.sum);
-        simd::team_store<int, LANES>(at + 128, mine.column);
-        simd::team_barrier<TEAM>();
-        mine = Softmax();
-        for (int thread = 0; thread < TEAM; ++thread) {
-            Softmax other;
-            other.best = simd::team_load<float, LANES>(thread * 192);
-            other.sum = simd::team_load<float, LANES>(thread * 192 + 64);
-            other.column = simd::team_load<int, LANES>(thread * 192 + 128);
-            mine.merge(other);
-        }
-        simd::team_barrier<TEAM>();
-    }
-    return mine;
-}
 
 /// A score that at least `count` quads reach, about the largest such: so many tokens reach it too.
 template <int QUADS, int TEAM> inline float reached_by(const float *maxima, int count, float best) {
@@ -172,17 +176,16 @@ inline float candidate_floor(const Options &options, RowSoftmax scores, const fl
 
 /// For row group_index() / GROUPS its stats as of `sample`, the largest score of each quad, and a summary: the floor of
 /// candidates, the largest score, and 2^30 over the sum of the tokens' e^(score - largest). counters: [rows][3] zeros.
-/// Row 0 is row `first` of its step.
+/// Row 0 of the launch is row `first` of its run.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
-inline void score_columns(const float *logits, const int *targets, float *stats, const int *option_words,
-                          const int *states, const float *biases, const int *inputs, int first, float *scratch,
-                          int *counters) {
+inline void score_columns(const float *logits, const int *targets, float *stats, const Histories &histories, int first,
+                          float *scratch, int *counters) {
     simd::reserve_team_memory<TEAM * 192>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, first + index};
+    const Row<VOCAB, STRIDE> row(logits, histories, index, first);
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
-    const Options options(option_words);
+    const Options options(row.options);
     const Split quads(group);
     Softmax logit_softmax, score_softmax;
     for (int quad = quads.begin; quad < quads.end; ++quad) {
@@ -302,22 +305,21 @@ inline Limit filtered(const Options &options, const Candidates &candidates, floa
     return likely > kept.limit.threshold ? Limit{likely} : kept.limit;
 }
 
-/// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after
-/// positions[first + row].
+/// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after that
+/// of the row's input.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
-inline void choose_column(const float *logits, int *ids, const int *option_words, const int *states,
-                          const float *biases, const int *inputs, int first, const int *positions, float *scratch,
-                          int *counters) {
+inline void choose_column(const float *logits, int *ids, const Histories &histories, int first, const int *positions,
+                          float *scratch, int *counters) {
     simd::reserve_team_memory<TEAM * 128>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB> row{logits + simd::u64(index) * STRIDE, states, inputs, biases, first + index};
+    const Row<VOCAB, STRIDE> row(logits, histories, index, first);
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
-    const Options options(option_words);
+    const Options options(row.options);
     const Lanes summary = simd::load<float, LANES>(memory.summary);
     const float floor = simd::lane<float, LANES>(summary, 0);
     const Share share{simd::lane<float, LANES>(summary, 1), simd::lane<float, LANES>(summary, 2)};
-    const int position = positions[first + index] + 1;
+    const int position = positions[row.runs.row(row.run, row.row)] + 1;
     const Split quads(group);
     Candidates candidates = memory.candidates;
     int *arrivals = counters + 3 * index + 1, *length = arrivals + 1;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "formats.hpp"
+#include "runs.hpp"
 
 namespace arcmtp {
 
@@ -54,14 +55,19 @@ template <class S> struct KvCache {
     inline half *value(int kv_head, int p) const { return keys(S::KV_HEADS + kv_head, p); }
 };
 
-/// float [rows][STRIDE] projections, norm weights [HEAD_DIM], float [positions][2][ROPE_DIM / 2] cos and sin, and the
-/// position of each row, one more than that of the row before.
+/// float [rows][STRIDE] projections, norm weights [HEAD_DIM], float [positions][2][ROPE_DIM / 2] cos and sin, the
+/// position of each row, one more than that of its run's row before, and the caches [slots] of `context` positions.
 template <class S> struct AttentionInput {
     const float *projected, *q_norm, *k_norm, *rope;
     const int *positions;
-    KvCache<S> cache;
+    half *caches;
+    int context;
     float eps;
+    Runs runs;
 
+    inline KvCache<S> cache(int run) const {
+        return {caches + simd::u64(runs.slots[run]) * (2 * S::KV_HEADS * S::HEAD_DIM) * context, context};
+    }
     inline const float *row(int r) const { return projected + simd::u64(r) * S::STRIDE; }
     inline const float *query(int r, int head) const { return row(r) + head * 2 * S::HEAD_DIM; }
     inline const float *rope_at(int position) const { return rope + simd::u64(position) * S::ROPE_DIM; }
@@ -103,16 +109,18 @@ inline void normed_and_rotated(const float *x, const float *weight, const float 
 }
 
 /// The key (part 0) or the value (part 1) of row r into the cache.
-template <class S> inline void store_row(const AttentionInput<S> &in, int r, int position, int kv_head, int part) {
+template <class S>
+inline void store_row(const AttentionInput<S> &in, const KvCache<S> &cache, int r, int position, int kv_head,
+                      int part) {
     if (part == 0) {
         const float *key = in.row(r) + S::K_COLUMN + kv_head * S::HEAD_DIM;
-        half *to = in.cache.keys(kv_head, position / LANES * LANES) + position % LANES;
+        half *to = cache.keys(kv_head, position / LANES * LANES) + position % LANES;
         normed_and_rotated<S>(key, in.k_norm, in.rope_at(position), in.eps, [=](int d, Lanes v) {
             simd::scatter<half, LANES>(to + d * LANES, simd::iota<LANES>() * LANES, to_half(v));
         });
     } else {
         const float *value = in.row(r) + S::V_COLUMN + kv_head * S::HEAD_DIM;
-        half *to = in.cache.value(kv_head, position);
+        half *to = cache.value(kv_head, position);
         for (int d = 0; d < S::HEAD_DIM; d += LANES)
             simd::store<half, LANES>(to + d, to_half(simd::load<float, LANES>(value + d)));
     }

@@ -1,13 +1,29 @@
 // A row's columns in quads, four vectors that are handled together, and the order of its tokens.
 #pragma once
 
-#include "sampling.hpp"
+#include "simd.hpp"
 
 namespace arcmtp {
 
+using simd::LANES;
+using simd::vec;
+using Lanes = vec<float, LANES>;
 using Ints = vec<int, LANES>;
 
+constexpr float INFINITE = __builtin_inff();
+constexpr int NOWHERE = 0x7fffffff; // column of the largest logit where no logit is above -inf
+
 constexpr int QUAD = 4 * LANES; // columns that are handled together
+
+/// Four vectors by one load of 256 bytes.
+template <class T> inline void load_four(const T *from, vec<T, LANES> *to) {
+    constexpr int wide = 4 * LANES;
+    const vec<T, wide> all = simd::load<T, wide>(from);
+    to[0] = simd::part<LANES, 0, T, wide>(all);
+    to[1] = simd::part<LANES, LANES, T, wide>(all);
+    to[2] = simd::part<LANES, 2 * LANES, T, wide>(all);
+    to[3] = simd::part<LANES, 3 * LANES, T, wide>(all);
+}
 
 /// A quad of the first VOCAB columns of a row; `outside` beyond them.
 template <class T, int VOCAB> inline void load_quad(const T *row, int column, T outside, vec<T, LANES> (&to)[4]) {

@@ -1,16 +1,9 @@
 // Greedy sampling: largest logit and softmax statistics of a row in one launch, its columns split over work-groups.
 #pragma once
 
-#include "simd.hpp"
+#include "quads.hpp"
 
 namespace arcmtp {
-
-using simd::LANES;
-using simd::vec;
-using Lanes = vec<float, LANES>;
-
-constexpr float INFINITE = __builtin_inff();
-constexpr int NOWHERE = 0x7fffffff; // column of the largest logit where no logit is above -inf
 
 /// The online softmax of what each lane has seen. Sums are those of e^(logit - shift()).
 struct Softmax {
@@ -98,36 +91,25 @@ template <int GROUPS> struct RowPartials {
     }
 };
 
-/// Four vectors by one load of 256 bytes.
-template <class T> inline void load_four(const T *from, vec<T, LANES> *to) {
-    constexpr int wide = 4 * LANES;
-    const vec<T, wide> all = simd::load<T, wide>(from);
-    to[0] = simd::part<LANES, 0, T, wide>(all);
-    to[1] = simd::part<LANES, LANES, T, wide>(all);
-    to[2] = simd::part<LANES, 2 * LANES, T, wide>(all);
-    to[3] = simd::part<LANES, 3 * LANES, T, wide>(all);
-}
-
-/// Columns of work-group `group` of GROUPS over VOCAB logits.
-template <int VOCAB, int GROUPS> inline Softmax group_softmax(const float *logits, int group) {
-    constexpr int vectors = 8, block = vectors * LANES;
-    constexpr int blocks = (VOCAB + block - 1) / block, per_group = (blocks + GROUPS - 1) / GROUPS;
-    const int begin = group * per_group * block, next = begin + per_group * block, end = next < VOCAB ? next : VOCAB;
-    Softmax all;
-    Lanes x[vectors];
-    int column = begin;
-    for (; column + block <= end; column += block) {
-        load_four<float>(logits + column, x);
-        load_four<float>(logits + column + 4 * LANES, x + 4);
-        all.merge(softmax_of(x, column));
+/// The softmax of the whole team, whose threads' columns follow each other. Team memory: TEAM * 192 bytes from byte 0.
+template <int TEAM> inline Softmax team_softmax(Softmax mine) {
+    if constexpr (TEAM > 1) {
+        const int at = simd::team_rank() * 192;
+        simd::team_store<float, LANES>(at, mine.best);
+        simd::team_store<float, LANES>(at + 64, mine.sum);
+        simd::team_store<int, LANES>(at + 128, mine.column);
+        simd::team_barrier<TEAM>();
+        mine = Softmax();
+        for (int thread = 0; thread < TEAM; ++thread) {
+            Softmax other;
+            other.best = simd::team_load<float, LANES>(thread * 192);
+            other.sum = simd::team_load<float, LANES>(thread * 192 + 64);
+            other.column = simd::team_load<int, LANES>(thread * 192 + 128);
+            mine.merge(other);
+        }
+        simd::team_barrier<TEAM>();
     }
-    for (; column < end; column += LANES) {
-        const simd::mask<LANES> used = simd::iota<LANES>() + column < end;
-        const Lanes last[1] = {
-            simd::select<float, LANES>(used, simd::load<float, LANES>(logits + column), Lanes(-INFINITE))};
-        all.merge(softmax_of(last, column));
-    }
-    return all;
+    return mine;
 }
 
 /// A row's (largest logit, log-sum-exp, log-probability of `target`).
@@ -140,17 +122,28 @@ template <int VOCAB> inline void put_stats(const float *logits, RowSoftmax all, 
 }
 
 /// The token with the largest of the first VOCAB logits of row group_index() / GROUPS, and (that logit, log-sum-exp,
-/// log-probability of the target). partials: [rows] RowPartials, arrivals: [rows] zeros.
-template <int VOCAB, int STRIDE, int GROUPS>
+/// log-probability of the target). Its stats have the bits that sampling with options gives. partials: [rows]
+/// RowPartials, arrivals: [rows] zeros.
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
 inline void sample(const float *logits, const int *targets, int *ids, float *stats, float *partials, int *arrivals,
                    int rows) {
+    simd::reserve_team_memory<TEAM * 192>();
     const int row = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
     if (row >= rows)
         return;
     logits += simd::u64(row) * STRIDE;
+    const Quads<VOCAB, GROUPS, TEAM> quads(group);
+    Softmax softmax;
+    for (int quad = quads.begin; quad < quads.end; ++quad) {
+        Lanes logit[4];
+        load_quad<float, VOCAB>(logits, quad * QUAD, -INFINITE, logit);
+        softmax.merge(softmax_of(logit, quad * QUAD));
+    }
     const RowPartials<GROUPS> parts(partials, row);
-    parts.put(group, RowSoftmax(group_softmax<VOCAB, GROUPS>(logits, group)));
-    if (!simd::last_arrival<1>(arrivals + row, GROUPS))
+    const RowSoftmax part(team_softmax<TEAM>(softmax));
+    if (simd::team_rank() == 0)
+        parts.put(group, part);
+    if (!simd::last_arrival<TEAM>(arrivals + row, GROUPS) || simd::team_rank() != 0)
         return;
     const RowSoftmax all = parts.fold();
     const int token = all.column < VOCAB ? all.column : 0;

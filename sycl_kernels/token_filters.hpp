@@ -1,7 +1,7 @@
 // Which tokens may be chosen: exact top-k and top-p over unordered candidates, by bisection and without sorting.
 #pragma once
 
-#include "quads.hpp"
+#include "sampling.hpp"
 
 namespace arcmtp {
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quads.hpp"
+#include "runs.hpp"
 
 namespace arcmtp {
 
@@ -82,14 +83,15 @@ template <int VOCAB> struct LikelyTokens {
     }
 };
 
-/// For row group_index() / GROUPS, in ids and logprobs [rows][MAX_TOP + 1]: the chosen token, then the count[0]
+/// For row group_index() / GROUPS, in ids and logprobs [rows][MAX_TOP + 1]: the chosen token, then the counts[slot]
 /// likeliest ones, the lowest of equals first; -1 and -inf where no logit above -inf is left. `stats` are those of
 /// `sample`. scratch: [rows][LikelyTokens::WORDS], arrivals: [rows] zeros.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM, int MAX_TOP>
-inline void top_logprobs(const float *logits, const float *stats, const int *count, const int *chosen, int *ids,
-                         float *logprobs, float *scratch, int *arrivals) {
+inline void top_logprobs(const float *logits, const float *stats, const int *counts, const int *chosen, int *ids,
+                         float *logprobs, float *scratch, int *arrivals, Runs runs) {
     simd::reserve_team_memory<64>();
-    const int row = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS, wanted = count[0];
+    const int row = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
+    const int wanted = counts[runs.slots[row % runs.count]];
     LikelyTokens<VOCAB> tokens(logits + simd::u64(row) * STRIDE, scratch + simd::u64(row) * LikelyTokens<VOCAB>::WORDS);
     const float log_sum = stats[3 * row + 1];
     const auto put = [=](int place, int id, float logprob) {

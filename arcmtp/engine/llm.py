@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 from arcmtp.engine.draft_log import DraftLog
-from arcmtp.engine.held_state import HeldState
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.engine.results import Generation
 from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
+from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
@@ -22,7 +22,7 @@ from arcmtp.model.network import Choice, Network
 from arcmtp.model.plan import Plan, has_mtp, plan
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.model.weights import load
-from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
@@ -49,10 +49,11 @@ class LLM:
     graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
         remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
     progress: called as progress(stage, done, total) while loading and compiling.
+    parallel: 1 to 32 generations can be streamed side by side, each with a context of its own; their steps share every
+        weight that is read. Iterating over any of them advances all that have started. One more ends the oldest.
 
-    The device holds one sequence: a new generation ends one that is still being streamed. Of a prompt that goes on from
-    the last one, or from the beginning of that one's last message, only what is new is evaluated; the text is the same.
-    Not for several threads.
+    Of a prompt that goes on from an earlier one, or from the beginning of that one's last message, only what is new is
+    evaluated, if that one's state is still there; the text is the same. Not for several threads.
     Raises ArcmtpError for a file, device or context that cannot be used.
 
         >>> with LLM() as llm:
@@ -66,7 +67,7 @@ class LLM:
     def __init__(
         self, path: str | Path | None = None, device: str | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
-        draft: int | None = None, mtp_hidden: Hidden = "post",
+        draft: int | None = None, mtp_hidden: Hidden = "post", parallel: int = 1,
     ) -> None:  # fmt: skip
         began = time.perf_counter()
         report = progress or (lambda stage, done, total: None)
@@ -78,25 +79,28 @@ class LLM:
         if draft is None:
             draft = DEFAULT_DRAFT if has_mtp(gguf, self.config) else 0
         self.draft = _checked_draft(draft)
+        if not 1 <= parallel <= STEP_ROWS:
+            raise ArcmtpError(f"parallel is {parallel}; it must be 1 to {STEP_ROWS}")
+        self.parallel = parallel
         steps = plan(gguf, self.config, requant, mtp=draft > 0)
         self.device = Device(device)
-        network = Network(steps, self.device, self.context, self.tokenizer.vocab_used, mtp_hidden)
+        network = Network(steps, self.device, self.context, self.tokenizer.vocab_used, mtp_hidden, parallel)
         _check_memory(self.context, steps, network)
         weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))
         self.requant_errors = weights.requant_errors
         network.load(weights)
-        row_counts = sorted({0, 1, draft + 1})
-        for done, rows in enumerate(row_counts):
-            report("compiling kernels", done, len(row_counts))
-            network.compile(rows)
-        report("compiling kernels", len(row_counts), len(row_counts))
+        shapes = [(0, 1), *((rows, runs) for rows in sorted({1, draft + 1}) for runs in range(1, parallel + 1))]
+        for done, (rows, runs) in enumerate(shapes):
+            report("compiling kernels", done, len(shapes))
+            network.compile(rows, runs)
+        report("compiling kernels", len(shapes), len(shapes))
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = graphs is None and not self.device.is_cpu
         self.graph_choice = choose(self.device, network.step(draft + 1, Choice()).launches) if measured else None
         network.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
+        self._scheduler: Scheduler | None = Scheduler(network, self._boundary)
         self._sequence: TokenSequence | None = None
-        self._held = HeldState(network)
         turn = self.tokenize("<|im_start|>")
         self._turn_id = turn[0] if len(turn) == 1 else None
         self.load_seconds = time.perf_counter() - began
@@ -111,8 +115,9 @@ class LLM:
 
     def close(self) -> None:
         """Give the device's memory back; the model cannot be used after."""
-        self._end_sequence()
-        self._network = None
+        if self._network is not None:
+            self._end_sequences()
+        self._network = self._scheduler = None
 
     @property
     def network(self) -> Network:
@@ -121,32 +126,26 @@ class LLM:
             raise ArcmtpError("this LLM is closed")
         return self._network
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """Advances all streams; ArcmtpError after `close`."""
+        if self._scheduler is None:
+            raise ArcmtpError("this LLM is closed")
+        return self._scheduler
+
     def new_sequence(
         self, sampler: Sampler | None = None, draft: int = 0, top: int = 0, log: DraftLog | None = None
     ) -> TokenSequence:
-        """An empty sequence (`TokenSequence`); the one before can go no further."""
-        self._end_sequence()
-        self._held = HeldState(self.network)
-        self._sequence = TokenSequence(self.network, sampler, draft, top, log)
+        """An empty sequence (`TokenSequence`); all others can go no further."""
+        self._end_sequences()
+        slot = self.scheduler.take_slot()
+        slot.forget()
+        self._sequence = TokenSequence(self.scheduler.batch, slot, sampler, draft, top, log)
         return self._sequence
 
-    def resumed_sequence(
-        self, prompt: Sequence[int], sampler: Sampler, draft: int, top: int, log: DraftLog | None,
-        progress: Callable[[int], None] | None = None,
-    ) -> tuple[TokenSequence, list[int], int]:  # fmt: skip
-        """A sequence that goes on from what the device's state has seen of a prompt, what is left of that for its
-        `prefill`, and how many tokens were not evaluated again.
-
-        The beginning of the last message becomes a checkpoint, for a next prompt that renders the answer otherwise.
-        """
-        self._end_sequence()
-        sequence = TokenSequence(self.network, sampler, draft, top, log, self._held, progress)
-        self._sequence = sequence
-        left, reused = sequence.resume(prompt, self._boundary(prompt))
-        return sequence, left, reused
-
     def _boundary(self, prompt: Sequence[int]) -> int:
-        """Where the last message of a prompt begins; without messages, its last token."""
+        """Where the last message of a prompt begins; without messages, its last token. The state there becomes a
+        checkpoint, for a next prompt that renders the answer otherwise."""
         places = (place for place in range(len(prompt) - 1, 0, -1) if prompt[place] == self._turn_id)
         return next(places, len(prompt) - 1)
 
@@ -156,7 +155,8 @@ class LLM:
         drafts = [self.network.draft(index, rows, choice) for index in range(1, rows)]
         return sum(len(piece.launches) for piece in (*drafts, self.network.step(rows, choice)))
 
-    def _end_sequence(self) -> None:
+    def _end_sequences(self) -> None:
+        self.scheduler.end_all()
         if self._sequence is not None:
             self._sequence.end()
             self._sequence = None
@@ -225,12 +225,9 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | None = None, stop: Sequence[str] = (), progress: Callable[[int], None] | None = None,
-        **template_options: Any,
+        draft: int | None = None, stop: Sequence[str] = (), **template_options: Any,
     ) -> "Stream":  # fmt: skip
         """The same token by token: iterate over the chunks, then ask for `result`.
-
-        progress: called with the count of evaluated tokens after each 512 of the prompt; what it raises ends it.
 
         >>> with LLM() as llm:
         ...     "".join(chunk.text for chunk in llm.stream("import", max_tokens=3)) != ""
@@ -251,7 +248,7 @@ class LLM:
             raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
         if isinstance(stop, str) or not all(stop):
             raise ArcmtpError(f"stop is {stop!r}; it must be a list of strings that are not empty")
-        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop, progress)
+        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop)
 
 
 def _checked_draft(draft: int) -> int:

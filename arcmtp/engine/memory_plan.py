@@ -17,6 +17,7 @@ class MemoryPlan:
     buffer_bytes: int  # the rest: recurrent state, rows on their way, logits
     free_bytes: int
     largest_context: int
+    parallel: int  # sequences that have a context each
 
     @property
     def nbytes(self) -> int:
@@ -25,8 +26,10 @@ class MemoryPlan:
 
     @property
     def advice(self) -> str:
-        """The largest context, in words."""
-        return f"at most ctx {self.largest_context} fits" if self.largest_context else "too little for any context"
+        """The nearest plan that fits, in words."""
+        if not self.largest_context:
+            return "too little for any context" + " (fewer sequences in parallel need less)" * (self.parallel > 1)
+        return f"at most ctx {self.largest_context} fits" + f", with parallel {self.parallel}" * (self.parallel > 1)
 
 
 def memory_plan(steps: Plan, network: Network) -> MemoryPlan:
@@ -41,4 +44,5 @@ def memory_plan(steps: Plan, network: Network) -> MemoryPlan:
         buffer_bytes=network.nbytes - cache,
         free_bytes=free,
         largest_context=max(0, min(fitting, network.config.context_length)),
+        parallel=network.slots,
     )

@@ -22,6 +22,20 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Cycle:
+    """What one cycle, drafts and the step that verifies them, adds to a sequence.
+
+    tokens: the accepted drafts and one more, cut where the generation ends. done: it ended with them.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]  # of the tokens
+    top: list[TopLogprobs] | None  # the likeliest tokens in the place of each
+    accepted: int  # drafts
+    done: bool
+
+
+@dataclass(frozen=True)
 class Statistics:
     """How a generation went. Rates are 0 where nothing was timed."""
 

@@ -16,7 +16,7 @@ from arcmtp.ops.attention import Columns as AttentionColumns
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
 from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import Consumers, Runs
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.ops.router import Router
@@ -24,6 +24,26 @@ from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.memory import Buffer
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that a launch list works on, and the programs with the kernels for them.
+
+    of_run: 1…8 for each of the runs, or 0: a block, which has one. count: of all runs. program: the kernels of
+    operators that do not know runs. mixers: those of operators that do. row_count: int32, `count` in device memory, for
+    kernels that are not compiled for it.
+    """
+
+    of_run: int
+    runs: Runs
+    program: Program
+    mixers: Program
+    row_count: Any
+
+    @property
+    def count(self) -> int:
+        return self.of_run * self.runs.count
 
 
 @dataclass(frozen=True)
@@ -60,62 +80,64 @@ class LayerOps:
         )
 
     def kernels(self, rows: int) -> Iterator[Kernel]:
-        """Those for `rows` rows (0: a block)."""
-        yield self.norm.kernel(rows)
-        yield self.projections.kernel(rows)
+        """Those for `rows` rows in all (0: a block), but for the mixer's."""
+        for op in (self.norm, self.projections, self.output, self.router, self.gate_up, self.down):
+            yield op.kernel(rows)
+
+    def mixer_kernels(self, rows: int) -> Iterator[Kernel]:
+        """Those of the mixer for `rows` rows a run (0: a block)."""
         if isinstance(self.mixer, Attention):
             yield from self.mixer.kernels(rows)
         else:
             yield self.mixer.kernel(rows)
-        for op in (self.output, self.router, self.gate_up, self.down):
-            yield op.kernel(rows)
 
     def add_projections(
-        self, program: Program, launches: _host.LaunchList, rows: int, layer: Layer, w: Workspace[Buffer], before: Any
+        self, launches: _host.LaunchList, rows: Rows, layer: Layer, w: Workspace[Buffer], before: Any
     ) -> None:
         """Norm and projections of the rows of `before` f32 [rows, hidden], to which the partial sums are added."""
         self.norm.launch(
-            program, launches, rows, before, w.partials, w.residual, layer.attn_norm, w.source_rows, w.quantised,
-            w.plain, w.row_count,
+            rows.program, launches, rows.count, before, w.partials, w.residual, layer.attn_norm, w.source_rows,
+            w.quantised, w.plain, rows.row_count,
         )  # fmt: skip
         self.projections.launch(
-            program, launches, rows, layer.projections.buffer, w.quantised, w.plain, w.projected, w.row_count
-        )
+            rows.program, launches, rows.count, layer.projections.buffer, w.quantised, w.plain, w.projected,
+            rows.row_count,
+        )  # fmt: skip
 
     def add_mixer(
-        self, program: Program, launches: _host.LaunchList, rows: int, layer: Layer, w: Workspace[Buffer],
-        memory: Any, context: int, positions: Any,
+        self, launches: _host.LaunchList, rows: Rows, layer: Layer, w: Workspace[Buffer], memory: Any, context: int,
+        positions: Any,
     ) -> None:  # fmt: skip
-        """The mixer on its own `memory`: KV cache for `context` positions, or recurrent state."""
+        """The mixer on its own `memory`: each slot's KV cache for `context` positions, or recurrent state."""
         if isinstance(layer, GdnLayer) and isinstance(self.mixer, GatedDeltaNet):
             self.mixer.launch(
-                program, launches, rows, w.projected, layer.conv, layer.a, layer.dt_bias, layer.gdn_norm, memory,
-                w.pending_count, w.row_count, w.quantised, w.plain,
+                rows.mixers, launches, rows.of_run, w.projected, layer.conv, layer.a, layer.dt_bias, layer.gdn_norm,
+                memory, w.pending_count, rows.runs, rows.row_count, w.quantised, w.plain,
             )  # fmt: skip
         elif isinstance(layer, AttentionLayer) and isinstance(self.mixer, Attention):
             self.mixer.launch(
-                program, launches, rows, w.projected, layer.q_norm, layer.k_norm, w.rope, positions, w.row_count,
-                memory, context, w.attention_partials, w.attention_counters, w.quantised, w.plain,
+                rows.mixers, launches, rows.of_run, w.projected, layer.q_norm, layer.k_norm, w.rope, positions,
+                rows.row_count, memory, context, rows.runs, w.attention_partials, w.attention_counters, w.quantised,
+                w.plain,
             )  # fmt: skip
 
-    def add_experts(
-        self, program: Program, launches: _host.LaunchList, rows: int, layer: Layer, w: Workspace[Buffer]
-    ) -> None:
+    def add_experts(self, launches: _host.LaunchList, rows: Rows, layer: Layer, w: Workspace[Buffer]) -> None:
         """From the mixer's rows to the experts' partial sums."""
+        program, count, row_count = rows.program, rows.count, rows.row_count
         self.output.launch(
-            program, launches, rows, layer.output.buffer, w.quantised, w.plain, w.mixed, w.row_count
+            program, launches, count, layer.output.buffer, w.quantised, w.plain, w.mixed, row_count
         )
         self.router.launch(
-            program, launches, rows, w.residual, w.mixed, w.after_mixer, layer.post_norm, layer.router.buffer,
-            w.router_logits, w.router_counters, w.selected, w.slot_weights, w.quantised, w.plain, w.row_count,
+            program, launches, count, w.residual, w.mixed, w.after_mixer, layer.post_norm, layer.router.buffer,
+            w.router_logits, w.router_counters, w.selected, w.slot_weights, w.quantised, w.plain, row_count,
         )  # fmt: skip
         self.gate_up.launch(
-            program, launches, rows, layer.gate_up.buffer, layer.shared_gate_up.buffer, w.quantised, w.plain,
-            w.selected, w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.row_count,
+            program, launches, count, layer.gate_up.buffer, layer.shared_gate_up.buffer, w.quantised, w.plain,
+            w.selected, w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, row_count,
         )  # fmt: skip
         self.down.launch(
-            program, launches, rows, layer.down.buffer, layer.shared_down.buffer, w.hidden_quantised, w.hidden_plain,
-            w.shared_quantised, w.shared_plain, w.selected, w.slot_weights, w.partials, w.row_count,
+            program, launches, count, layer.down.buffer, layer.shared_down.buffer, w.hidden_quantised, w.hidden_plain,
+            w.shared_quantised, w.shared_plain, w.selected, w.slot_weights, w.partials, row_count,
         )  # fmt: skip
 
     def weight_bytes(self, layer: Layer, config: Config, experts: float) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import Cost
-from arcmtp.ops.launch import MAX_ROWS, cpp_bool, row_suffix
+from arcmtp.ops.launch import MAX_ROWS, RUN_PARAMETERS, Runs, cpp_bool, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 
@@ -41,7 +41,7 @@ def turn(limit: int, stop_ids: Collection[int]) -> np.ndarray:
 
 
 class Accept:
-    """Accepts row 0 of a step, and each further row whose input is what the row before it chose.
+    """Accepts row 0 of each run of a step, and each further row whose input is what the row before it chose.
 
     stride: columns of a row of logits. hidden: values of a hidden row, of which the last accepted one is carried on; 0:
     there are none.
@@ -51,31 +51,31 @@ class Accept:
         self.stride, self.hidden = stride, hidden
 
     def kernel(self, rows: int, evaluated: bool) -> Kernel:
-        """For 1…8 rows, which a step has `evaluated`, or whose tokens follow a block."""
+        """For 1…8 rows a run, which a step has `evaluated`, or whose tokens follow a block."""
         return Kernel(
             name=f"accept_{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
             header="accept.hpp",
             parameters="const int *sampled, const float *logits, const float *stats, int *ids, int *positions, "
-            "int *pending_count, int *accepted, int *turn, int *states, int *records, const float *hidden, "
-            "float *carried",
-            body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize});\n    "
+            "int *pending_count, int *accepted, int *turns, int *states, int *records, const float *hidden, "
+            f"float *carried, {RUN_PARAMETERS}",
+            body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize} && TURN_WORDS == {TURN_WORDS});\n    "
             f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>(sampled, logits, stats, "
-            "ids, positions, pending_count, accepted, turn, states, records, hidden, carried);",
+            "ids, positions, pending_count, accepted, turns, states, records, hidden, carried, {run_count, slots});",
         )
 
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int, evaluated: bool,
         sampled: Any, logits: Any, stats: Any, ids: Any, positions: Any, pending_count: Any, accepted: Any,
-        turn: Any, states: Any, records: Any, hidden: Any, carried: Any,
+        turns: Any, states: Any, records: Any, hidden: Any, carried: Any, runs: Runs,
     ) -> None:  # fmt: skip
-        """sampled int32 [rows], logits f32 [rows, stride] and stats f32 [rows, 3] of the sampling before; ids,
-        positions int32 [8] of the step, which become those of the next: its first token, and positions that follow
-        each other; pending_count int32: how many rows count (0 after a block); accepted int32: the last of them; turn
-        int32 [32]; states int32 [vocabulary], in which tokens are counted; records: RECORDS of `RECORD`, in host
-        memory; hidden f32 [rows, hidden]; carried f32 [hidden]."""
+        """Of `rows` rows of each run: sampled int32, logits f32 [stride] and stats f32 [3] of the sampling before; ids,
+        positions int32 of the step, which become those of the next: its first token, and positions that follow each
+        other; hidden f32 [hidden]. Of each run: accepted int32, the last row that counts. Of each slot: pending_count
+        int32, how many rows count (0 after a block); turns int32 [32]; states int32 [stride], in which tokens are
+        counted; records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
         program.launch(
-            launches, self.kernel(rows, evaluated), 1, sampled, logits, stats, ids, positions, pending_count, accepted,
-            turn, states, records, hidden, carried,
+            launches, self.kernel(rows, evaluated), runs.count, sampled, logits, stats, ids, positions, pending_count,
+            accepted, turns, states, records, hidden, carried, *runs.arguments,
         )  # fmt: skip
 
     def cost(self) -> Cost:

@@ -7,18 +7,19 @@ import numpy as np
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.cost import Cost, consumed_bytes
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, Consumers, row_suffix
+from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
 
 KEY_TILE = 64  # keys that are weighed together; the context is padded to whole tiles
+TILE = 16  # keys that lie together in the cache
 CHUNK = 4  # rows of a block that a work-group takes
 STORE_CHUNK = 16  # rows of a block whose keys and values a work-group stores
 
 _INPUTS = (
     "const float *projected, const float *q_norm, const float *k_norm, const float *rope, const int *positions, "
-    "half *cache, int context, float eps"
+    f"half *caches, int context, float eps, {RUN_PARAMETERS}"
 )
 
 
@@ -34,8 +35,9 @@ class Columns:
 class Attention:
     """Rows [rows, q_heads * head_dim] = softmax(q · k / sqrt(head_dim)) · v * sigmoid(gate), for the consumers.
 
-    A row's position is one more than that of the row before. Its key and value go into the cache, and it sees the keys
-    up to its own. Raises ArcmtpError for a head_dim that is no multiple of 32 or a rope_dim that is neither 16 nor one.
+    A row's position is one more than that of its run's row before. Its key and value go into the cache of that run, and
+    it sees the keys up to its own. Raises ArcmtpError for a head_dim that is no multiple of 32 or a rope_dim that is
+    neither 16 nor one.
     """
 
     def __init__(
@@ -54,34 +56,40 @@ class Attention:
         """Bytes of a layer's KV cache for `context` positions."""
         return 2 * self.kv_heads * _padded(context) * self.head_dim * 2
 
-    def partial_bytes(self) -> int:
-        """Bytes of the scratch buffer that holds the splits' sums of 8 rows."""
-        return MAX_ROWS * self.q_heads * self._splits * (self.head_dim + 16) * 4
+    def cache_spans(self, context: int, tokens: int) -> list[tuple[int, int]]:
+        """(first byte, bytes) of each part of a KV cache for `context` positions where the first `tokens` lie."""
+        size, used = _padded(context) * self.head_dim * 2, -(-tokens // TILE) * TILE * self.head_dim * 2
+        return [(span * size, used) for span in range(2 * self.kv_heads)]
 
-    def counter_bytes(self) -> int:
-        """Bytes of the arrival counters, which are zero before the first launch."""
-        return self.kv_heads * 4
+    def partial_bytes(self, rows: int) -> int:
+        """Bytes of the scratch buffer that holds the splits' sums of a step of `rows` rows."""
+        return rows * self.q_heads * self._splits * (self.head_dim + 16) * 4
+
+    def counter_bytes(self, runs: int) -> int:
+        """Bytes of the arrival counters of so many runs, which are zero before the first launch."""
+        return runs * self.kv_heads * 4
 
     def kernels(self, rows: int) -> list[Kernel]:
-        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
+        """For 1…8 rows a run, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         return [self._step(rows)] if rows else [self.store_kernel(0), self._block()]
 
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int,
         projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any,
-        cache: Any, context: int, partials: Any, counters: Any, quantised: Any, plain: Any,
+        caches: Any, context: int, runs: Runs, partials: Any, counters: Any, quantised: Any, plain: Any,
     ) -> None:  # fmt: skip
-        """projected [rows, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions [rows] i32.
+        """projected [rows of all runs, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions i32
+        [rows of all runs]; caches: `cache_bytes` for each slot. A block has one run.
 
-        cache, partials and counters have the bytes that the methods tell; quantised, plain are the consumers' rows.
+        partials and counters have the bytes that the methods tell; quantised, plain are the consumers' rows.
         """
-        inputs = (projected, q_norm, k_norm, rope, positions, cache, _padded(context), float(self.rms_eps))
+        inputs = self._inputs(projected, q_norm, k_norm, rope, positions, caches, context, runs)
         if rows:
-            groups = self.kv_heads * self._splits
+            groups = runs.count * self.kv_heads * self._splits
             program.launch(launches, self._step(rows), groups, *inputs, partials, counters, quantised, plain)
         else:
             self.launch_store(
-                program, launches, 0, projected, q_norm, k_norm, rope, positions, row_count, cache, context
+                program, launches, 0, projected, q_norm, k_norm, rope, positions, row_count, caches, context, runs
             )
             groups = self.kv_heads * BLOCK_ROWS // CHUNK
             program.launch(launches, self._block(), groups, *inputs, row_count, quantised, plain)
@@ -101,17 +109,25 @@ class Attention:
 
     def launch_store(
         self, program: Program, launches: _host.LaunchList, rows: int,
-        projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any, cache: Any, context: int,
+        projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any, caches: Any, context: int,
+        runs: Runs,
     ) -> None:  # fmt: skip
-        """Only put the rows' keys and values into the cache, as `launch` does: of rows at any `positions`."""
-        program.launch(
-            launches, self.store_kernel(rows), self.kv_heads * -(-(rows or BLOCK_ROWS) // STORE_CHUNK),
-            projected, q_norm, k_norm, rope, positions, cache, _padded(context), float(self.rms_eps), row_count,
+        """Only put the rows' keys and values into the caches, as `launch` does: of `rows` rows in all, at any
+        `positions`."""
+        inputs = self._inputs(projected, q_norm, k_norm, rope, positions, caches, context, runs)
+        groups = self.kv_heads * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
+        program.launch(launches, self.store_kernel(rows), groups, *inputs, row_count)
+
+    def _inputs(
+        self, projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, caches: Any, context: int, runs: Runs
+    ) -> tuple[Any, ...]:
+        return (
+            projected, q_norm, k_norm, rope, positions, caches, _padded(context), float(self.rms_eps), *runs.arguments
         )  # fmt: skip
 
     def store_kernel(self, rows: int) -> Kernel:
         """Of `launch_store`."""
-        call = f"attention_store<Shape, {STORE_CHUNK}>(in, {rows or 'row_count[0]'})"
+        call = f"attention_store<Shape, {STORE_CHUNK}>(in, {compiled_rows(rows) or 'row_count[0]'})"
         return self._kernel(f"attention_store_{row_suffix(rows)}", f"{_INPUTS}, const int *row_count", call, 64)
 
     def _step(self, rows: int) -> Kernel:
@@ -151,7 +167,8 @@ class Attention:
             header="attention.hpp",
             parameters=parameters,
             body=f"using Shape = AttentionShape<{', '.join(map(str, shape))}>; const AttentionInput<Shape> "
-            f"in{{projected, q_norm, k_norm, rope, positions, {{cache, context}}, eps}}; {sink}{call};",
+            f"in{{projected, q_norm, k_norm, rope, positions, caches, context, eps, {{run_count, slots}}}}; "
+            f"{sink}{call};",
             team=self._team,
             team_memory=team_memory,
         )

@@ -7,7 +7,7 @@ import numpy as np
 from arcmtp.model import formats
 from arcmtp.model.formats import Matrix
 from arcmtp.ops.cost import Cost
-from arcmtp.ops.launch import BLOCK_ROWS, row_suffix
+from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
 
@@ -23,12 +23,12 @@ class Embedding:
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        m = self.matrix
+        m, count = self.matrix, compiled_rows(rows) or "row_count[0]"
         return Kernel(
             name=f"embedding_{m.format.name.lower()}_{m.n}x{m.k}_{m.offset}_{row_suffix(rows)}",
             header="embedding.hpp",
             parameters="const u8 *weights, const int *ids, float *x, const int *row_count",
-            body=f"embedding<{m.format.name}, {m.k}, {m.n}, {m.offset}>(weights, ids, x, {rows or 'row_count[0]'});",
+            body=f"embedding<{m.format.name}, {m.k}, {m.n}, {m.offset}>(weights, ids, x, {count});",
         )
 
     def launch(

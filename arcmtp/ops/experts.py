@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.model.formats import Matrix
 from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, row_suffix, segment
+from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -21,7 +21,7 @@ def _team_memory(geometry: Geometry, width: int) -> int:
 
 
 def _rows_per_pass(rows: int, geometry: Geometry) -> int:
-    return min(rows or geometry.mul_mat_rows, geometry.mul_mat_rows)
+    return min(compiled_rows(rows) or geometry.mul_mat_rows, geometry.mul_mat_rows)
 
 
 def _spans(columns: int, geometry: Geometry) -> int:
@@ -49,9 +49,9 @@ class ExpertsGateUp:
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        g, gate, shared = self._geometry, self._gate, self._shared_gate
+        g, gate, shared, count = self._geometry, self._gate, self._shared_gate, compiled_rows(rows)
         template = (
-            f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {rows}, {_rows_per_pass(rows, g)}, "
+            f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {count}, {_rows_per_pass(rows, g)}, "
             f"{g.mul_mat_team}, {g.expert_columns}, {self._segments}, {self._consumers.template}, "
             f"{self._shared_consumers.template}"
         )
@@ -74,7 +74,7 @@ class ExpertsGateUp:
         hidden_quantised: Any, hidden_plain: Any, shared_quantised: Any, shared_plain: Any, row_count: Any,
     ) -> None:  # fmt: skip
         """quantised, plain: rows of k; selected [rows, used] i32, readable to a multiple of 16."""
-        units = rows * self.used if rows else self._gate.experts
+        units = rows * self.used if compiled_rows(rows) else self._gate.experts
         groups = _spans(self._shared_gate.n, self._geometry) + units * _spans(self._gate.n, self._geometry)
         program.launch(
             launches, self.kernel(rows), groups,
@@ -105,9 +105,9 @@ class ExpertsDown:
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        g, down, shared = self._geometry, self._down, self._shared_down
+        g, down, shared, count = self._geometry, self._down, self._shared_down, compiled_rows(rows)
         template = (
-            f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {rows}, {_rows_per_pass(rows, g)}, "
+            f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {count}, {_rows_per_pass(rows, g)}, "
             f"{g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
         )
         shapes = f"{down.k}_{shared.k}_{down.experts}x{down.n}"
@@ -129,7 +129,7 @@ class ExpertsDown:
         shared_plain: Any, selected: Any, slot_weights: Any, partials: Any, row_count: Any,
     ) -> None:  # fmt: skip
         """slot_weights [rows, used + 1] f32; partials [rows, used + 1, n] f32; the rest as ExpertsGateUp wrote it."""
-        units = rows * self.used if rows else self._down.experts
+        units = rows * self.used if compiled_rows(rows) else self._down.experts
         groups = (1 + units) * _spans(self._down.n, self._geometry)
         program.launch(
             launches, self.kernel(rows), groups,

@@ -1,4 +1,5 @@
-"""GATED_DELTA_NET: from a layer's projections to the rows of its output product in one launch, a work-group per V head.
+"""GATED_DELTA_NET: from a layer's projections to the rows of its output product in one launch, a work-group for each V
+head of each run.
 
 Rows are committed late. A step leaves its own rows out of the state and keeps what they would add to it; the next
 launch reads from `pending_count` how many of them were accepted, commits those, and then runs its rows. So rejected
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import Cost, consumed_bytes
-from arcmtp.ops.launch import MAX_ROWS, Consumers, row_suffix
+from arcmtp.ops.launch import MAX_ROWS, RUN_PARAMETERS, Consumers, Runs, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -82,7 +83,7 @@ class GatedDeltaNet:
         return self.heads.v * self.head_dtype.itemsize
 
     def kernel(self, rows: int) -> Kernel:
-        """For a step of 1…8 rows, or, with `rows` 0, a block of as many as `row_count` holds when it runs."""
+        """For a step of 1…8 rows a run, or, with `rows` 0, a block of as many as `row_count` holds when it runs."""
         h, c = self.heads, self.columns
         shape = (h.k, h.v, h.k_dim, h.v_dim, *astuple(c))
         net = f"DeltaNet<{', '.join(map(str, shape))}>"
@@ -90,29 +91,32 @@ class GatedDeltaNet:
             name=f"gated_delta_net_{'_'.join(map(str, shape))}_{self.consumers.suffix}_{row_suffix(rows)}",
             header="gated_delta_net.hpp",
             parameters="const float *projected, const float *conv, const float *a, const float *dt_bias, "
-            "const float *norm, float rms_eps, float *memory, const int *pending_count, const int *row_count, "
-            "u8 *quantised, float *plain",
+            f"const float *norm, float rms_eps, float *memory, const int *pending_count, {RUN_PARAMETERS}, "
+            "const int *row_count, u8 *quantised, float *plain",
             body=f"static_assert(HeadMemory<{net}>::FLOATS * 4 == {self.head_dtype.itemsize});\n    "
             f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
-            "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, row_count, quantised, plain);",
+            "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {run_count, slots}, row_count, "
+            "quantised, plain);",
             team=self._team,
             team_memory=(rows or MAX_ROWS) * (2 * h.k_dim + 2 * h.v_dim + 32) * 4,
         )
 
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int,
-        projected: Any, conv: Any, a: Any, dt_bias: Any, norm: Any, memory: Any, pending_count: Any, row_count: Any,
-        quantised: Any, plain: Any,
+        projected: Any, conv: Any, a: Any, dt_bias: Any, norm: Any, memory: Any, pending_count: Any, runs: Runs,
+        row_count: Any, quantised: Any, plain: Any,
     ) -> None:  # fmt: skip
-        """projected [rows, stride] f32; conv [channels, 4] f32, the current token's tap last; a = -exp(A_log) and
-        dt_bias [V heads] f32; norm [v_dim] f32; memory `state_bytes`; pending_count i32: how many of the previous
-        step's rows to commit, 0 after a block; row_count i32, for blocks; a block of 0 rows only commits.
+        """projected [rows of all runs, stride] f32; conv [channels, 4] f32, the current token's tap last; a =
+        -exp(A_log) and dt_bias [V heads] f32; norm [v_dim] f32; memory: `state_bytes` for each slot; pending_count i32
+        [slots]: how many of the previous step's rows to commit, 0 after a block; row_count i32, for blocks, which have
+        one run; a block of 0 rows only commits.
 
         Results are activation rows in `quantised` and [rows, outputs] f32 in `plain`.
         """
         program.launch(
-            launches, self.kernel(rows), self.heads.v,
-            projected, conv, a, dt_bias, norm, float(self.rms_eps), memory, pending_count, row_count, quantised, plain,
+            launches, self.kernel(rows), runs.count * self.heads.v,
+            projected, conv, a, dt_bias, norm, float(self.rms_eps), memory, pending_count, *runs.arguments, row_count,
+            quantised, plain,
         )  # fmt: skip
 
     def cost(self, rows: int) -> Cost:

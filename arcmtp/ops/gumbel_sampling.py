@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import Cost
+from arcmtp.ops.launch import RUN_PARAMETERS, Runs
 from arcmtp.ops.sampling import STATS, TILE
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -23,6 +24,11 @@ BIASES = 1024  # entries of the table of biases; entry 0 is 0
 GENERATED = (1 << 20) - 1  # bits of a token's state: how often it was generated,
 IN_PROMPT = 1 << 20  # whether the prompt has it,
 BIAS_SHIFT = 21  # and the place of its bias in the table
+
+_HISTORIES = (
+    f"const int *options, const int *states, const float *biases, const int *inputs, {RUN_PARAMETERS}, int first"
+)
+_AS_HISTORIES = "{options, states, biases, inputs, {run_count, slots}}"
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,13 @@ class Options:
 
 @dataclass(frozen=True)
 class History:
-    """What a sequence's choices depend on besides its logits, all device buffers.
+    """What sequences' choices depend on besides their logits, all device buffers.
 
-    `options` int32 [16]; `states` int32 [vocab_used], per token how often it was generated, whether the prompt has it
-    and where its bias is; `biases` float32 [1024]; `inputs` and `positions` int32 [rows], the tokens that the rows
-    evaluate and where. The states are those of row 0: row r also counts inputs 1 to r, as a verify's rows need it.
-    Row 0 of the logits is row `first`, as for drafts, whose logits come one row at a time.
+    For each slot: `options` int32 [16]; `states` int32 [stride], per token how often it was generated, whether the
+    prompt has it and where its bias is; `biases` float32 [1024]. For each row of `runs`: `inputs` and `positions`
+    int32, the token that it evaluates and where. The states are those of row 0 of a run: its row r also counts inputs 1
+    to r, as a verify's rows need it. The first logits are those of row `first` of each run, as for drafts, whose logits
+    come one row at a time.
     """
 
     options: Any
@@ -71,7 +78,13 @@ class History:
     biases: Any
     inputs: Any
     positions: Any
+    runs: Runs
     first: int = 0
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Those of a kernel with _HISTORIES."""
+        return self.options, self.states, self.biases, self.inputs, *self.runs.arguments, self.first
 
 
 class GumbelSampling:
@@ -104,20 +117,19 @@ class GumbelSampling:
         score = Kernel(
             name=f"score_columns_{suffix}",
             header="gumbel_sampling.hpp",
-            parameters="const float *logits, const int *targets, float *stats, const int *options, "
-            "const int *states, const float *biases, const int *inputs, int first, float *scratch, int *counters",
-            body=f"score_columns<{template}>(logits, targets, stats, options, states, biases, inputs, first, scratch, "
-            "counters);",
+            parameters="const float *logits, const int *targets, float *stats, "
+            f"{_HISTORIES}, float *scratch, int *counters",
+            body=f"static_assert(OPTION_WORDS == {OPTION_WORDS} && BIASES == {BIASES});\n    "
+            f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters);",
             team=self.team,
             team_memory=self.team * 192,
         )
         choose = Kernel(
             name=f"choose_column_{suffix}",
             header="gumbel_sampling.hpp",
-            parameters="const float *logits, int *ids, const int *options, const int *states, const float *biases, "
-            "const int *inputs, int first, const int *positions, float *scratch, int *counters",
-            body=f"choose_column<{template}>(logits, ids, options, states, biases, inputs, first, positions, scratch, "
-            "counters);",
+            parameters=f"const float *logits, int *ids, {_HISTORIES}, const int *positions, float *scratch, "
+            "int *counters",
+            body=f"choose_column<{template}>(logits, ids, {_AS_HISTORIES}, first, positions, scratch, counters);",
             team=self.team,
             team_memory=self.team * 128,
         )
@@ -129,12 +141,11 @@ class GumbelSampling:
     ) -> None:  # fmt: skip
         """As `Sampling.launch`; scratch memory of `scratch_bytes` and zeroed `counter_bytes`."""
         score, choose = self.kernels()
-        options = (history.options, history.states, history.biases, history.inputs, history.first)
         program.launch(
-            launches, score, rows * self.groups, logits, targets, stats, *options, scratch, counters
+            launches, score, rows * self.groups, logits, targets, stats, *history.arguments, scratch, counters
         )
         program.launch(
-            launches, choose, rows * self.groups, logits, ids, *options, history.positions, scratch, counters
+            launches, choose, rows * self.groups, logits, ids, *history.arguments, history.positions, scratch, counters
         )
 
     def costs(self, rows: int) -> list[Cost]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from arcmtp.model.formats import Matrix, Scheme
 
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
+STEP_ROWS = 32  # rows of a step of several sequences
 BLOCK_ROWS = 512  # rows of a prompt block
 
 
@@ -33,14 +35,37 @@ class Consumers:
         return "q" * self.quantised + "f" * self.plain
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Which rows of a launch belong to which sequences: `count` sequences with as many rows each, row r of run u being
+    row r * count + u. `slots` int32 [count]: the place among all sequences of that of run u."""
+
+    count: int
+    slots: Any
+
+    @property
+    def arguments(self) -> tuple[int, Any]:
+        """Those of a kernel with RUN_PARAMETERS."""
+        return self.count, self.slots
+
+
+RUN_PARAMETERS = "int run_count, const int *slots"  # which make `Runs{run_count, slots}` of runs.hpp
+
+
 def cpp_bool(value: bool) -> str:
     """A C++ literal."""
     return "true" if value else "false"
 
 
+def compiled_rows(rows: int) -> int:
+    """The row count that a kernel is compiled for, or 0 if it is counted when it runs: any above MAX_ROWS, of which
+    `rows` are the most, and 0, for up to BLOCK_ROWS."""
+    return rows if rows <= MAX_ROWS else 0
+
+
 def row_suffix(rows: int) -> str:
     """The part of a kernel's name that tells its row count: `r4`, or `block` when it is counted at run time."""
-    return f"r{rows}" if rows else "block"
+    return f"r{rows}" if compiled_rows(rows) else "block"
 
 
 def segment(matrix: Matrix) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from arcmtp.model.formats import Matrix
 from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
-from arcmtp.ops.launch import Consumers, row_suffix, segment
+from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -41,7 +41,7 @@ class MulMat:
             header="mul_mat.hpp",
             parameters="const u8 *weights, const u8 *quantised, const float *plain, float *output, "
             "const int *row_count",
-            body=f"mul_mat<{self.k}, {rows}, {rows_per_pass}, {team}, {segments}>"
+            body=f"mul_mat<{self.k}, {compiled_rows(rows)}, {rows_per_pass}, {team}, {segments}>"
             "(weights, quantised, plain, output, row_count);",
             team=team,
             team_memory=team * rows_per_pass * TILE * 4,

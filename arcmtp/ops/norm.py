@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import Cost, consumed_bytes
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, cpp_bool, row_suffix
+from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, cpp_bool, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -26,9 +26,8 @@ class Norm:
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        template = (
-            f"{self.k}, {self.slots}, {cpp_bool(self.gather)}, {rows}, {self._team}, {self.consumers.template}"
-        )
+        shape = f"{self.k}, {self.slots}, {cpp_bool(self.gather)}, {compiled_rows(rows)}"
+        template = f"{shape}, {self._team}, {self.consumers.template}"
         variant = f"{self.slots}{'_gather' if self.gather else ''}_{self.consumers.suffix}"
         return Kernel(
             name=f"norm_{self.k}_{variant}_{row_suffix(rows)}",

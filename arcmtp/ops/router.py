@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.model.formats import Matrix
 from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, row_suffix, segment
+from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -30,7 +30,7 @@ class Router:
         self._geometry = geometry
 
     def _block(self, rows: int) -> int:
-        return rows or self._geometry.mul_mat_rows
+        return compiled_rows(rows) or self._geometry.mul_mat_rows
 
     def logits_bytes(self, max_rows: int) -> int:
         """Bytes of the logits, [max_rows, tiles * 16] float32."""
@@ -39,7 +39,8 @@ class Router:
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         team, block = self._geometry.router_team, self._block(rows)
-        template = f"{self.k}, {self.experts}, {self.used}, {rows}, {block}, {team}, {self._consumers.template}"
+        shape = f"{self.k}, {self.experts}, {self.used}, {compiled_rows(rows)}"
+        template = f"{shape}, {block}, {team}, {self._consumers.template}"
         return Kernel(
             name=f"router_{self.k}_{self.experts}_{self.used}_{self._formats}_{self._consumers.suffix}_{row_suffix(rows)}",
             header="router.hpp",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import Cost
-from arcmtp.ops.launch import BLOCK_ROWS, row_suffix
+from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
@@ -27,7 +27,7 @@ class Sampling:
             raise ValueError(f"{vocab_used} used columns do not fit a stride of {stride}, a multiple of {TILE}")
         self.vocab_used = vocab_used
         self.stride = stride
-        self.groups = geometry.softmax_groups
+        self.groups, self.team = geometry.softmax_groups, geometry.norm_team
 
     def partials_bytes(self, rows: int) -> int:
         """Bytes of scratch memory for `rows` rows."""
@@ -44,8 +44,10 @@ class Sampling:
             header="sampling.hpp",
             parameters="const float *logits, const int *targets, int *ids, float *stats, float *partials, "
             "int *arrivals, const int *row_count",
-            body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}>"
-            f"(logits, targets, ids, stats, partials, arrivals, {rows or 'row_count[0]'});",
+            body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}>"
+            f"(logits, targets, ids, stats, partials, arrivals, {compiled_rows(rows) or 'row_count[0]'});",
+            team=self.team,
+            team_memory=self.team * 192,
         )
 
     def launch(

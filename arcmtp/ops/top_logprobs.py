@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import Cost
+from arcmtp.ops.launch import RUN_PARAMETERS, Runs
 from arcmtp.ops.sampling import TILE
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
@@ -17,7 +18,7 @@ QUAD = 64  # columns, and maxima, that are looked at together
 class TopLogprobs:
     """ids int32 and logprobs float32 [rows, MAX_TOP + 1]: a row's chosen token, then its likeliest tokens in order.
 
-    Of these there are as many as `count` says when the launch runs; what follows them stays as it was. Equal logits go
+    Of these there are as many as `counts` says when the launch runs; what follows them stays as it was. Equal logits go
     by column, the lowest first; NaN is never among them, and where no logit above -inf is left the id is -1 and the
     log-probability -inf. A log-probability is the logit less the row's log-sum-exp.
 
@@ -45,24 +46,26 @@ class TopLogprobs:
         return Kernel(
             name=f"top_logprobs_{self.vocab_used}_of_{self.stride}",
             header="top_logprobs.hpp",
-            parameters="const float *logits, const float *stats, const int *count, const int *chosen, int *ids, "
-            "float *logprobs, float *scratch, int *counters",
+            parameters="const float *logits, const float *stats, const int *counts, const int *chosen, int *ids, "
+            f"float *logprobs, float *scratch, int *counters, {RUN_PARAMETERS}",
             body=f"top_logprobs<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}, {MAX_TOP}>"
-            "(logits, stats, count, chosen, ids, logprobs, scratch, counters);",
+            "(logits, stats, counts, chosen, ids, logprobs, scratch, counters, {run_count, slots});",
             team=self.team,
             team_memory=64,
         )
 
     def launch(
         self, program: Program, launches: _host.LaunchList, rows: int,
-        logits: Any, stats: Any, count: Any, chosen: Any, ids: Any, logprobs: Any, scratch: Any, counters: Any,
+        logits: Any, stats: Any, counts: Any, chosen: Any, ids: Any, logprobs: Any, scratch: Any, counters: Any,
+        runs: Runs,
     ) -> None:  # fmt: skip
-        """logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; count int32 [1], 0…MAX_TOP; chosen int32
+        """logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; counts int32 [slots], 0…MAX_TOP; chosen int32
         [rows], used columns; ids int32 and logprobs f32 [rows, MAX_TOP + 1], which may be host memory; scratch memory
         of `scratch_bytes` and zeroed `counter_bytes`."""
         program.launch(
-            launches, self.kernel(), rows * self.groups, logits, stats, count, chosen, ids, logprobs, scratch, counters
-        )
+            launches, self.kernel(), rows * self.groups, logits, stats, counts, chosen, ids, logprobs, scratch,
+            counters, *runs.arguments,
+        )  # fmt: skip
 
     def cost(self, rows: int, count: int) -> Cost:
         """Of `rows` rows whose `count` likeliest tokens are wanted."""

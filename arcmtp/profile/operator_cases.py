@@ -22,7 +22,7 @@ from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
 from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
 from arcmtp.ops.gumbel_sampling import GumbelSampling, History, Options
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import Consumers, Runs
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.ops.router import Router
@@ -73,6 +73,10 @@ class Bench:
     def quantised(self, rows: int, k: int) -> Buffer:
         """Activation rows of k values."""
         return self.bytes(rows * row_bytes(k, self.device.activation_orders))
+
+    def one_run(self) -> Runs:
+        """A single sequence, in slot 0."""
+        return Runs(1, self.ints([0]))
 
     def seconds(self, launches: _host.LaunchList) -> float:
         """Wall time of one run of a launch list."""
@@ -190,12 +194,12 @@ def gated_delta_net(b: Bench, rows: int) -> Case:
     op = GatedDeltaNet(HEADS, columns, EPS, QUANTISED, b.geometry)
     projected, conv, norm_weight = b.floats(rows, columns.stride), b.floats(HEADS.channels, 4), b.floats(HEADS.v_dim)
     a, dt_bias = b.device.array(np.full(HEADS.v, -1, np.float32)), b.floats(HEADS.v)
-    pending, row = b.ints([rows]), b.quantised(rows, HEADS.outputs)
+    pending, row, run = b.ints([rows]), b.quantised(rows, HEADS.outputs), b.one_run()
     return Case(
         [op.kernel(rows)],
         op.cost(rows),
         lambda program, launches, memory, i: op.launch(
-            program, launches, rows, projected, conv, a, dt_bias, norm_weight, memory, pending, pending, row, row
+            program, launches, rows, projected, conv, a, dt_bias, norm_weight, memory, pending, run, pending, row, row
         ),
     )
 
@@ -207,14 +211,14 @@ def attention(context: int, b: Bench, rows: int) -> Case:
     projected, q_norm, k_norm = b.floats(rows, columns.stride), b.floats(HEAD_DIM), b.floats(HEAD_DIM)
     rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
     positions = b.ints(np.arange(context - rows, context))
-    partials, counters = b.bytes(op.partial_bytes()), b.device.zeros(op.counter_bytes())
-    row = b.quantised(rows, Q_HEADS * HEAD_DIM)
+    partials, counters = b.bytes(op.partial_bytes(rows)), b.device.zeros(op.counter_bytes(1))
+    row, run = b.quantised(rows, Q_HEADS * HEAD_DIM), b.one_run()
     return Case(
         op.kernels(rows),
         op.costs(rows, context)[0],
         lambda program, launches, cache, i: op.launch(
-            program, launches, rows, projected, q_norm, k_norm, rope, positions, counters, cache, context, partials,
-            counters, row, row,
+            program, launches, rows, projected, q_norm, k_norm, rope, positions, counters, cache, context, run,
+            partials, counters, row, row,
         ),
     )  # fmt: skip
 
@@ -237,7 +241,7 @@ def gumbel_sampling(options: Options, b: Bench, rows: int) -> Case:
     logits = 2.5 * b.rng.standard_normal((rows, VOCAB)).astype(np.float32)
     logits[:, :60] += np.linspace(5, 16, 60, dtype=np.float32)  # a few likely tokens, as models have them
     on_device, none, targets = b.device.array(logits), b.device.zeros(VOCAB * 4), b.ints([-1] * rows)
-    history = History(b.device.array(options.words()), none, none, none, none)
+    history = History(b.device.array(options.words()), none, none, none, none, b.one_run())
     ids, stats = b.bytes(rows * 4), b.bytes(rows * STATS * 4)
     scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
     return Case(
@@ -254,11 +258,12 @@ def top_logprobs(count: int, b: Bench, rows: int) -> Case:
     logits, stats, wanted, chosen = b.floats(rows, VOCAB), b.floats(rows, STATS), b.ints([count]), b.ints([0] * rows)
     ids, logprobs = (b.device.host_zeros(rows * (MAX_TOP + 1) * 4) for _ in range(2))
     scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
+    run = b.one_run()
     return Case(
         [op.kernel()],
         op.cost(rows, count),
         lambda program, launches, _, i: op.launch(
-            program, launches, rows, logits, stats, wanted, chosen, ids, logprobs, scratch, counters
+            program, launches, rows, logits, stats, wanted, chosen, ids, logprobs, scratch, counters, run
         ),
     )
 

@@ -67,15 +67,17 @@ class Buffer:
         _host.read(self._queue, self.pointer + offset, result.view(np.uint8))
         return result
 
-    def copy_from(self, other: "Buffer", nbytes: int) -> None:
-        """Take the first `nbytes` of another buffer on the same device, after earlier work on the queue."""
-        self._check(0, nbytes)
-        other._check(0, nbytes)
-        self._queue.memcpy(self._memory, other._memory, nbytes)
+    def copy_from(self, other: "Buffer", nbytes: int, offset: int = 0, source: int = 0) -> None:
+        """Take `nbytes` from byte `source` of a buffer on the same queue to byte `offset`, after earlier work on it."""
+        self._check(offset, nbytes)
+        other._check(source, nbytes)
+        _host.copy(self._queue, self.pointer + offset, other.pointer + source, nbytes)
 
-    def fill(self, byte: int) -> None:
-        """Set every byte to `byte`."""
-        self._memory.memset(byte)
+    def fill(self, byte: int, offset: int = 0, nbytes: int | None = None) -> None:
+        """Set `nbytes` from byte `offset`, by default all, to `byte`, after earlier work on the queue."""
+        nbytes = self.nbytes - offset if nbytes is None else nbytes
+        self._check(offset, nbytes)
+        _host.fill(self._queue, self.pointer + offset, byte, nbytes)
 
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or offset + nbytes > self.nbytes:

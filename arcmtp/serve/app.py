@@ -134,7 +134,7 @@ class Service:
             "device": llm.device.sycl_device.name,
             "context": llm.context,
             "vocabulary": llm.config.vocab,
-            "slots": 1,
+            "slots": llm.parallel,
             "draft": llm.draft,
             "queue": options.queue,
             "body_mib": options.body_mib,

@@ -22,7 +22,7 @@ class ServeOptions:
     alias: the model's name towards clients.
     api_keys: one of them must come with each request but /health; none: no key is needed.
     cors_origins: web pages that may call the server; `*` is every one.
-    queue: requests that may wait for the device.
+    queue: requests that may wait for a slot.
     body_mib: size of a request's body at most.
     drain_seconds: how long SIGTERM lets running and waiting requests go on.
     step_seconds: how long a step, or 512 tokens of a prompt, may take before the process gives up (status 70).

@@ -7,15 +7,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from arcmtp.engine.llm import LLM
-from arcmtp.engine.results import Chunk
-from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
+from arcmtp.serve.answer import Answer
 from arcmtp.serve.errors import ApiError
-from arcmtp.serve.jobs import Finished, FinishReason, Job, Submission, Ticket, Timings
+from arcmtp.serve.jobs import Finished, Job, Submission, Ticket
 
 State = Literal["loading", "ready", "draining", "failed"]
 EXIT_STUCK = 70  # EX_SOFTWARE of sysexits.h
@@ -24,11 +23,11 @@ _log = logging.getLogger("arcmtp.serve")
 
 
 class Worker:
-    """Loads the model in its own thread and runs jobs there, first come, first served.
+    """Loads the model in its own thread and runs jobs there, first come, first served, as many at once as it has slots.
 
     load: makes the LLM. If it raises, `loaded` does, and the state is `failed`.
     queue_limit: jobs that may wait.
-    step_seconds: if a step, or 512 tokens of a prompt, takes longer, the process ends with status 70: the device is
+    step_seconds: if a step and 512 tokens of a prompt take longer, the process ends with status 70: the device is
         stuck, and nothing else frees what it holds.
     """
 
@@ -39,7 +38,7 @@ class Worker:
         self._llm: LLM | None = None
         self._state: State = "loading"
         self._waiting: deque[Ticket] = deque()
-        self._running: Ticket | None = None
+        self._running: set[Ticket] = set()
         self._stopping = False
         self._changed = threading.Condition()  # guards the five above
         self._step, self._step_limit = 0, math.inf  # which step is under way, and how many seconds it may take
@@ -74,7 +73,7 @@ class Worker:
     @property
     def running(self) -> int:
         """Jobs that are on the device."""
-        return int(self._running is not None)
+        return len(self._running)
 
     def submit(self, jobs: Sequence[Job]) -> Submission:
         """Queue all jobs of a request, or none: ApiError 429 when the queue is full, 503 unless ready."""
@@ -84,7 +83,8 @@ class Worker:
                 raise ApiError(503, f"the server is {self._state}", code=self._state)
             self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
             # An idle server takes even a request of more choices than may wait.
-            if (self._waiting or self._running) and len(self._waiting) + len(jobs) > self._queue_limit:
+            room = self._queue_limit + self.llm.parallel - len(self._running)
+            if (self._waiting or self._running) and len(self._waiting) + len(jobs) > room:
                 raise self._full()
             self._waiting.extend(submission.tickets)
             self._changed.notify_all()
@@ -110,7 +110,8 @@ class Worker:
         return not self._thread.is_alive()
 
     def _full(self) -> ApiError:
-        seconds = min(math.ceil(self._job_seconds * len(self._waiting)), LONGEST_RETRY_SECONDS)
+        rounds = len(self._waiting) / self.llm.parallel
+        seconds = min(math.ceil(self._job_seconds * rounds), LONGEST_RETRY_SECONDS)
         return ApiError(
             429, f"{len(self._waiting)} requests wait already, the queue holds {self._queue_limit}: try again later",
             code="queue_full", headers={"Retry-After": str(max(seconds, 1))},
@@ -128,77 +129,81 @@ class Worker:
             if self._state == "loading":
                 self._state = "ready"
         self._loop.call_soon_threadsafe(self._loaded.set_result, None)
-        while (ticket := self._next()) is not None:
-            self._serve(llm, ticket)
+        answers: list[Answer] = []
+        while self._wait_for_work(answers):
+            self._admit(llm, answers)
+            self._take_turn(llm, answers)
+        self._end_step()
+        for answer in answers:
+            answer.finished("cancelled")
+            self._leave(answer.ticket, _shutting_down())
         for ticket in self._waiting:
             ticket.post(_shutting_down())
         llm.close()
 
+    def _wait_for_work(self, answers: list[Answer]) -> bool:
+        """Whether there is any, or False when the worker is to stop."""
+        with self._changed:
+            while not (self._stopping or self._waiting or answers):
+                self._end_step()
+                self._changed.wait()
+            return not self._stopping
+
+    def _admit(self, llm: LLM, answers: list[Answer]) -> None:
+        """Start what waits and fits."""
+        while llm.scheduler.free and (ticket := self._next()):
+            try:
+                answers.append(Answer(llm, ticket))
+            except ArcmtpError as error:
+                self._leave(ticket, ApiError(400, str(error)))
+            except Exception as error:
+                self._leave(ticket, _device_error(error))
+                self._probe(llm)
+
     def _next(self) -> Ticket | None:
         with self._changed:
-            while not self._stopping:
-                while self._waiting:
-                    ticket = self._waiting.popleft()
-                    if not ticket.cancelled:
-                        self._running = ticket
-                        return ticket
-                self._changed.wait()
+            while self._waiting:
+                ticket = self._waiting.popleft()
+                if not ticket.cancelled:
+                    self._running.add(ticket)
+                    return ticket
             return None
 
-    def _serve(self, llm: LLM, ticket: Ticket) -> None:
-        began = time.monotonic()
-        last: Finished | ApiError
+    def _take_turn(self, llm: LLM, answers: list[Answer]) -> None:
+        """Advance all answers and post what they say; those that are complete or fail leave."""
+        for answer in [answer for answer in answers if answer.ticket.cancelled]:
+            answers.remove(answer)
+            self._leave(answer.ticket, answer.finished("cancelled"))
+        if not answers:
+            return
+        self._begin_step()
         try:
-            last = self._generate(llm, ticket)
-        except ApiError as error:
-            last = error
-        except ArcmtpError as error:
-            last = ApiError(400, str(error))
+            llm.scheduler.advance()
         except Exception as error:
-            _log.error("a request failed on the device: %s: %s", type(error).__name__, " ".join(str(error).split()))
-            last = ApiError(500, "the device failed: see the server's log", code="device_error")
+            for answer in answers:
+                self._leave(answer.ticket, _device_error(error))
+            answers.clear()
             self._probe(llm)
-        self._end_step()
-        self._job_seconds += 0.2 * (time.monotonic() - began - self._job_seconds)
-        with self._changed:
-            self._running = None
-        ticket.post(last)
+        for answer in list(answers):
+            if (last := self._last_event(llm, answer)) is not None:
+                answers.remove(answer)
+                self._job_seconds += 0.2 * (answer.seconds - self._job_seconds)
+                self._leave(answer.ticket, last)
 
-    def _generate(self, llm: LLM, ticket: Ticket) -> Finished:
-        """Run one job to its end, posting a chunk for each token."""
-        job = ticket.job
-        began = time.monotonic()
-        timings = Timings(queue_seconds=began - ticket.submitted, prompt_tokens=len(job.prompt_ids))
-        streams: list[Stream] = []
-
-        def go_on(_: int = 0) -> None:  # before each block of a prompt and each step
-            if self._stopping:
-                raise _shutting_down()
-            if ticket.cancelled:
-                raise _Cancelled
-            self._begin_step()
-
-        chunks = _chunks(llm, job, streams, go_on)
-        reason: FinishReason = "cancelled"
-        first = 0.0
+    def _last_event(self, llm: LLM, answer: Answer) -> Finished | ApiError | None:
+        """That of an answer which is complete or wrong."""
         try:
-            while True:
-                go_on()
-                chunk = next(chunks)
-                now = time.monotonic()
-                if not first:
-                    first, timings.prompt_seconds = now, now - began
-                elif chunk.id is not None:
-                    timings.decode_tokens, timings.decode_seconds = timings.decode_tokens + 1, now - first
-                ticket.post(_finite(chunk))
-        except StopIteration as end:
-            reason = end.value
-        except _Cancelled:
-            pass
-        finally:
-            chunks.close()
-        timings.cached_tokens = streams[0].cached_tokens if streams else 0
-        return Finished(reason, timings, streams[-1].result.statistics if streams else None)
+            reason = answer.post_chunks()
+        except Exception as error:
+            answer.finished("cancelled")
+            self._probe(llm)
+            return _device_error(error)
+        return answer.finished(reason) if reason else None
+
+    def _leave(self, ticket: Ticket, last: Finished | ApiError) -> None:
+        with self._changed:
+            self._running.discard(ticket)
+        ticket.post(last)
 
     def _probe(self, llm: LLM) -> None:
         """After an error of the device: it must still generate a token, else the server has failed."""
@@ -231,49 +236,9 @@ class Worker:
                 os._exit(EXIT_STUCK)
 
 
-class _Cancelled(Exception):
-    """The client has gone."""
-
-
-def _chunks(
-    llm: LLM, job: Job, streams: list[Stream], go_on: Callable[[int], None]
-) -> Generator[Chunk, None, FinishReason]:
-    """The chunks of a job. Where its reasoning budget is used up, the closing tokens go into the text as a chunk.
-
-    The engine's streams are added to `streams` as they begin; `go_on` is called after each block of a prompt.
-    """
-    def stream(prompt: Sequence[int], max_tokens: int) -> Stream:
-        new = llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft, progress=go_on)
-        streams.append(new)
-        return new
-
-    ids: list[int] = []
-    budget = job.budget
-    if budget is None or budget.tokens:
-        for chunk in stream(job.prompt_ids, job.max_tokens):
-            yield chunk
-            if chunk.id is not None:
-                ids.append(chunk.id)
-            if budget and chunk.id == budget.end_id:
-                budget = None
-            if budget and len(ids) == budget.tokens:
-                break
-        else:
-            return streams[-1].result.finish_reason or "cancelled"
-    assert budget is not None
-    prompt = [*job.prompt_ids, *ids, *budget.closing_ids]
-    left = min(job.max_tokens - len(ids), llm.context + 1 - len(prompt))
-    if left < 1:
-        return "length"
-    yield Chunk(None, llm.detokenize(budget.closing_ids))
-    yield from stream(prompt, left)
-    return streams[-1].result.finish_reason or "cancelled"
-
-
-def _finite(chunk: Chunk) -> Chunk:
-    if not math.isfinite(chunk.logprob or 0.0):
-        raise FloatingPointError(f"the log-probability of token {chunk.id} is {chunk.logprob}")
-    return chunk
+def _device_error(error: Exception) -> ApiError:
+    _log.error("a request failed on the device: %s: %s", type(error).__name__, " ".join(str(error).split()))
+    return ApiError(500, "the device failed: see the server's log", code="device_error")
 
 
 def _shutting_down() -> ApiError:

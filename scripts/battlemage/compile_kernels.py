@@ -20,6 +20,7 @@ from arcmtp.runtime.device import Device
 
 ROW_COUNTS = (1, 4, 0)  # a step, one that verifies drafts, a prompt block
 CONTEXT = 8192  # a launch argument: no kernel depends on it
+SLOTS = 4  # of a network that advances several sequences at once
 VOCAB_USED = 248_077  # the rest of the vocabulary is padding
 
 CONFIG = Config(
@@ -139,13 +140,19 @@ def main() -> None:
     print(f"{device.card.name}: {device.sycl_device.name}", flush=True)
     plans = [plan(Header(mix), CONFIG, requant, mtp=True) for mix, requant in MIXES]
     networks = [Network(each, device, CONTEXT, VOCAB_USED) for each in plans]
+    networks.append(Network(plans[0], device, CONTEXT, VOCAB_USED, slots=SLOTS))
     for rows in ROW_COUNTS:
         choice = networks[0].choice_kernels() if rows == 1 else []  # they serve any row count
-        kernels = _distinct([*(kernel for network in networks for kernel in network.kernels(rows)), *choice])
+        kernels = _distinct([*(kernel for network in networks for kernel in all_kernels(network, rows)), *choice])
         begin = time.perf_counter()
         device.program(kernels)
         what = f"{rows} rows" if rows > 1 else "1 row" if rows else "block"
         print(f"{what}: {len(kernels)} kernels in {time.perf_counter() - begin:.1f} s", flush=True)
+
+
+def all_kernels(network: Network, rows: int) -> list[Kernel]:
+    """Those for `rows` rows of one sequence, for as many of one row each, and, with 0, for blocks and larger steps."""
+    return [*network.kernels(rows), *network.mixer_kernels(rows)]
 
 
 def _distinct(kernels: Iterable[Kernel]) -> list[Kernel]:

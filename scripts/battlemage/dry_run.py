@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Run the bundled model on the default device through every row count: prompts, decoding, 1…8 rows at once.
+"""Run the bundled model on the default device through every row count: prompts, decoding, 1…8 rows of a sequence at
+once, and rows of several sequences.
 
 Under run.sh no kernel executes, so what comes back means nothing and steers nothing: the run shows that the device
 takes every kernel, argument, launch and graph, and how long the host is busy. Graphs hold what their launch lists do;
@@ -14,8 +15,12 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
+
 from arcmtp import LLM
+from arcmtp.engine.batch import Batch
 from arcmtp.engine.sequence import TokenSequence
+from arcmtp.engine.slot import Slot
 from arcmtp.model.network import Choice, Network
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
@@ -26,6 +31,8 @@ PROMPTS = (5, BLOCK_ROWS + 188)  # tokens: less than a block, and more
 CYCLES = 64
 MOST_US = 100  # of the host to replay a cycle
 DRAFT = 3
+SLOTS = 4
+SHAPES = (*((rows, 1) for rows in range(1, MAX_ROWS + 1)), (1, SLOTS), (DRAFT + 1, SLOTS))  # rows a run, and runs
 Kernels = dict[str, list[str]]  # the names in each graph
 
 
@@ -44,21 +51,22 @@ def main() -> None:
 def dry_run() -> Kernels:
     """Run everything once; the kernels of the graphs that this captured."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
-    with LLM(ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT) as llm:
+    with LLM(ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
         card, network = llm.device.card, llm.network
         print(f"{llm.device.sycl_device.name}, profile {card.profile}: loaded and compiled in {llm.load_seconds:.1f} s")
         for tokens in PROMPTS:
             prompt(network, [token % llm.config.vocab for token in range(tokens)])
         step = network.step(1, Choice()).launches
         print(f"{len(step)} launches per token without drafts for {llm.config.layers} layers")
-        for rows in range(1, MAX_ROWS + 1):
+        network.workspace.slots.write(np.arange(SLOTS, dtype=np.int32))
+        for rows, runs in SHAPES:
             begin = time.perf_counter()
-            network.compile(rows)
+            network.compile(rows, runs)
             compile_s = time.perf_counter() - begin
-            us = [cycle_us(network, rows, graphs) for graphs in (False, True)]
+            us = [cycle_us(network, rows, runs, graphs) for graphs in (False, True)]
             print(
-                f"cycle of {rows - 1} drafts: compiled in {compile_s:.1f} s; host {us[0]:.0f} µs launched one by one, "
-                f"{us[1]:.1f} µs replayed as {rows} graphs",
+                f"cycle of {rows - 1} drafts, {runs} at once: compiled in {compile_s:.1f} s; host {us[0]:.0f} µs "
+                f"launched one by one, {us[1]:.1f} µs replayed as {rows} graphs",
                 flush=True,
             )
             if us[1] > MOST_US and not llm.device.is_cpu:  # whose driver runs kernels while it submits
@@ -70,18 +78,19 @@ def dry_run() -> Kernels:
 def prompt(network: Network, ids: Sequence[int]) -> None:
     """Evaluate `ids`; no token comes of it here."""
     begin = time.perf_counter()
-    TokenSequence(network).extend(ids)
+    TokenSequence(Batch(network), Slot(network)).extend(ids)
     launches = -(-len(ids) // BLOCK_ROWS) * len(network.block())
     print(f"prompt of {len(ids)} tokens: {launches} launches, {1e3 * (time.perf_counter() - begin):.1f} ms", flush=True)
 
 
-def cycle_us(network: Network, rows: int, graphs: bool) -> float:
-    """Microseconds of the host for a cycle: the drafts, and the step of `rows` rows that verifies them, both ways of
-    choosing tokens in turn."""
+def cycle_us(network: Network, rows: int, runs: int, graphs: bool) -> float:
+    """Microseconds of the host for a cycle: the drafts, and the step of `rows` rows of each of so many runs that
+    verifies them, both ways of choosing tokens in turn."""
     network.graphs.enabled = graphs
     seconds = 0.0
     for choice in (Choice(), Choice(by_options=True, top=True)):
-        cycle = [*(network.draft(index, rows, choice) for index in range(1, rows)), network.step(rows, choice)]
+        drafts = [network.draft(index, rows, choice, runs) for index in range(1, rows)]
+        cycle = [*drafts, network.step(rows, choice, runs)]
         for piece in cycle:
             network.graphs.submit(*piece)  # captures its graph
         for _ in range(CYCLES // 2):

@@ -1,6 +1,7 @@
 """The tiny models, loaded once per session, and a way to feed a network that the engine does not use yet."""
 
 import json
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from arcmtp import LLM
-from arcmtp.engine.sequence import Cycle
+from arcmtp.engine.batch import Batch
+from arcmtp.engine.results import Cycle
+from arcmtp.engine.slot import Slot
 from arcmtp.model.network import Network
 from arcmtp.ops.attention import Attention
 
@@ -56,24 +59,26 @@ class Feeder:
     def block(self, ids: Sequence[int]) -> np.ndarray:
         """Evaluate 1…512 ids at once; the logits of the last of them."""
         self._buffers.row_count.write(np.array([len(ids)], np.int32))
-        self._evaluate(0, ids)
+        self._buffers.block_ids.write(np.array(ids, np.int32))
+        self._buffers.block_positions.write(self._positions(ids))
+        self._network.device.run(self._network.trunk(0))
         self._buffers.pending_count.fill(0)
         self._position += len(ids)
         return self._logits([len(ids) - 1])
 
     def step(self, ids: Sequence[int], accepted: int | None = None) -> np.ndarray:
         """Evaluate 1…8 ids as a verify does, then accept the first `accepted` of them (None: all)."""
-        self._evaluate(len(ids), ids)
+        self._buffers.ids.write(np.array(ids, np.int32))
+        self._buffers.positions.write(self._positions(ids))
+        self._network.device.run(self._network.trunk(len(ids)))
         logits = self._logits(range(len(ids)))
         accepted = len(ids) if accepted is None else accepted
         self._buffers.pending_count.write(np.array([accepted], np.int32))
         self._position += accepted
         return logits
 
-    def _evaluate(self, rows: int, ids: Sequence[int]) -> None:
-        self._buffers.ids.write(np.array(ids, np.int32))
-        self._buffers.positions.write(np.arange(self._position, self._position + len(ids), dtype=np.int32))
-        self._network.device.run(self._network.trunk(rows))
+    def _positions(self, ids: Sequence[int]) -> np.ndarray:
+        return np.arange(self._position, self._position + len(ids), dtype=np.int32)
 
     def _logits(self, rows: Sequence[int]) -> np.ndarray:
         self._buffers.source_rows.write(np.array(rows, np.int32))
@@ -99,26 +104,24 @@ def scripted(ids: Sequence[int]) -> type:
     """A stand-in for TokenSequence that chooses `ids` and then <|im_end|>, a token in each cycle."""
 
     class Scripted:
-        bytes_to_host = 0
+        bytes_to_host, draft = 0, 0
 
-        def __init__(self, network: Network, *_: object) -> None:
-            self._ids = [*ids, network.config.vocab - 5]
+        def __init__(self, batch: Batch, slot: Slot, *_: object) -> None:
+            self.slot, self._ids = slot, [*ids, batch.network.config.vocab - 5]
+            self.unread: deque[Cycle] = deque()
 
-        def resume(self, prompt: Sequence[int], _: int) -> tuple[list[int], int]:
-            return list(prompt), 0
+        def resume(self, prompt: Sequence[int], _: int) -> int:
+            return 0
 
-        def prefill(self, _: Sequence[int], limit: int, stop_ids: Collection[int]) -> Cycle:
-            self._cycles = [
+        def read(self, _: int) -> bool:
+            return True
+
+        def begin(self, limit: int, stop_ids: Collection[int]) -> Cycle:
+            self.unread.extend(
                 Cycle([token], [0.0], None, 0, place == limit or token in stop_ids)
                 for place, token in enumerate(self._ids, start=1)
-            ]
-            return self._cycles[0]
-
-        def cycles(self) -> Iterator[Cycle]:
-            for cycle in self._cycles[1:]:
-                yield cycle
-                if cycle.done:
-                    return
+            )
+            return self.unread.popleft()
 
         def end(self) -> None: ...
 

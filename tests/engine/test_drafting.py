@@ -12,7 +12,8 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
-from arcmtp.engine.sequence import Cycle, TokenSequence
+from arcmtp.engine.results import Cycle
+from arcmtp.engine.sequence import TokenSequence
 from arcmtp.model.network import Choice
 from arcmtp.ops.accept import RECORD, RECORDS
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
@@ -188,6 +189,7 @@ def drafts(
     found = Drafts(list(sequence.prefill(prompt["tokens"], limit, llm.tokenizer.eos_ids).tokens))
     calls = [network.draft(index, most + 1, Choice()).launches for index in range(1, most + 1)]
     step = network.step(most + 1, Choice()).launches
+    llm.scheduler.batch.form([sequence])
     record, done = network.records.view(RECORD), False
     for cycle in itertools.count():
         if done:
@@ -216,7 +218,9 @@ def test_hidden_rows_before_the_norm_draft_otherwise_and_give_the_same_text(tiny
         logits, texts = [], []
         for llm in (tiny, other):
             texts.append(llm.generate(text[:200], 40).text)
-            llm.new_sequence(draft=2).prefill(llm.tokenize(text)[:50], 20)
+            sequence = llm.new_sequence(draft=2)
+            sequence.prefill(llm.tokenize(text)[:50], 20)
+            llm.scheduler.batch.form([sequence])
             for index in (1, 2):
                 llm.device.run(llm.network.draft(index, 3, Choice()).launches)
                 logits.append(llm.network.workspace.logits.read(np.float32, llm.network.sampling.vocab_used))
@@ -242,6 +246,7 @@ def goes_on(llm: LLM, sequence: TokenSequence, prompt: list[int], draft: int) ->
     """The cycles after a prompt, and the logits of the first draft, in which all of the MTP block's cache has part."""
     first, network = sequence.prefill(prompt, 30), llm.network
     if draft:  # once by itself: the same comes again in the cycle
+        llm.scheduler.batch.form([sequence])
         llm.device.run(network.draft(1, draft + 1, Choice()).launches)
     logits = network.workspace.logits.read(np.float32, network.sampling.vocab_used)
     return [first, *sequence.cycles()], logits

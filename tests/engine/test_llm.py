@@ -20,7 +20,7 @@ def test_a_layer_takes_seven_launches_and_a_token_six_more_at_most(tiny: LLM) ->
 def test_chunks_hold_whole_characters_and_join_to_the_text(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = tiny.tokenize(TEXT)
     assert len(ids) > len(TEXT)  # some characters need several tokens
-    monkeypatch.setattr("arcmtp.engine.llm.TokenSequence", scripted(ids))
+    monkeypatch.setattr("arcmtp.engine.scheduler.TokenSequence", scripted(ids))
     stream = tiny.stream("x", max_tokens=50)
     chunks = list(stream)
     assert [chunk.id for chunk in chunks] == ids == stream.result.ids
@@ -34,7 +34,7 @@ def test_half_a_character_at_the_end_becomes_a_replacement_character(
     tiny: LLM, monkeypatch: pytest.MonkeyPatch, limit: int | None
 ) -> None:
     half = tiny.tokenize("😀")[:1]
-    monkeypatch.setattr("arcmtp.engine.llm.TokenSequence", scripted(half))
+    monkeypatch.setattr("arcmtp.engine.scheduler.TokenSequence", scripted(half))
     stream = tiny.stream("x", max_tokens=limit or 50)
     chunks = list(stream)
     assert "".join(chunk.text for chunk in chunks) == stream.result.text == "\ufffd"

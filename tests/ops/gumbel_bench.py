@@ -1,6 +1,7 @@
 """Runs sampling with options on a bench; its buffers live through all runs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,17 +10,33 @@ from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
-from tests.ops.conftest import Bench
+from tests.ops.conftest import RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
+
+MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a step: logits [rows, vocab_used], of which the first are those of row `first` of the run; `states` and
+    `biases` of its slot; `position` and `inputs` of all its rows from the first one on."""
+
+    options: Options
+    logits: np.ndarray
+    position: int
+    states: np.ndarray
+    biases: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
 
 
 class GumbelBench:
-    """Sampling from `vocab_used` columns, in rows of up to 8."""
+    """Sampling from `vocab_used` columns, in rows of up to 8 of each run."""
 
     def __init__(self, bench: Bench, op: GumbelSampling, program: Program) -> None:
         self.bench, self.op, self.program = bench, op, program
         self.vocab_used = op.vocab_used
-        self.scratch = bench.poisoned(self.op.scratch_bytes(MAX_ROWS))
-        self.counters = bench.device.zeros(self.op.counter_bytes(MAX_ROWS))
+        self.scratch = bench.poisoned(self.op.scratch_bytes(MOST_ROWS))
+        self.counters = bench.device.zeros(self.op.counter_bytes(MOST_ROWS))
 
     @classmethod
     def of(cls, bench: Bench, *vocabularies: int) -> "list[GumbelBench]":
@@ -48,7 +65,7 @@ class GumbelBench:
         return History(
             options=array(options.words()), states=array(states.astype(np.int32)),
             biases=array(biases.astype(np.float32)), inputs=array(np.asarray(inputs, np.int32)),
-            positions=array(positions.astype(np.int32)),
+            positions=array(positions.astype(np.int32)), runs=self.bench.runs(),
         )  # fmt: skip
 
     def run(
@@ -56,9 +73,29 @@ class GumbelBench:
         states: np.ndarray | None = None, biases: np.ndarray | None = None, inputs: Sequence[int] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]; row r's token is at position first + r + 1."""
+        targets = np.full(len(logits), -1) if targets is None else targets
+        history = self.history(options, first + np.arange(len(logits)), states, biases, inputs)
+        return self.results(history, logits, targets)
+
+    def run_all(self, runs: Sequence[Run], slots: Sequence[int], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """ids and stats of the rows of runs that are kept in `slots`; no other slot and no padding has any sense."""
+        array, vocab = self.bench.array, self.vocab_used
+        options = np.full((SLOTS, OPTION_WORDS), -1, np.int32)
+        states, biases = np.full((SLOTS, self.op.stride), -1, np.int32), np.full((SLOTS, BIASES), np.nan, np.float32)
+        for run, slot in zip(runs, slots, strict=True):
+            options[slot], states[slot, :vocab], biases[slot] = run.options.words(), run.states, run.biases
+        positions = interleaved([run.position + np.arange(len(run.inputs)) for run in runs])
+        history = History(
+            array(options), array(states), array(biases), array(interleaved([run.inputs for run in runs])),
+            array(positions.astype(np.int32)), self.bench.runs(slots), first,
+        )  # fmt: skip
+        return self.results(
+            history, interleaved([run.logits for run in runs]), interleaved([run.targets for run in runs])
+        )
+
+    def results(self, history: History, logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """ids [rows] and stats [rows, 3] of one launch."""
         rows = len(logits)
-        targets = np.full(rows, -1) if targets is None else targets
-        history = self.history(options, first + np.arange(rows), states, biases, inputs)
         ids, stats = self.bench.poisoned(rows * 4), self.bench.poisoned(rows * STATS * 4)
         launches = _host.LaunchList()
         self.op.launch(
@@ -81,8 +118,8 @@ class GumbelBench:
         launches = _host.LaunchList()
         for index in range(len(settings)):
             for start in range(0, count, MAX_ROWS):
-                history = History(
-                    blocks.at(index * OPTION_WORDS * 4), h.states, h.biases, h.inputs, h.positions.at(start * 4)
+                history = replace(
+                    h, options=blocks.at(index * OPTION_WORDS * 4), positions=h.positions.at(start * 4)
                 )
                 self.op.launch(
                     self.program, launches, min(MAX_ROWS, count - start), device_logits, targets,

@@ -9,7 +9,8 @@ from arcmtp.ops.accept import DONE, LEFT, MAX_STOP_IDS, RECORD, RECORDS, STEP, A
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
-from tests.ops.conftest import ROW_COUNTS, Bench
+from arcmtp.runtime.memory import Buffer
+from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
 
 VOCAB, STRIDE, HIDDEN, STOP = 20, 32, 64, 7
 
@@ -28,7 +29,7 @@ class Turn:
         self.turn = bench.array(turn(limit, [STOP, 3]))
         self.positions = bench.array(np.arange(position, position + MAX_ROWS, dtype=np.int32))
         self.pending_count, self.accepted = bench.poisoned(4), bench.poisoned(4)
-        self.states = bench.device.zeros(VOCAB * 4)
+        self.states = bench.device.zeros(STRIDE * 4)
         self.records = bench.device.host_zeros(RECORDS * RECORD.itemsize)
         self.ids, self.carried = bench.poisoned(MAX_ROWS * 4), bench.poisoned(HIDDEN * 4)
         rng = np.random.default_rng(position)
@@ -45,7 +46,7 @@ class Turn:
         self.op.launch(
             self.program, launches, rows, evaluated, bench.array(np.array(sampled, np.int32)), bench.array(self.logits),
             bench.array(self.stats), self.ids, self.positions, self.pending_count, self.accepted, self.turn,
-            self.states, self.records, bench.array(self.hidden), self.carried,
+            self.states, self.records, bench.array(self.hidden), self.carried, bench.runs(),
         )  # fmt: skip
         bench.device.run(launches)
         return self.records.view(RECORD)[number % RECORDS].copy()
@@ -53,6 +54,53 @@ class Turn:
     def words(self) -> dict[str, list[int]]:
         names = ("ids", "positions", "pending_count", "accepted", "turn")
         return {name: getattr(self, name).read(np.int32, getattr(self, name).nbytes // 4).tolist() for name in names}
+
+
+KEPT = ("pending_count", "turn", "states", "records", "carried")  # by slot
+
+
+class Slots:
+    """What runs keep, in RUN_SLOTS; what belongs to none of them is poison."""
+
+    def __init__(self, bench: Bench, runs: Sequence[Turn]) -> None:
+        self.bench, self.runs = bench, runs
+        self.kept = {name: bench.poisoned(SLOTS * getattr(runs[0], name).nbytes) for name in KEPT}
+        for run, slot in zip(runs, RUN_SLOTS, strict=True):
+            for name, buffer in self.kept.items():
+                part: Buffer = getattr(run, name)
+                buffer.copy_from(part, part.nbytes, slot * part.nbytes)
+
+    def step(self, program: Program, sampled: np.ndarray, ids: np.ndarray, evaluated: bool) -> None:
+        """A step whose runs evaluate `ids` and choose `sampled` [runs, rows]."""
+        bench, runs, rows = self.bench, self.runs, ids.shape[1]
+        logits, stats, hidden = (
+            bench.array(interleaved([getattr(run, name)[:rows] for run in runs]))
+            for name in ("logits", "stats", "hidden")
+        )
+        self.ids, self.accepted = bench.array(ids.T), bench.poisoned(4 * len(runs))
+        self.positions = bench.array(interleaved([run.positions.read(np.int32, rows) for run in runs]))
+        launches = _host.LaunchList()
+        runs[0].op.launch(
+            program, launches, rows, evaluated, bench.array(sampled.T), logits, stats, self.ids, self.positions,
+            self.kept["pending_count"], self.accepted, self.kept["turn"], self.kept["states"],
+            self.kept["records"], hidden, self.kept["carried"], bench.runs(RUN_SLOTS),
+        )  # fmt: skip
+        bench.device.run(launches)
+
+    def check(self, rows: int, ids: np.ndarray) -> None:
+        """All is as the runs are alone, after a step that evaluated `ids`, and what is of none of them still poison."""
+        words = [run.words() for run in self.runs]
+        assert self.accepted.read(np.int32, len(self.runs)).tolist() == [word["accepted"][0] for word in words]
+        expected = interleaved([np.array(word["positions"][:rows]) for word in words])
+        assert np.array_equal(self.positions.read(np.int32, expected.size), expected)
+        ids[:, 0] = [word["ids"][0] for word in words]
+        assert np.array_equal(self.ids.read(np.int32, ids.size), ids.T.ravel())
+        for name, buffer in self.kept.items():
+            found = buffer.read(np.uint8, buffer.nbytes).reshape(SLOTS, -1)
+            for run, slot in zip(self.runs, RUN_SLOTS, strict=True):
+                part = getattr(run, name)
+                assert np.array_equal(found[slot], part.read(np.uint8, part.nbytes)), name
+            assert (found[list(FREE_SLOTS)] == 0xFF).all(), name
 
 
 @pytest.mark.parametrize("evaluated", [True, False])
@@ -75,7 +123,7 @@ def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, program: Progra
         np.testing.assert_array_equal(record["logprobs"][:count], want)
         words = sequence.words()
         assert words["ids"][0] == tokens[-1]
-        assert words["positions"] == list(range(case + count, case + count + MAX_ROWS))
+        assert words["positions"] == [*range(case + count, case + count + rows), *range(case + rows, case + MAX_ROWS)]
         assert (words["pending_count"], words["accepted"]) == ([count if evaluated else 0], [count - 1])
         assert (words["turn"][DONE], words["turn"][LEFT]) == (done, left - count)
         np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), np.bincount(tokens, minlength=VOCAB))
@@ -96,6 +144,23 @@ def test_after_the_end_a_step_changes_nothing(bench: Bench, program: Program) ->
     assert (after["pending_count"], after["accepted"]) == ([0], [0]), "what this step evaluated must not be committed"
     np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), states)
     np.testing.assert_array_equal(sequence.carried.read(np.float32, HIDDEN), carried)
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+@pytest.mark.parametrize("rows", RUN_ROWS)
+def test_runs_in_any_slots_end_as_each_ends_alone(bench: Bench, program: Program, rows: int, evaluated: bool) -> None:
+    # One was done before, one comes to its limit with its first row, and of one all rows count.
+    runs = [Turn(bench, program, position, limit) for position, limit in ((300, 9), (20, 1), (5, 1000))]
+    runs[0].step([STOP], [0])
+    runs[0].hidden[:] = np.nan
+    runs[1].hidden[1:] = np.nan
+    sampled = np.add.outer([8, 11, 12], np.arange(rows)).astype(np.int32)
+    ids = np.pad(sampled, ((0, 0), (1, 0)))[:, :rows]  # all drafts are right
+    together = Slots(bench, runs)
+    together.step(program, sampled, ids, evaluated)
+    alone = [run.step(sampled[i].tolist(), ids[i].tolist(), evaluated) for i, run in enumerate(runs)]
+    assert [int(record["count"]) for record in alone] == [0, 1, rows]
+    together.check(rows, ids)
 
 
 def test_records_go_round(bench: Bench, program: Program) -> None:

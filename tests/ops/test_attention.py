@@ -5,6 +5,7 @@ was seen.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,14 +14,25 @@ import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.activations import quantise, row_bytes, unpack_rows
-from arcmtp.ops.attention import Attention, Columns, reference, rope_table
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.attention import KEY_TILE, Attention, Columns, reference, rope_table
+from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from arcmtp.runtime.memory import Buffer
+from tests.ops.conftest import (
+    BLOCK_COUNTS,
+    FREE_SLOTS,
+    POISON,
+    ROW_COUNTS,
+    RUN_ROWS,
+    RUN_SLOTS,
+    SLOTS,
+    Bench,
+    interleaved,
+)
 
 TOLERANCE = 1e-4
-CONTEXT = 1024
+CONTEXT = 1088
 THETA, EPS = 1e7, 1e-6
 SPAN_TWO_TILES = 60  # positions from here on are in the second tile after four rows
 
@@ -54,17 +66,18 @@ def operator(bench: Bench, shape: Shape) -> Attention:
 
 @cache
 def program(bench: Bench, shapes: tuple[Shape, ...], row_counts: tuple[int, ...]) -> Program:
+    ops = [operator(bench, shape) for shape in shapes]
     return bench.program(
-        [kernel for shape in shapes for rows in row_counts for kernel in operator(bench, shape).kernels(rows)]
+        [kernel for op in ops for rows in row_counts for kernel in {*op.kernels(rows), op.store_kernel(rows)}]
     )
 
 
 class Case:
-    """One layer on a bench with `length` random rows of projections, and its cache."""
+    """One layer on a bench with `length` random rows of projections, and its caches."""
 
-    def __init__(self, bench: Bench, shape: Shape, length: int) -> None:
+    def __init__(self, bench: Bench, shape: Shape, length: int, slots: int = 1) -> None:
         rng = np.random.default_rng(length)
-        self.bench, self.shape = bench, shape
+        self.bench, self.shape, self.slots = bench, shape, slots
         self.rows = rng.standard_normal((length, shape.columns.stride)).astype(np.float32)
         self.q_norm, self.k_norm = rng.uniform(0.5, 1.5, (2, shape.head_dim)).astype(np.float32)
         self.rope = rope_table(CONTEXT, shape.rope_dim, THETA)
@@ -72,36 +85,67 @@ class Case:
         self.program = program(bench, *(((SMALL,), (*ROW_COUNTS, 0)) if shape == SMALL else (SHAPES, (2, 0))))
         self.width = shape.q_heads * shape.head_dim
         self.weights = bench.array(self.q_norm), bench.array(self.k_norm), bench.array(self.rope)
-        self.counters = bench.device.zeros(self.op.counter_bytes())
+        self.counters = bench.device.zeros(self.op.counter_bytes(slots))
         self.forget()
 
     def forget(self) -> None:
-        """An empty cache, of NaN."""
-        self.cache = self.bench.poisoned(self.op.cache_bytes(CONTEXT))
+        """Empty caches, of NaN."""
+        self.caches = self.bench.poisoned(self.slots * self.op.cache_bytes(CONTEXT))
 
-    def run(self, first: int, rows: np.ndarray, block: bool = False) -> np.ndarray:
+    def cache(self, slot: int) -> np.ndarray:
+        """The bytes of a cache."""
+        return self.caches.read(np.uint8, self.caches.nbytes).reshape(self.slots, -1)[slot]
+
+    def run(self, first: int, rows: np.ndarray, block: bool = False, slot: int = 0) -> np.ndarray:
         """Rows at positions from `first`; compiled for their count up to 8, counted at run time above or as a `block`.
         [rows, width]"""
+        return self.run_all([first], [rows], [slot], block)
+
+    def run_all(
+        self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int], block: bool = False
+    ) -> np.ndarray:
+        """Rows of several runs, each at positions from its `first`. [rows of all runs, width]"""
         device, orders = self.bench.device, self.bench.device.activation_orders
+        rows, of_run = interleaved(runs), len(runs[0])
+        launched = 0 if block else compiled_rows(of_run)
         quantised = self.bench.poisoned(len(rows) * row_bytes(self.width, orders))
         plain = self.bench.poisoned(len(rows) * self.width * 4)
+        partials = self.bench.poisoned(self.op.partial_bytes(len(rows)))
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, 0 if block or len(rows) > 8 else len(rows), self.bench.array(rows),
-            *self.weights, self.bench.array(np.arange(first, first + len(rows), dtype=np.int32)),
-            self.bench.array(np.array([len(rows)], np.int32)), self.cache, CONTEXT,
-            self.bench.poisoned(self.op.partial_bytes()), self.counters, quantised, plain,
+            self.program, launches, launched, self.bench.array(rows), *self.weights,
+            self.positions(first, of_run), self.bench.array(np.array([len(rows)], np.int32)), self.caches, CONTEXT,
+            self.bench.runs(slots), partials, self.counters, quantised, plain,
         )  # fmt: skip
         device.run(launches)
         result = plain.read(np.float32, len(rows) * self.width).reshape(len(rows), -1)
+        if launched:  # every row has scratch of its own, or runs that overlap in time would disturb each other
+            written = partials.read(np.uint32, partials.nbytes // 4).reshape(len(rows), -1) != POISON
+            assert written.any(axis=1).all()
         self.quantised = quantised.read(np.uint8, quantised.nbytes).reshape(len(rows), -1)
         return result
 
+    def store(self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int]) -> None:
+        """Only put the keys and values of the rows of several runs into their caches."""
+        rows, of_run = interleaved(runs), len(runs[0])
+        launches = _host.LaunchList()
+        self.op.launch_store(
+            self.program, launches, len(rows), self.bench.array(rows), *self.weights, self.positions(first, of_run),
+            self.bench.array(np.array([len(rows)], np.int32)), self.caches, CONTEXT, self.bench.runs(slots),
+        )  # fmt: skip
+        self.bench.device.run(launches)
+
+    def positions(self, first: Sequence[int], of_run: int) -> Buffer:
+        """int32 [rows of all runs]"""
+        return self.bench.array(np.add.outer(np.arange(of_run), first).astype(np.int32))
+
     def fill(self, length: int) -> np.ndarray:
         """The first `length` rows as blocks of at most 512."""
-        return np.concatenate(
-            [self.run(i, self.rows[i : min(i + 512, length)], block=True) for i in range(0, length, 512)]
-        )
+        return np.concatenate(self.blocks(self.rows[:length]))
+
+    def blocks(self, rows: np.ndarray, slot: int = 0) -> list[np.ndarray]:
+        """Rows at positions from 0 as blocks of at most 512."""
+        return [self.run(i, rows[i : i + 512], True, slot) for i in range(0, len(rows), 512)]
 
     def expected(self, first: int, end: int) -> np.ndarray:
         s, c = self.shape, self.shape.columns
@@ -165,6 +209,40 @@ def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench) -> None:
     want = case.run(SPAN_TWO_TILES, case.rows[60:68])
     case.run(SPAN_TWO_TILES, np.full((8, case.shape.columns.stride), np.nan, np.float32))
     assert np.array_equal(case.run(SPAN_TWO_TILES, case.rows[60:68]), want)
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize("rows", RUN_ROWS)
+def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int) -> None:
+    last_split = KEY_TILE * bench.geometry.attention_splits  # behind it come tiles of the first split again
+    alone, together = (Case(bench, SMALL, 3 * (last_split + rows), slots) for slots in (1, SLOTS))
+    sequences = np.split(together.rows, 3)
+    for past in ((last_split - 2, 0, KEY_TILE - 1), (KEY_TILE, last_split, 2 * KEY_TILE - rows)):
+        together.forget()
+        for tokens, before, slot in zip(sequences, past, RUN_SLOTS, strict=True):
+            together.blocks(tokens[:before], slot)
+        parts = [tokens[before : before + rows] for tokens, before in zip(sequences, past, strict=True)]
+        got, packed = together.run_all(past, parts, RUN_SLOTS), together.quantised
+        for run, (before, slot) in enumerate(zip(past, RUN_SLOTS, strict=True)):
+            alone.forget()
+            alone.blocks(sequences[run][:before])
+            assert np.array_equal(got[run::3], alone.run(before, parts[run])), f"run {run} after {before}"
+            assert np.array_equal(packed[run::3], alone.quantised)
+            assert np.array_equal(together.cache(slot), alone.cache(0))
+        assert all((together.cache(slot) == 0xFF).all() for slot in FREE_SLOTS)
+        assert not together.counters.read(np.int32, together.counters.nbytes // 4).any()
+
+
+@pytest.mark.parametrize("rows", RUN_ROWS)
+def test_keys_and_values_of_runs_are_stored_at_any_positions_of_their_slots(bench: Bench, rows: int) -> None:
+    alone, together = (Case(bench, SMALL, 3 * rows, slots) for slots in (1, SLOTS))
+    first, parts = (700, 0, KEY_TILE - 1), np.split(together.rows, 3)
+    together.store(first, parts, RUN_SLOTS)
+    for before, part, slot in zip(first, parts, RUN_SLOTS, strict=True):
+        alone.forget()
+        alone.run(before, part)  # whose sums are of poison
+        assert np.array_equal(together.cache(slot), alone.cache(0))
+    assert all((together.cache(slot) == 0xFF).all() for slot in FREE_SLOTS)
 
 
 def test_quantised_rows_are_those_of_the_plain_ones(bench: Bench) -> None:

@@ -1,16 +1,27 @@
-"""Input rows of the MTP block against float64, in both orders of rows."""
+"""Input rows of the MTP block against float64, in every order of rows."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from arcmtp.model import formats
 from arcmtp.model.formats import Format, Matrix
-from arcmtp.ops.draft_input import DraftInput, order, reference
+from arcmtp.ops.draft_input import DraftInput, Order, order, reference
 from arcmtp.ops.embedding import reference as embedding_reference
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime import _host
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from tests.ops.conftest import (
+    BLOCK_COUNTS,
+    LAUNCHED_ROWS,
+    ROW_COUNTS,
+    RUN_ROWS,
+    RUN_SLOTS,
+    SLOTS,
+    Bench,
+    interleaved,
+)
 from tests.ops.test_embedding import random_tiles
 
 EPS = 1e-6
@@ -23,27 +34,35 @@ class Case:
         self.bench, self.k, self.rng = bench, k, np.random.default_rng(k)
         self.matrix = Matrix(form, VOCAB, k, offset=0)
         self.op = DraftInput(self.matrix, EPS, Consumers(quantised=False, plain=True), bench.geometry)
-        kernels = [self.op.kernel(rows, last_first) for rows in ROW_COUNTS for last_first in (False, True)]
-        self.program = bench.program([*kernels, self.op.kernel(0), self.op.carry_kernel()])
+        orders: tuple[Order, ...] = ("draft", "step")
+        kernels = [self.op.kernel(rows, order) for rows in (*ROW_COUNTS, 0) for order in orders]
+        self.program = bench.program([*kernels, self.op.kernel(0, "prompt"), self.op.carry_kernel()])
         self.tiles = random_tiles(self.rng, form, VOCAB, k)
         self.norms = self.rng.uniform(0.5, 1.5, (2, k)).astype(np.float32)
 
-    def run(self, tokens: np.ndarray, hidden: np.ndarray, last: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [rows, 2 k], and the positions of rows whose last accepted one, `last`, chose the token at 100."""
+    def run(
+        self, order: Order, tokens: np.ndarray, hidden: np.ndarray, launched: int | None = None,
+        accepted: Sequence[int] = (0,), positions: Sequence[int] = (100,), carried: np.ndarray | None = None,
+        slots: Sequence[int] = (0,),
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Rows [rows, 2 k], and where they belong. launched: how many the launch is told. Of each run: its last
+        accepted row, and the position of the token that this row chose. carried: the hidden row of each slot."""
         bench, rows = self.bench, len(tokens)
+        launched = compiled_rows(rows) if launched is None else launched
         plain, row_positions = bench.poisoned(MAX_ROWS * 2 * self.k * 4), bench.poisoned(MAX_ROWS * 4)
+        carried = np.full((SLOTS, self.k), np.nan, np.float32) if carried is None else carried
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, rows if rows <= 8 else 0, last is not None, bench.array(self.tiles),
-            bench.array(tokens.astype(np.int32)), bench.array(hidden),
-            bench.array(self.norms[0]), bench.array(self.norms[1]),
-            self.word(last or 0), self.word(100), row_positions, self.word(rows), bench.poisoned(64), plain,
+            self.program, launches, launched, order, bench.array(self.tiles), self.ints(tokens), bench.array(hidden),
+            bench.array(self.norms[0]), bench.array(self.norms[1]), self.ints(accepted), self.ints(positions),
+            row_positions, bench.array(carried), bench.runs(slots), self.ints([rows]), bench.poisoned(64), plain,
         )  # fmt: skip
         bench.device.run(launches)
-        return plain.read(np.float32, rows * 2 * self.k).reshape(rows, -1), row_positions.read(np.int32, rows)
+        written = rows if order == "step" else 0
+        return bench.rows(plain, rows, 2 * self.k), bench.rows(row_positions, written, 1).view(np.int32)[:, 0]
 
-    def word(self, value: int) -> Buffer:
-        return self.bench.array(np.array([value], np.int32))
+    def ints(self, values: Sequence[int] | np.ndarray) -> Buffer:
+        return self.bench.array(np.array(values, np.int32))
 
     def want(self, tokens: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         embedded = embedding_reference(self.matrix, self.tiles, tokens)
@@ -57,7 +76,7 @@ def test_embedding_and_hidden_row_are_normed(bench: Bench, k: int, form: Format)
     for rows in (1, 3, 17):
         tokens = case.rng.integers(0, VOCAB, rows)
         hidden = case.rng.standard_normal((rows, k)).astype(np.float32)
-        got, _ = case.run(tokens, hidden)
+        got, _ = case.run("draft", tokens, hidden)
         np.testing.assert_allclose(got, case.want(tokens, hidden), rtol=2e-5, atol=2e-5)
 
 
@@ -66,39 +85,71 @@ def test_the_last_accepted_row_comes_first_with_the_bits_that_it_has_alone(bench
     for rows in ROW_COUNTS:
         tokens = case.rng.integers(0, VOCAB, rows)
         hidden = case.rng.standard_normal((rows, 256)).astype(np.float32)
-        alone = np.concatenate([case.run(tokens[r : r + 1], hidden[r : r + 1])[0] for r in range(rows)])
+        alone = np.concatenate([case.run("draft", tokens[r : r + 1], hidden[r : r + 1])[0] for r in range(rows)])
         for last in range(rows):
             stale = hidden.copy()
             stale[last + 1 :] = np.nan  # of rows that were rejected
-            got, positions = case.run(tokens, stale, last)
+            got, positions = case.run("step", tokens, stale, accepted=[last])
             rank = order(rows, last)
             np.testing.assert_array_equal(got[: last + 1], alone[rank[: last + 1]])
             np.testing.assert_array_equal(positions, [100 - last + row for row in rank])
 
 
-def test_a_row_of_a_block_has_the_bits_that_it_has_alone(bench: Bench) -> None:
+@pytest.mark.parametrize("rows", RUN_ROWS)
+def test_the_last_accepted_rows_of_all_runs_come_before_the_others(bench: Bench, rows: int) -> None:
+    case = Case(bench, 96)
+    accepted, positions = [rows - 1, 0, rows // 2], [100, 7, 3000]
+    tokens = [case.rng.integers(0, VOCAB, rows) for _ in RUN_SLOTS]
+    hidden = [case.rng.standard_normal((rows, 96)).astype(np.float32) for _ in RUN_SLOTS]
+    for last, values in zip(accepted, hidden, strict=True):
+        values[last + 1 :] = np.nan
+    alone = [
+        case.run("step", tokens[run], hidden[run], accepted=accepted[run : run + 1], positions=positions[run : run + 1])
+        for run in range(3)
+    ]
+    together = interleaved(tokens), interleaved(hidden)
+    for launched in {compiled_rows(3 * rows), 3 * rows, 32 if rows > 1 else 3}:
+        got, got_positions = case.run("step", *together, launched, accepted, positions, slots=RUN_SLOTS)
+        for run, (want, want_positions) in enumerate(alone):
+            np.testing.assert_array_equal(got[run::3], want)
+            np.testing.assert_array_equal(got_positions[run::3], want_positions)
+
+
+def test_a_row_has_the_bits_that_it_has_alone(bench: Bench) -> None:
     case = Case(bench, 256)
     row = case.rng.standard_normal((1, 256)).astype(np.float32)
-    alone, _ = case.run(np.array([11]), row)
-    for rows in BLOCK_COUNTS:
+    alone, _ = case.run("draft", np.array([11]), row)
+    for rows, launched in LAUNCHED_ROWS:
         hidden = np.full((rows, 256), np.nan, np.float32)
         hidden[rows // 2] = row
         tokens = np.full(rows, 11)
-        np.testing.assert_array_equal(case.run(tokens, hidden)[0][rows // 2], alone[0])
+        np.testing.assert_array_equal(case.run("draft", tokens, hidden, launched)[0][rows // 2], alone[0])
+
+
+def test_rows_of_a_prompt_take_the_hidden_row_before_them_and_the_first_its_slots(bench: Bench) -> None:
+    case = Case(bench, 256)
+    carried = np.full((SLOTS, 256), np.nan, np.float32)
+    carried[2] = case.rng.standard_normal(256)
+    for rows in (1, *BLOCK_COUNTS):
+        tokens = case.rng.integers(0, VOCAB, rows)
+        hidden = case.rng.standard_normal((rows, 256)).astype(np.float32)
+        before = np.concatenate([carried[2:3], hidden[:-1]])
+        hidden[-1] = np.nan
+        got, _ = case.run("prompt", tokens, hidden, 0, carried=carried, slots=[2])
+        np.testing.assert_array_equal(got, case.run("draft", tokens, before, 0)[0])
 
 
 def test_a_zero_hidden_row_stays_zero(bench: Bench) -> None:
-    got, _ = Case(bench, 256).run(np.array([3]), np.zeros((1, 256), np.float32))
+    got, _ = Case(bench, 256).run("draft", np.array([3]), np.zeros((1, 256), np.float32))
     assert not got[0, 256:].any() and got[0, :256].any()
 
 
-def test_the_last_row_of_a_block_is_carried_before_the_next(bench: Bench) -> None:
+def test_the_last_row_of_a_block_is_carried_before_the_next_one_of_its_slot(bench: Bench) -> None:
     case = Case(bench, 96)
-    rows = case.rng.standard_normal((10, 96)).astype(np.float32)
-    hidden: Buffer = bench.array(rows)
+    rows, carried = case.rng.standard_normal((10, 96)).astype(np.float32), bench.poisoned(SLOTS * 96 * 4)
     launches = _host.LaunchList()
-    case.op.launch_carry(case.program, launches, hidden, bench.array(np.array([7], np.int32)))
+    case.op.launch_carry(case.program, launches, bench.array(rows), case.ints([7]), carried, case.ints([2]))
     bench.device.run(launches)
-    want = rows.copy()
-    want[0] = rows[7]
-    np.testing.assert_array_equal(hidden.read(np.float32, 960).reshape(10, 96), want)
+    found = carried.read(np.float32, SLOTS * 96).reshape(SLOTS, 96)
+    np.testing.assert_array_equal(found[2], rows[6])
+    assert np.isnan(found[[0, 1, 3]]).all()

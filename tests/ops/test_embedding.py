@@ -6,13 +6,11 @@ import pytest
 from arcmtp.model import formats
 from arcmtp.model.formats import Format, Matrix
 from arcmtp.ops.embedding import Embedding, reference
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.device import Device
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS
-
-POISON = np.uint32(0xFFFFFFFF)
+from tests.ops.conftest import LAUNCHED_ROWS, POISON, ROW_COUNTS
 
 
 def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.ndarray:
@@ -33,15 +31,18 @@ class Case:
         self.weights = np.concatenate([np.full(64, 255, np.uint8), random_tiles(self.rng, fmt, n, k)])
         self.op = Embedding(self.matrix)
 
-    def run(self, device: Device, program: Program, ids: np.ndarray, buffer_rows: int) -> np.ndarray:
-        """Bits, uint32 [buffer_rows, k]: poison behind the rows of `ids`."""
+    def run(
+        self, device: Device, program: Program, ids: np.ndarray, buffer_rows: int, launched: int | None = None
+    ) -> np.ndarray:
+        """Bits, uint32 [buffer_rows, k]: poison behind the rows of `ids`. launched: how many the launch is told."""
+        launched = compiled_rows(len(ids)) if launched is None else launched
         rows, k = len(ids), self.matrix.k
         weights, device_ids = device.array(self.weights), device.array(ids.astype(np.int32))
         count = device.array(np.array([rows], np.int32))
         x = device.alloc(buffer_rows * k * 4)
         x.fill(0xFF)
         launches = _host.LaunchList()
-        self.op.launch(program, launches, rows if rows <= MAX_ROWS else 0, weights, device_ids, x, count)
+        self.op.launch(program, launches, launched, weights, device_ids, x, count)
         device.run(launches)
         return x.read(np.uint32, buffer_rows * k).reshape(-1, k)
 
@@ -69,11 +70,11 @@ def test_a_row_whose_last_work_group_is_not_full_ends_where_it_should(device: De
 def test_any_number_of_rows_gives_each_its_token_and_nothing_behind_them(device: Device) -> None:
     case = Case(formats.W6_16, n=100, k=256)
     program = device.program([case.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
-    for rows in ROW_COUNTS + BLOCK_COUNTS:
+    for rows, launched in LAUNCHED_ROWS:
         ids = case.rng.integers(0, 100, rows)
-        got = case.run(device, program, ids, BLOCK_ROWS + 1)
-        assert np.array_equal(got[:rows], case.want(ids)), f"{rows} rows"
-        assert np.all(got[rows:] == POISON), f"{rows} rows"
+        got = case.run(device, program, ids, BLOCK_ROWS + 1, launched)
+        assert np.array_equal(got[:rows], case.want(ids)), f"{rows} rows, {launched=}"
+        assert np.all(got[rows:] == POISON), f"{rows} rows, {launched=}"
 
 
 def test_ids_outside_the_vocabulary_give_its_first_and_last_row(device: Device) -> None:

@@ -7,10 +7,10 @@ from arcmtp.model import formats
 from arcmtp.model.formats import F16, W4, W4_K, W6_16, W6_K, W8, Format, Matrix, Scheme
 from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes, unpack_rows
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime import _host
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
 from tests.ops.test_mul_mat import random_tiles
 
 MAX_ROWS, K, WIDTH, SHARED_WIDTH, USED, EXPERTS = 512, 256, 256, 512, 3, 10
@@ -63,8 +63,11 @@ class Case:
         plain.write(x)
         return quantised, plain
 
-    def run_gate_up(self, x: np.ndarray, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run_gate_up(
+        self, x: np.ndarray, selected: np.ndarray, launched: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Routed [rows, used, width] and shared [rows, shared_width] float outputs."""
+        launched = compiled_rows(len(x)) if launched is None else launched
         bench, rows, orders = self.bench, len(x), self.bench.device.activation_orders
         quantised, plain = self.rows_buffer(x, MAX_ROWS)
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
@@ -77,19 +80,23 @@ class Case:
         )  # fmt: skip
         launches = _host.LaunchList()
         self.gate_up.launch(
-            self.program, launches, rows if rows <= 8 else 0, self.weights, self.shared_weights, quantised, plain,
+            self.program, launches, launched, self.weights, self.shared_weights, quantised, plain,
             chosen, hidden_q, hidden, shared_q, shared, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
         bench.device.run(launches)
-        result = hidden.read(np.float32, rows * USED * WIDTH).reshape(rows, USED, WIDTH)
+        result = bench.rows(hidden, rows, USED * WIDTH).reshape(rows, USED, WIDTH)
         packed = hidden_q.read(np.uint8, rows * USED * row_bytes(WIDTH, orders)).reshape(rows * USED, -1)
         seen = dequantise(*unpack_rows(packed, WIDTH, orders)).reshape(result.shape)
         live = np.isfinite(result)
         assert np.abs(seen - result)[live].max() <= np.abs(result[live]).max() / 127
-        return result, shared.read(np.float32, rows * SHARED_WIDTH).reshape(rows, SHARED_WIDTH)
+        return result, bench.rows(shared, rows, SHARED_WIDTH)
 
-    def run_down(self, hidden: np.ndarray, shared: np.ndarray, selected: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    def run_down(
+        self, hidden: np.ndarray, shared: np.ndarray, selected: np.ndarray, slots: np.ndarray,
+        launched: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Partial sums [rows, used + 1, k]."""
+        launched = compiled_rows(len(hidden)) if launched is None else launched
         bench, rows = self.bench, len(hidden)
         routed_rows = self.rows_buffer(hidden.reshape(-1, WIDTH), MAX_ROWS * USED)
         shared_rows = self.rows_buffer(shared, MAX_ROWS)
@@ -98,12 +105,12 @@ class Case:
         partials = bench.poisoned(MAX_ROWS * (USED + 1) * K * 4)
         launches = _host.LaunchList()
         self.down_op.launch(
-            self.program, launches, rows if rows <= 8 else 0, bench.array(self.down.bytes),
+            self.program, launches, launched, bench.array(self.down.bytes),
             bench.array(self.shared_down.bytes), *routed_rows, *shared_rows, chosen,
             bench.array(slots.astype(np.float32)), partials, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
         bench.device.run(launches)
-        return partials.read(np.float32, rows * (USED + 1) * K).reshape(rows, USED + 1, K)
+        return bench.rows(partials, rows, (USED + 1) * K).reshape(rows, USED + 1, K)
 
 
 def choose(rng: np.random.Generator, rows: int) -> np.ndarray:
@@ -156,13 +163,13 @@ def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -
     hidden, shared = case.run_gate_up(row, chosen)
     slots = rng.uniform(0.1, 1, (1, USED + 1)).astype(np.float32)
     partials = case.run_down(hidden, shared, chosen, slots)
-    for rows in ROW_COUNTS + BLOCK_COUNTS:
+    for rows, launched in LAUNCHED_ROWS:
         place, selected = rows // 2, choose(rng, rows)
         selected[place] = chosen
         x, h = np.full((rows, K), np.nan, np.float32), np.full((rows, USED, WIDTH), np.nan, np.float32)
         s, w = np.full((rows, SHARED_WIDTH), np.nan, np.float32), np.full((rows, USED + 1), np.nan, np.float32)
         x[place], h[place], s[place], w[place] = row[0], hidden[0], shared[0], slots[0]
-        got_hidden, got_shared = case.run_gate_up(x, selected)
-        assert np.array_equal(got_hidden[place], hidden[0]), rows
-        assert np.array_equal(got_shared[place], shared[0]), rows
-        assert np.array_equal(case.run_down(h, s, selected, w)[place], partials[0]), rows
+        got_hidden, got_shared = case.run_gate_up(x, selected, launched)
+        assert np.array_equal(got_hidden[place], hidden[0]), (rows, launched)
+        assert np.array_equal(got_shared[place], shared[0]), (rows, launched)
+        assert np.array_equal(case.run_down(h, s, selected, w, launched)[place], partials[0]), (rows, launched)

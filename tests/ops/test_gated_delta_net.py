@@ -3,7 +3,7 @@
 Float32 sums of up to 128 products over some 50 tokens stay within 1e-5 of the largest output.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from arcmtp.ops.gated_delta_net import WINDOW, Columns, GatedDeltaNet, Heads, re
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers
 from arcmtp.runtime import _host
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import ROW_COUNTS, Bench
+from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
 
 TOLERANCE = 1e-5
 EPS = 1e-6
@@ -78,11 +78,9 @@ class Case:
         position, pending = 0, 0
         plain, packed = [], []
         for launch in (*launches, Block(0)):
-            self._poison(memory, pending)
+            self._poison(memory, [pending])
             count = launch.accepted if isinstance(launch, Step) else launch.rows
-            projected = bench.poisoned((launch.rows + 1) * self.columns.stride * 4)
-            projected.write(tokens[position : position + count])
-            out = self._run(launch, projected, memory, pending)
+            out = self._run(launch, self._rows(launch.rows, tokens[position : position + count]), memory, [pending])
             plain.append(out[0][:count])
             packed.append(out[1][:count])
             position += count
@@ -91,30 +89,72 @@ class Case:
         state = memory.read(op.head_dtype, self.heads.v)["state"]
         return np.concatenate(plain), np.concatenate(packed), state
 
-    def _poison(self, memory: Buffer, pending: int) -> None:
-        values = memory.read(self.op.head_dtype, self.heads.v)
-        values["history"][:, WINDOW + pending :] = np.nan
-        for name in ("pending_keys", "pending_deltas", "pending_decays"):
-            values[name][:, pending:] = np.nan
+    def feed_runs(
+        self, tokens: Sequence[np.ndarray], rows: int, accepted: Sequence[Sequence[int]]
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What `feed` gives for each of several sequences whose steps run together in RUN_SLOTS: step i of sequence u
+        accepts accepted[u][i] of its `rows` rows. A slot that belongs to none is NaN and stays so."""
+        bench, op, runs = self.bench, self.op, range(len(tokens))
+        memory = bench.poisoned(SLOTS * op.state_bytes)
+        for slot in RUN_SLOTS:
+            memory.fill(0, slot * op.state_bytes, op.state_bytes)
+        pending = [0 if slot in RUN_SLOTS else -1 for slot in range(SLOTS)]
+        position = [0 for _ in runs]
+        results: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in runs]
+        for step in range(len(accepted[0])):
+            self._poison(memory, pending)
+            counts = [accepted[run][step] for run in runs]
+            given = [self._rows(rows, tokens[run][position[run] : position[run] + counts[run]]) for run in runs]
+            out = self._run(Step(rows, rows), interleaved(given), memory, pending, RUN_SLOTS)
+            for run, slot in enumerate(RUN_SLOTS):
+                plain, packed = (values[run :: len(runs)][: counts[run]] for values in out)
+                results[run].append((plain, packed))
+                position[run] += counts[run]
+                pending[slot] = counts[run]
+        assert position == [len(part) for part in tokens]
+        for slot in RUN_SLOTS:
+            self._run(Block(0), self._rows(0, tokens[0][:0]), memory, pending, [slot])
+        assert (memory.read(np.uint8, memory.nbytes).reshape(SLOTS, -1)[list(FREE_SLOTS)] == 0xFF).all()
+        states = memory.read(op.head_dtype, SLOTS * self.heads.v).reshape(SLOTS, -1)["state"]
+        return [
+            (np.concatenate([plain for plain, _ in each]), np.concatenate([packed for _, packed in each]), states[slot])
+            for each, slot in zip(results, RUN_SLOTS, strict=True)
+        ]
+
+    def _rows(self, rows: int, tokens: np.ndarray) -> np.ndarray:
+        """Projections of `rows` rows that begin with `tokens`, and of one behind them; the others are NaN."""
+        x = np.full((rows + 1, self.columns.stride), np.nan, np.float32)
+        x[: len(tokens)] = tokens
+        return x
+
+    def _poison(self, memory: Buffer, pending: Sequence[int]) -> None:
+        """pending: how many rows of each slot are, or -1 if it belongs to nobody."""
+        values = memory.read(self.op.head_dtype, len(pending) * self.heads.v).reshape(len(pending), -1)
+        for slot, count in enumerate(pending):
+            if count >= 0:
+                values[slot]["history"][:, WINDOW + count :] = np.nan
+                for name in ("pending_keys", "pending_deltas", "pending_decays"):
+                    values[slot][name][:, count:] = np.nan
         memory.write(values)
 
-    def _run(self, launch: Launch, projected: Buffer, memory: Buffer, pending: int) -> tuple[np.ndarray, np.ndarray]:
+    def _run(
+        self, launch: Launch, projected: np.ndarray, memory: Buffer, pending: Sequence[int], slots: Sequence[int] = (0,)
+    ) -> tuple[np.ndarray, np.ndarray]:
         bench, width = self.bench, self.heads.outputs
         packed_bytes = row_bytes(width, bench.device.activation_orders)
-        quantised = bench.poisoned((launch.rows + 1) * packed_bytes)
-        plain = bench.poisoned((launch.rows + 1) * width * 4)
+        rows = launch.rows * len(slots)
+        quantised, plain = bench.poisoned((rows + 1) * packed_bytes), bench.poisoned((rows + 1) * width * 4)
         step = isinstance(launch, Step)
         conv, a, dt_bias, norm = self.device_weights
-        counts = bench.array(np.array([pending, -1 if step else launch.rows], np.int32))
+        row_count = bench.array(np.array([-1 if step else rows], np.int32))
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, launch.rows if step else 0, projected, conv, a, dt_bias, norm, memory,
-            counts.at(0), counts.at(4), quantised, plain,
+            self.program, launches, launch.rows if step else 0, bench.array(projected), conv, a, dt_bias, norm, memory,
+            bench.array(np.array(pending, np.int32)), bench.runs(slots), row_count, quantised, plain,
         )  # fmt: skip
         bench.device.run(launches)
-        rows = plain.read(np.float32, (launch.rows + 1) * width).reshape(-1, width)
-        assert np.isnan(rows[-1]).all(), "a row behind the last was written"
-        return rows, quantised.read(np.uint8, (launch.rows + 1) * packed_bytes).reshape(-1, packed_bytes)
+        packed = quantised.read(np.uint8, quantised.nbytes).reshape(-1, packed_bytes)
+        return bench.rows(plain, rows, width), packed[:rows]
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +217,20 @@ def test_a_sequence_of_zeros_stays_zero(tiny: Case) -> None:
     for launches in ways:
         plain, _, state = tiny.feed(np.zeros((9, tiny.columns.stride), np.float32), launches)
         assert not plain.any() and not state.any()
+
+
+@pytest.mark.avx2
+@pytest.mark.parametrize("rows", RUN_ROWS)
+def test_runs_in_any_slots_give_what_each_gives_alone(tiny: Case, rows: int) -> None:
+    accepted = {
+        1: [[1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [0, 1, 1, 0, 1]],
+        3: [[3, 1, 0, 2, 3], [1, 3, 3, 0, 2], [2, 0, 1, 3, 1]],
+        8: [[8, 1, 0, 5, 3], [2, 8, 7, 0, 6], [0, 4, 1, 8, 2]],
+    }[rows]
+    ends = np.cumsum([sum(counts) for counts in accepted])
+    tokens = np.split(tiny.tokens(ends[-1]), ends[:-1])
+    together = tiny.feed_runs(tokens, rows, accepted)
+    for part, counts, results in zip(tokens, accepted, together, strict=True):
+        alone = tiny.feed(part, [Step(rows, count) for count in counts])
+        for got, want in zip(results, alone, strict=True):
+            assert np.array_equal(got, want)

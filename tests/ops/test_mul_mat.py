@@ -6,9 +6,10 @@ import pytest
 from arcmtp.model import formats
 from arcmtp.model.formats import Format, Matrix, Scheme
 from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes
+from arcmtp.ops.launch import compiled_rows
 from arcmtp.ops.mul_mat import TILE, MulMat, reference
 from arcmtp.runtime import _host
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
 
 TOLERANCE = 1e-5
 BUFFER_ROWS = 512
@@ -58,9 +59,10 @@ class Case:
         self.device_weights = bench.array(self.weights)
         self.k = k
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Compiled for len(x) rows up to 8, counted at run time above; rows behind the last one are NaN."""
+    def run(self, x: np.ndarray, launched: int | None = None) -> np.ndarray:
+        """By the kernel for as many rows as the launch is told; rows behind the last one are NaN."""
         rows, orders = len(x), self.bench.device.activation_orders
+        launched = compiled_rows(rows) if launched is None else launched
         with np.errstate(invalid="ignore"):
             packed = pack_rows(*quantise(x), orders)
         quantised = self.bench.poisoned(BUFFER_ROWS * row_bytes(self.k, orders))
@@ -71,10 +73,10 @@ class Case:
         count = self.bench.array(np.array([rows], np.int32))
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, rows if rows <= 8 else 0, self.device_weights, quantised, plain, output, count
+            self.program, launches, launched, self.device_weights, quantised, plain, output, count
         )
         self.bench.device.run(launches)
-        return output.read(np.float32, rows * self.op.columns).reshape(rows, -1)
+        return self.bench.rows(output, rows, self.op.columns)
 
 
 @pytest.mark.avx2
@@ -99,8 +101,8 @@ def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(bench
     case = Case(bench, [(formats.W4, 40), (formats.W6_16, 16), (formats.F32, 1)], 256, ROW_COUNTS)
     row = case.rng.standard_normal((1, case.k)).astype(np.float32)
     alone = case.run(row)[0]
-    for rows in ROW_COUNTS + BLOCK_COUNTS:
+    for rows, launched in LAUNCHED_ROWS:
         for place in {0, rows // 2, rows - 1}:
             x = np.full((rows, case.k), np.nan, np.float32)
             x[place] = row
-            assert np.array_equal(case.run(x)[place], alone), f"row {place} of {rows}"
+            assert np.array_equal(case.run(x, launched)[place], alone), f"row {place} of {rows}, {launched=}"

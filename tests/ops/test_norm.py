@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.activations import dequantise, quantise, row_bytes, unpack_rows
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import Norm, reference
 from arcmtp.runtime import _host
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
 
 EPS = 1e-6
 MAX_ROWS = 512
@@ -21,22 +21,23 @@ class Case:
         self.weight = np.random.default_rng(1).uniform(0.5, 1.5, k).astype(np.float32)
 
     def run(
-        self, x: np.ndarray, partials: np.ndarray, rows: int, source_rows: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, x: np.ndarray, partials: np.ndarray, rows: int, source_rows: np.ndarray | None = None,
+        launched: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         """x_out, float rows, and what quantised consumers see, each [rows, k]."""
         bench, k, orders = self.bench, self.k, self.bench.device.activation_orders
+        launched = compiled_rows(rows) if launched is None else launched
         x_out, plain = bench.poisoned(MAX_ROWS * k * 4), bench.poisoned(MAX_ROWS * k * 4)
         quantised = bench.poisoned(MAX_ROWS * row_bytes(k, orders))
         launches = _host.LaunchList()
         sources = bench.array(np.asarray(source_rows if source_rows is not None else [0], np.int32))
         self.op.launch(
-            self.program, launches, rows if rows <= 8 else 0, bench.array(x), bench.array(partials), x_out,
+            self.program, launches, launched, bench.array(x), bench.array(partials), x_out,
             bench.array(self.weight), sources, quantised, plain, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
         bench.device.run(launches)
         packed = quantised.read(np.uint8, rows * row_bytes(k, orders)).reshape(rows, -1)
-        read = [buffer.read(np.float32, rows * k).reshape(rows, k) for buffer in (x_out, plain)]
-        return read[0], read[1], dequantise(*unpack_rows(packed, k, orders))
+        return bench.rows(x_out, rows, k), bench.rows(plain, rows, k), dequantise(*unpack_rows(packed, k, orders))
 
 
 @pytest.mark.avx2
@@ -69,12 +70,12 @@ def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -
     case, rng = Case(bench, 256, 3), np.random.default_rng(2)
     row, parts = rng.standard_normal((1, 256)).astype(np.float32), rng.standard_normal((1, 3, 256)).astype(np.float32)
     alone = [a[0] for a in case.run(row, parts, 1)]
-    for rows in ROW_COUNTS + BLOCK_COUNTS:
+    for rows, launched in LAUNCHED_ROWS:
         place = rows // 2
         x, partials = np.full((rows, 256), np.nan, np.float32), np.full((rows, 3, 256), np.nan, np.float32)
         x[place], partials[place] = row, parts
-        for got, want in zip(case.run(x, partials, rows), alone, strict=True):
-            assert np.array_equal(got[place], want), rows
+        for got, want in zip(case.run(x, partials, rows, launched=launched), alone, strict=True):
+            assert np.array_equal(got[place], want), (rows, launched)
 
 
 def test_a_row_of_zeros_gives_zeros(bench: Bench) -> None:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from arcmtp.model.formats import F16, F32, Format, Matrix
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.ops.router import Router, reference
 from arcmtp.runtime import _host
-from tests.ops.conftest import BLOCK_COUNTS, ROW_COUNTS, Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
 
 EPS, MAX_ROWS, K = 1e-6, 512, 256
 
@@ -36,8 +36,11 @@ class Case:
         self.program = bench.program([self.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
         self.counters = bench.array(np.zeros(128, np.int32))
 
-    def run(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def run(
+        self, x: np.ndarray, y: np.ndarray, launched: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """x_out, the normed rows, chosen experts, slot weights."""
+        launched = compiled_rows(len(x)) if launched is None else launched
         bench, rows, used = self.bench, len(x), self.op.used
         device_x, device_y, x_out, plain = (bench.poisoned(MAX_ROWS * K * 4) for _ in range(4))
         device_x.write(x)
@@ -46,16 +49,16 @@ class Case:
         weights = np.concatenate([tiles(self.router, self._formats[0]), tiles(self.gate, self._formats[1])])
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, rows if rows <= 8 else 0, device_x, device_y, x_out, bench.array(self.weight),
+            self.program, launches, launched, device_x, device_y, x_out, bench.array(self.weight),
             bench.array(weights), bench.poisoned(self.op.logits_bytes(MAX_ROWS)), self.counters, selected, slots,
             bench.poisoned(MAX_ROWS * K * 5), plain, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
         bench.device.run(launches)
         return (
-            x_out.read(np.float32, rows * K).reshape(rows, K),
-            plain.read(np.float32, rows * K).reshape(rows, K),
-            selected.read(np.int32, rows * used).reshape(rows, used),
-            slots.read(np.float32, rows * (used + 1)).reshape(rows, used + 1),
+            bench.rows(x_out, rows, K),
+            bench.rows(plain, rows, K),
+            bench.rows(selected, rows, used).view(np.int32),
+            bench.rows(slots, rows, used + 1),
         )
 
 
@@ -86,11 +89,11 @@ def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -
     case = Case(bench, 64, 8)
     row = np.random.default_rng(3).standard_normal((2, 1, K)).astype(np.float32)
     alone = [a[0] for a in case.run(row[0], row[1])]
-    for rows in ROW_COUNTS + BLOCK_COUNTS:
+    for rows, launched in LAUNCHED_ROWS:
         for place in {0, rows - 1}:
             x, y = np.full((2, rows, K), np.nan, np.float32)
             x[place], y[place] = row[:, 0]
-            got = case.run(x, y)
+            got = case.run(x, y, launched)
             for a, want in zip(got, alone, strict=True):
-                assert np.array_equal(a[place], want), rows
+                assert np.array_equal(a[place], want), (rows, launched)
             assert got[2].min() >= 0 and got[2].max() < 64, "NaN rows choose experts that exist"

@@ -6,11 +6,11 @@ One part is float32's own (half a unit of the last place is 6e-8), the rest is e
 import numpy as np
 import pytest
 
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
 from arcmtp.ops.sampling import STATS, Sampling, reference
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
-from tests.ops.conftest import ROW_COUNTS, Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
 
 TOLERANCE = 1e-6
 
@@ -28,21 +28,24 @@ class Case:
         columns = self.op.stride - logits.shape[1]
         return np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
 
-    def run(self, logits: np.ndarray, targets: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def run(
+        self, logits: np.ndarray, targets: np.ndarray | None = None, launched: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]."""
         rows = len(logits)
+        launched = compiled_rows(rows) if launched is None else launched
         targets = np.full(rows, -1) if targets is None else targets
-        ids, stats = self.bench.poisoned(rows * 4), self.bench.poisoned(rows * STATS * 4)
+        ids, stats = self.bench.poisoned(BLOCK_ROWS * 4), self.bench.poisoned(BLOCK_ROWS * STATS * 4)
         device_logits = self.bench.array(self.padded(logits))
         device_targets = self.bench.array(targets.astype(np.int32))
         count = self.bench.array(np.array([rows], np.int32))
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, rows if rows <= MAX_ROWS else 0,
+            self.program, launches, launched,
             device_logits, device_targets, ids, stats, self.partials, self.arrivals, count,
         )  # fmt: skip
         self.bench.device.run(launches)
-        return ids.read(np.int32, rows), stats.read(np.float32, rows * STATS).reshape(rows, STATS)
+        return self.bench.rows(ids, rows, 1).view(np.int32)[:, 0], self.bench.rows(stats, rows, STATS)
 
     def check(self, logits: np.ndarray, targets: np.ndarray | None = None) -> None:
         targets = np.full(len(logits), -1) if targets is None else targets
@@ -135,12 +138,13 @@ def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small
     rng = np.random.default_rng(3)
     row, target = rng.standard_normal((1, 1003)), np.array([77])
     ids, stats = small.run(row, target)
-    for rows in (*ROW_COUNTS, 9, 64, 512):
+    for rows, launched in LAUNCHED_ROWS:
         for place in {0, rows // 2, rows - 1}:
             logits, targets = np.full((rows, 1003), np.nan), np.full(rows, -1)
             logits[place], targets[place] = row[0], target[0]
-            got_ids, got_stats = small.run(logits, targets)
-            assert got_ids[place] == ids[0] and np.array_equal(got_stats[place], stats[0]), f"row {place} of {rows}"
+            got_ids, got_stats = small.run(logits, targets, launched)
+            assert got_ids[place] == ids[0], f"row {place} of {rows}, {launched=}"
+            assert np.array_equal(got_stats[place], stats[0]), f"row {place} of {rows}, {launched=}"
 
 
 def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_none(small: Case) -> None:

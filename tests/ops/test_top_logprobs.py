@@ -1,5 +1,7 @@
 """The likeliest tokens against their reference: the same ids and bits, since a subtraction is all the arithmetic."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,13 @@ from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs, reference
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import ROW_COUNTS, Bench
+from tests.ops.conftest import ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
 
 VOCAB = 1003  # no multiple of 16
 COUNTS = (1, 2, 20, 65, MAX_TOP)
 PLACES = MAX_TOP + 1
 UNTOUCHED = -7
+MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
 
 
 class Case:
@@ -23,10 +26,10 @@ class Case:
 
     def __init__(self, bench: Bench, op: TopLogprobs, program: Program) -> None:
         self.bench, self.op, self.program = bench, op, program
-        self.scratch = bench.poisoned(op.scratch_bytes(MAX_ROWS))
-        self.counters = bench.device.zeros(op.counter_bytes(MAX_ROWS))
-        self.count = bench.device.zeros(4)
-        self.ids, self.logprobs = (bench.device.host_zeros(MAX_ROWS * PLACES * 4) for _ in range(2))
+        self.scratch = bench.poisoned(op.scratch_bytes(MOST_ROWS))
+        self.counters = bench.device.zeros(op.counter_bytes(MOST_ROWS))
+        self.counts = bench.poisoned(SLOTS * 4)
+        self.ids, self.logprobs = (bench.device.host_zeros(MOST_ROWS * PLACES * 4) for _ in range(2))
 
     @classmethod
     def of(cls, bench: Bench, *vocabularies: int) -> "list[Case]":
@@ -35,20 +38,22 @@ class Case:
         program = bench.program([op.kernel() for op in ops])
         return [cls(bench, op, program) for op in ops]
 
-    def launches(self, logits: np.ndarray, stats: Buffer, chosen: Buffer) -> _host.LaunchList:
+    def launches(
+        self, logits: np.ndarray, stats: Buffer, chosen: Buffer, slots: Sequence[int] = (0,)
+    ) -> _host.LaunchList:
         """For rows of `vocab_used` logits, with NaN in what the vocabulary does not use."""
         columns = self.op.stride - logits.shape[1]
         padded = np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
         launches = _host.LaunchList()
         self.op.launch(
-            self.program, launches, len(logits), self.bench.array(padded), stats, self.count, chosen, self.ids,
-            self.logprobs, self.scratch, self.counters,
+            self.program, launches, len(logits), self.bench.array(padded), stats, self.counts, chosen, self.ids,
+            self.logprobs, self.scratch, self.counters, self.bench.runs(slots),
         )  # fmt: skip
         return launches
 
-    def results(self, launches: _host.LaunchList, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """ids and logprobs [rows, MAX_TOP + 1] of a run that is asked for `count` tokens."""
-        self.count.write(np.array([count], np.int32))
+    def results(self, launches: _host.LaunchList, rows: int, *counts: int) -> tuple[np.ndarray, np.ndarray]:
+        """ids and logprobs [rows, MAX_TOP + 1] when the first slots are asked for `counts` tokens."""
+        self.counts.write(np.array(counts, np.int32))
         self.ids.view(np.int32)[:] = UNTOUCHED
         self.logprobs.view(np.float32)[:] = UNTOUCHED
         self.bench.device.run(launches)
@@ -172,6 +177,21 @@ def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small
             logits[place], log_sum[place] = row, 6.5
             ids, logprobs = small.run(logits, 40, np.full(rows, 77), log_sum)
             assert np.array_equal(ids[place], want_ids[0]) and np.array_equal(logprobs[place], want[0])
+
+
+@pytest.mark.parametrize("rows", RUN_ROWS)
+def test_runs_in_any_slots_give_what_each_gives_alone(small: Case, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    counts = dict(zip(RUN_SLOTS, (20, 0, MAX_TOP), strict=True))
+    logits = rng.standard_normal((3, rows, VOCAB))
+    chosen, log_sum = rng.integers(0, VOCAB, (3, rows)), rng.uniform(5, 9, (3, rows)).astype(np.float32)
+    stats = small.bench.array(np.stack([interleaved(log_sum)] * STATS, axis=1))
+    inputs = small.bench.array(interleaved(chosen).astype(np.int32))
+    launches = small.launches(interleaved(logits), stats, inputs, RUN_SLOTS)
+    ids, logprobs = small.results(launches, 3 * rows, *(counts.get(slot, -1) for slot in range(SLOTS)))
+    for run, slot in enumerate(RUN_SLOTS):
+        want_ids, want = small.run(logits[run], counts[slot], chosen[run], log_sum[run])
+        assert np.array_equal(ids[run::3], want_ids) and np.array_equal(logprobs[run::3], want)
 
 
 def test_what_sampling_leaves_on_the_device_gives_log_probabilities(bench: Bench) -> None:

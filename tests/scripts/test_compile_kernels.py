@@ -15,9 +15,11 @@ from scripts.battlemage.compile_kernels import (
     CONFIG,
     CONTEXT,
     MIXES,
+    SLOTS,
     VOCAB_USED,
     Header,
     Mix,
+    all_kernels,
     stock_q4_0,
     unsloth_q4_k_m,
 )
@@ -35,9 +37,23 @@ def test_the_unsloth_mix_has_the_types_of_the_published_file() -> None:
     assert types == {"F32": 368, "Q8_0": 259, "Q4_K": 82, "Q5_K": 38, "Q6_K": 4, "BF16": 2}
 
 
+def network(mix: Mix, requant: Requant | None, slots: int) -> Network:
+    device = Device("cpu", cards()["arc-pro-b70"])
+    return Network(plan(Header(mix), CONFIG, requant, mtp=True), device, CONTEXT, VOCAB_USED, slots=slots)
+
+
+@pytest.mark.parametrize("slots", [1, SLOTS])
 @pytest.mark.parametrize("rows", [1, 4, 0])
 @pytest.mark.parametrize(("mix", "requant"), MIXES)
-def test_kernels_of_one_name_are_one_kernel(mix: Mix, requant: Requant | None, rows: int) -> None:
-    device = Device("cpu", cards()["arc-pro-b70"])
-    kernels = set(Network(plan(Header(mix), CONFIG, requant, mtp=True), device, CONTEXT, VOCAB_USED).kernels(rows))
+def test_kernels_of_one_name_are_one_kernel(mix: Mix, requant: Requant | None, rows: int, slots: int) -> None:
+    kernels = set(all_kernels(network(mix, requant, slots), rows))
     assert len(kernels) == len({kernel.name for kernel in kernels})
+
+
+def test_what_several_sequences_need_besides_is_drafts_of_all_and_steps_of_any_row_count() -> None:
+    one, several = (network(stock_q4_0, None, slots) for slots in (1, SLOTS))
+    more = {rows: {*all_kernels(several, rows)} - {*all_kernels(one, rows)} for rows in (1, SLOTS, 0)}
+    assert not more[1]
+    assert {"draft_input_w4_2048_q_draft_r4"} <= {kernel.name for kernel in more[SLOTS]}
+    heads = {"norm_2048_9_gather_qf_block", "sampling_248077_of_248320_block", "draft_input_w4_2048_q_step_block"}
+    assert heads <= {kernel.name for kernel in more[0]}

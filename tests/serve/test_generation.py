@@ -94,7 +94,7 @@ def test_a_turn_evaluates_only_what_is_new_and_says_what_a_cold_start_says(clien
         cached = answer.usage.prompt_tokens_details.cached_tokens or 0
         return answer.choices[0].message.content or "", cached, answer.usage.prompt_tokens
 
-    question = {"role": "user", "content": "How do I read a file line by line? " * 40}
+    question = {"role": "user", "content": f"With {draft} drafts: " + "How do I read a file line by line? " * 40}
     turns = [question, {"role": "assistant", "content": "So."}, {"role": "user", "content": "Why?"}]
     ask([{"role": "user", "content": "Something else."}])
     cold, cached, _ = ask(turns)
@@ -216,7 +216,7 @@ def test_models_props_and_tokens(client: openai.OpenAI, http: httpx.Client, llm:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").owned_by == "arcmtp"
     props = http.get("/props").json()
-    assert (props["model"], props["context"], props["slots"]) == ("tiny", llm.context, 1)
+    assert (props["model"], props["context"], props["slots"]) == ("tiny", llm.context, 4)
     tokens = http.post("/tokenize", json={"content": "naïve <|im_end|>"}).json()
     assert tokens == {"tokens": llm.tokenize("naïve <|im_end|>"), "count": len(llm.tokenize("naïve <|im_end|>"))}
     assert http.post("/tokenize", json={"messages": MESSAGES}).json()["tokens"] == llm.prompt_ids(MESSAGES)

@@ -1,6 +1,7 @@
 """The worker when the device fails, which no request can bring about."""
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from arcmtp import LLM, SamplingOptions
 from arcmtp.engine.results import Chunk
+from arcmtp.engine.stream import Stream
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.jobs import Finished, Job, Submission
 from arcmtp.serve.worker import Worker
@@ -18,7 +20,7 @@ JOB = Job([1, 2, 3], 4, 0, SamplingOptions())
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLM]:
-    with LLM(device="cpu", ctx=64) as llm:
+    with LLM(device="cpu", ctx=64, parallel=2) as llm:
         yield llm
 
 
@@ -48,45 +50,41 @@ async def outcome(submission: Submission) -> Finished | ApiError | None:
     return last
 
 
-def test_after_an_error_that_passes_the_next_request_is_answered(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_passes_fails_what_runs_and_nothing_after_it(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(worker: Worker) -> None:
         with monkeypatch.context() as patch:
-            # The probe finds the device well, and so does the next request.
-            stream = llm.stream
-            patch.setattr(llm, "stream", lambda *a, **k: _broken() if len(a) > 1 else stream(*a, **k))
-            failed = await outcome(worker.submit([JOB]))
-        assert isinstance(failed, ApiError) and (failed.status, failed.code) == (500, "device_error")
-        assert "UR_RESULT" not in failed.message
-        assert worker.state == "ready"
+            patch.setattr(llm.network.graphs, "submit", broken(llm, times=1))
+            failed = await asyncio.gather(*(outcome(worker.submit([JOB])) for _ in range(2)))
+        for end in failed:
+            assert isinstance(end, ApiError) and (end.status, end.code) == (500, "device_error")
+            assert "UR_RESULT" not in end.message
+        assert worker.state == "ready" and worker.running == 0
         assert isinstance(await outcome(worker.submit([JOB])), Finished)
 
     with_worker(llm, work)
 
 
 def test_a_prompt_ends_between_two_blocks_when_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    names = []
     with LLM(device="cpu", ctx=2048) as long:
 
         async def work(worker: Worker) -> None:
-            stream: Any = long.stream
+            submit = long.network.graphs.submit
 
-            def watched(*arguments: Any, progress: Callable[[int], None]) -> Any:
-                def evaluated(tokens: int) -> None:
-                    seen.append(tokens)
-                    submission.cancel()
-                    progress(tokens)
-
-                return stream(*arguments, progress=evaluated)
+            def watched(name: str, launches: Any, as_graph: bool = True) -> Any:
+                names.append(name)
+                submission.cancel()
+                return submit(name, launches, as_graph)
 
             with monkeypatch.context() as patch:
-                patch.setattr(long, "stream", watched)
+                patch.setattr(long.network.graphs, "submit", watched)
                 submission = worker.submit([Job(list(range(1500)), 4, 0, SamplingOptions())])
                 events = [event async for _, event in submission]
             assert [getattr(event, "reason", event) for event in events] == ["cancelled"]
             assert isinstance(await outcome(worker.submit([JOB])), Finished)
 
         with_worker(long, work)
-    assert seen == [512]
+    assert names == ["block"]
 
 
 def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
@@ -94,11 +92,10 @@ def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
 ) -> None:
     async def work(worker: Worker) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(llm, "stream", lambda *a, **k: _broken())
-            ends = await asyncio.gather(*(outcome(worker.submit([JOB])) for _ in range(3)))
-        assert [(end.status, end.code) for end in ends if isinstance(end, ApiError)] == [
-            (500, "device_error"), (503, "failed"), (503, "failed"),
-        ]  # fmt: skip
+            patch.setattr(llm.network.graphs, "submit", broken(llm, times=99))
+            ends = await asyncio.gather(*(outcome(worker.submit([JOB])) for _ in range(5)))
+        found = [(end.status, end.code) for end in ends if isinstance(end, ApiError)]
+        assert set(found) == {(500, "device_error"), (503, "failed")} and len(found) == 5
         assert worker.state == "failed"
         with pytest.raises(ApiError, match="the server is failed"):
             worker.submit([JOB])
@@ -106,12 +103,21 @@ def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
     with_worker(llm, work)
 
 
-def test_log_probabilities_that_are_not_finite_are_an_error(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_probabilities_that_are_not_finite_fail_their_own_request(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, other = Stream._keep, dataclasses.replace(JOB, prompt_ids=[4, 5], max_tokens=20)
+
+    def spoilt(stream: Stream, chunk: Chunk) -> None:
+        spoil = stream.prompt_ids == [1, 2, 3]
+        keep(stream, dataclasses.replace(chunk, logprob=math.nan) if spoil else chunk)
+
     async def work(worker: Worker) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(llm, "stream", lambda *a, **k: iter([Chunk(1, "x", None, math.nan)]))
-            end = await outcome(worker.submit([JOB]))
-        assert isinstance(end, ApiError) and end.status == 500
+            patch.setattr(Stream, "_keep", spoilt)
+            wrong, right = await asyncio.gather(outcome(worker.submit([JOB])), outcome(worker.submit([other])))
+        assert isinstance(wrong, ApiError) and wrong.status == 500
+        assert isinstance(right, Finished) and worker.state == "ready"
 
     with_worker(llm, work)
 
@@ -119,13 +125,38 @@ def test_log_probabilities_that_are_not_finite_are_an_error(llm: LLM, monkeypatc
 def test_jobs_that_wait_when_the_worker_stops_are_told_so(llm: LLM) -> None:
     async def work(worker: Worker) -> None:
         submissions = [worker.submit([Job([1], 60, 0, SamplingOptions(logit_bias={6137: -100, 6139: -100}))] * 4)]
-        submissions += [worker.submit([JOB]) for _ in range(2)]
+        submissions += [worker.submit([JOB]) for _ in range(3)]
         assert await asyncio.to_thread(worker.stop, 60)
         ends = [await outcome(submission) for submission in submissions]
-        assert [end.status for end in ends if isinstance(end, ApiError)] == [503] * 3
+        assert [end.status for end in ends if isinstance(end, ApiError)] == [503] * 4
 
     with_worker(llm, work)
 
 
-def _broken() -> Iterator[Chunk]:
-    raise RuntimeError("UR_RESULT_ERROR_DEVICE_LOST\n (details)")
+def test_jobs_start_in_the_order_in_which_they_came(llm: LLM) -> None:
+    async def work(worker: Worker) -> None:
+        order = []
+
+        async def first_event(index: int, submission: Submission) -> None:
+            async for _, event in submission:
+                if not isinstance(event, Finished) and index not in order:
+                    order.append(index)
+
+        jobs = [dataclasses.replace(JOB, max_tokens=12) for _ in range(6)]
+        await asyncio.gather(*(first_event(*numbered) for numbered in enumerate(worker.submit([job]) for job in jobs)))
+        assert order == list(range(6))
+
+    with_worker(llm, work)
+
+
+def broken(llm: LLM, times: int) -> Callable[..., Any]:
+    """A `submit` that fails so often before it works."""
+    submit, left = llm.network.graphs.submit, [times]
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if not left[0]:
+            return submit(*arguments, **options)
+        left[0] -= 1
+        raise RuntimeError("UR_RESULT_ERROR_DEVICE_LOST\n (details)")
+
+    return fail

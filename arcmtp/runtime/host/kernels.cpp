@@ -196,6 +196,22 @@ void bind_kernels(py::module_ &module) {
         },
         py::arg("queue"), py::arg("source"), py::arg("target"), "Copy bytes from a device address and wait.");
     module.def(
+        "copy",
+        [](sycl::queue queue, std::uintptr_t to, std::uintptr_t from, std::size_t bytes) {
+            py::gil_scoped_release release;
+            queue.memcpy(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), bytes).wait();
+        },
+        py::arg("queue"), py::arg("to"), py::arg("source"), py::arg("bytes"),
+        "Copy bytes from one device address to another and wait.");
+    module.def(
+        "fill",
+        [](sycl::queue queue, std::uintptr_t to, int byte, std::size_t bytes) {
+            py::gil_scoped_release release;
+            queue.memset(reinterpret_cast<void *>(to), byte, bytes).wait();
+        },
+        py::arg("queue"), py::arg("to"), py::arg("byte"), py::arg("bytes"),
+        "Set bytes from a device address on and wait.");
+    module.def(
         "wait",
         [](sycl::queue queue) {
             py::gil_scoped_release release;

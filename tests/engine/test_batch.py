@@ -1,0 +1,184 @@
+"""Several generations side by side: each says what it says alone, to the bit, whatever runs beside it."""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
+from arcmtp.engine.scheduler import BLOCK_ROWS_BESIDE
+
+WARM = SamplingOptions(temperature=0.9, top_p=0.95, repetition_penalty=1.2, frequency_penalty=0.3, seed=3)
+BIASED = SamplingOptions(logit_bias={300: 4.0, 301: -100}, presence_penalty=0.5)
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[LLM]:
+    with LLM(device="cpu", ctx=1024, parallel=4) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def one(four: LLM) -> Iterator[LLM]:
+    """What runs alone: another network, with one slot."""
+    with LLM(device="cpu", ctx=1024) as llm:
+        yield llm
+
+
+@dataclasses.dataclass
+class Request:
+    prompt: Sequence[int]
+    max_tokens: int
+    options: dict[str, Any]
+
+
+def requests(llm: LLM, text: str, count: int, draw: random.Random) -> list[Request]:
+    """Of all kinds and lengths."""
+    ids = llm.tokenize(text)
+    made = []
+    for _ in range(count):
+        begin, length = draw.randrange(len(ids) - 400), draw.choice([1, 7, 30, 64, 130, 300])
+        sampling = draw.choice([SamplingOptions(), WARM, dataclasses.replace(WARM, seed=draw.randrange(99)), BIASED])
+        options = {"sampling": sampling, "logprobs": draw.choice([0, 0, 3]), "draft": draw.choice([0, 2, 2, 3, 7])}
+        made.append(Request(ids[begin : begin + length], draw.choice([1, 2, 17, 40]), options))
+    return made
+
+
+def said(result: Generation) -> tuple[Any, ...]:
+    accepted = [(call.cycle, call.index, call.accepted) for call in result.draft_calls]
+    return result.ids, result.text, result.token_logprobs, result.logprobs, result.finish_reason, accepted
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_requests_of_all_kinds_side_by_side_say_what_they_say_alone(
+    four: LLM, one: LLM, text: str, seed: int
+) -> None:
+    draw = random.Random(seed)
+    waiting = requests(four, text, 14, draw)
+    running: list[tuple[Request, Any]] = []
+    while waiting or running:
+        while waiting and four.scheduler.free and draw.random() < 0.7:
+            request = waiting.pop()
+            stream = four.stream(request.prompt, request.max_tokens, **request.options)
+            stream.start()
+            running.append((request, stream))
+        four.scheduler.advance()
+        for request, stream in list(running):
+            if not stream.finished and draw.random() < 0.02:
+                stream.close()  # a client has gone
+                running.remove((request, stream))
+            elif stream.finished:
+                running.remove((request, stream))
+                want = one.generate(request.prompt, request.max_tokens, **request.options)
+                assert said(stream.result) == said(want), request
+    assert four.scheduler.free == 4
+
+
+@pytest.mark.parametrize("draft", range(8))
+def test_every_row_count_gives_the_same(four: LLM, one: LLM, text: str, draft: int) -> None:
+    ids = four.tokenize(text)
+    prompts = [ids[at : at + 20 + at // 50] for at in (0, 150, 400, 700)]
+    want = [said(one.generate(prompt, 30, draft=draft)) for prompt in prompts]
+    for runs in (2, 3, 4):
+        streams = [four.stream(prompt, 30, draft=draft) for prompt in prompts[:runs]]
+        for stream in streams:
+            stream.start()
+        assert [said(four_result(stream)) for stream in streams] == want[:runs]
+
+
+def four_result(stream: Any) -> Generation:
+    for _ in stream:
+        pass
+    result: Generation = stream.result
+    return result
+
+
+def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = four.tokenize(text)
+    found = []
+    for enabled in (False, True):
+        monkeypatch.setattr(four.network.graphs, "enabled", enabled)
+        streams = [four.stream(ids[at : at + 25], 30, draft=2, logprobs=1) for at in (0, 500, 900)]
+        for stream in streams:
+            stream.start()
+        found.append([said(four_result(stream)) for stream in streams])
+    assert found[0] == found[1]
+    assert any("of 3 runs" in name for name in four.network.graphs.captured)
+
+
+def test_streams_that_decode_go_on_between_blocks_of_a_prompt(four: LLM, text: str) -> None:
+    ids = four.tokenize(text)
+    decoding, reading = four.stream(ids[:10], 200, draft=0), four.stream(ids[1:901], 1)
+    next(decoding)
+    reading.start()
+    turns = 0
+    while not reading.finished:
+        four.scheduler.advance()
+        turns += 1
+    assert turns == -(-900 // BLOCK_ROWS_BESIDE)
+    assert len(decoding.take_chunks()) == turns
+    decoding.close()
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(four: LLM, text: str) -> None:
+    ids = four.tokenize(text)
+    streams = [four.stream(ids[3:1003], 3), four.stream(ids[2000:2020], 3)]
+    for stream in streams:
+        stream.start()
+    while not streams[1].take_chunks():
+        four.scheduler.advance()
+    assert not streams[0].take_chunks()
+    four.scheduler.end_all()
+
+
+def test_chunks_of_streams_in_turn(four: LLM, one: LLM) -> None:
+    prompts = ("import os", "def __len__(self):")
+    streams = [four.stream(prompt, 9, draft=0) for prompt in prompts]
+    texts = ["".join(parts) for parts in zip(*([a.text, b.text] for a, b in zip(*streams, strict=True)), strict=True)]
+    assert texts == [one.generate(prompt, 9).text for prompt in prompts]
+
+
+def test_one_more_stream_than_there_are_slots_ends_the_first(four: LLM) -> None:
+    streams = [four.stream("import os", 50, draft=0) for _ in range(5)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(ArcmtpError, match="this generation has ended"):
+        for _ in streams[0]:
+            pass
+    assert four_result(streams[4]).ids == four_result(streams[1]).ids
+    four.scheduler.end_all()
+
+
+def test_a_conversation_goes_on_in_its_own_slot(four: LLM, one: LLM, text: str) -> None:
+    ids = four.tokenize(text)
+    talks = [ids[at : at + 60] for at in (0, 200, 400, 600)]
+    for turn, index in itertools.product(range(3), (2, 0, 3, 1)):
+        result = four.generate(talks[index], 12, sampling=WARM)
+        assert (result.statistics.cached_tokens > 0) == (turn > 0)
+        one.new_sequence()
+        assert said(result) == said(one.generate(talks[index], 12, sampling=WARM))
+        talks[index] = [*talks[index], *result.ids, *ids[800 + turn : 820 + turn]]
+
+
+def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, text: str) -> None:
+    asked, other = ([{"role": "user", "content": text[at : at + 1500]}] for at in (0, 2000))
+    prompts = [four.prompt_ids(messages) for messages in (asked, other, asked, asked)]
+    four.new_sequence()
+    streams = [four.stream(prompt, 15, sampling=WARM, draft=2) for prompt in prompts]
+    for stream in streams:
+        stream.start()
+    results = [four_result(stream) for stream in streams]
+    boundary = len(prompts[0]) - 1 - prompts[0][::-1].index(prompts[0][0])  # where the answer begins
+    assert [result.statistics.cached_tokens for result in results] == [0, 0, boundary, boundary] and boundary > 300
+    for prompt, result in zip(prompts, results, strict=True):
+        one.new_sequence()
+        assert said(result) == said(one.generate(prompt, 15, sampling=WARM, draft=2))
+
+
+@pytest.mark.parametrize("parallel", [0, 33])
+def test_parallel_is_limited(parallel: int) -> None:
+    with pytest.raises(ArcmtpError, match=f"parallel is {parallel}; it must be 1 to 32"):
+        LLM(device="cpu", parallel=parallel)

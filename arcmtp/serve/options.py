@@ -55,9 +55,13 @@ def bind(options: ServeOptions, insecure: bool) -> socket.socket:
             f"--host {options.host} is reachable from other machines: give --api-key-file FILE, or --insecure-no-key"
         )
     try:
-        return socket.create_server((str(address[0]), options.port), family=family)
+        listener = socket.create_server((str(address[0]), options.port), family=family)
     except OSError as error:
         raise ArcmtpError(f"{where}: cannot listen there: {os.strerror(error.errno or 0)}") from None
+    # Connections inherit it. asyncio sets it only on sockets made with the protocol's number; without it the body of
+    # an answer, and each event of a stream, may wait 40 ms for the client to acknowledge what came before.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def read_keys(path: Path) -> list[str]:

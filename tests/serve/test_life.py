@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 from arcmtp.cli import main
+from arcmtp.serve.options import ServeOptions, bind
 from tests.serve.conftest import Server, running
 
 TEXT = "/v1/completions"
@@ -184,6 +186,13 @@ def test_an_address_in_use_and_a_bad_model_are_one_line(server: Server, refused:
     where = f"--host 127.0.0.1 --port {port}"
     assert refused("--port", port) == f"arcmtp: {where}: cannot listen there: Address already in use"
     assert refused("--port", "0", "-m", "none.gguf").startswith("arcmtp: none.gguf")
+
+
+def test_connections_send_each_event_at_once() -> None:
+    with bind(ServeOptions("x", port=0), False) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         from arcmtp.serve.options import config_arguments
 
         command, *others = arguments
-        options = _parser().parse_args([command, *config_arguments(file), *others])
+        configured = config_arguments(file)
+        try:
+            _parser().parse_args([command, *configured])
+        except ArcmtpError as error:
+            raise ArcmtpError(f"{file}: {error}") from None
+        options = _parser().parse_args([command, *configured, *others])
     return options
 
 

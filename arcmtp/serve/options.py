@@ -66,10 +66,10 @@ def bind(options: ServeOptions, insecure: bool) -> socket.socket:
 
 def read_keys(path: Path) -> list[str]:
     """The keys of a file, one a line; ArcmtpError if there is none."""
-    text = _read(path)
-    if not text.strip() or not text.isascii():
-        raise ArcmtpError(f"{path}: expected one key a line, of ASCII characters")
-    return text.split()
+    keys = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    if not keys or not all(key.isascii() and len(key.split()) == 1 for key in keys):
+        raise ArcmtpError(f"{path}: expected one key a line, of ASCII characters without spaces")
+    return keys
 
 
 def config_arguments(path: Path) -> list[str]:
@@ -80,9 +80,10 @@ def config_arguments(path: Path) -> list[str]:
         raise ArcmtpError(f"{path}: not TOML: {error}") from None
     arguments = []
     for key, value in content.items():
-        if key in ("config", "help") or isinstance(value, dict):
+        values = value if isinstance(value, list) else [value]
+        if key in ("config", "help") or not all(isinstance(one, str | int | float) for one in values):
             raise ArcmtpError(f"{path}: {key} cannot stand there; expected long options such as port = 8080")
-        for one in value if isinstance(value, list) else [value]:
+        for one in values:
             if isinstance(one, bool):
                 arguments.append(f"--{key}" if one else f"--no-{key}")
             else:

@@ -9,8 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.serve.protocol import NamedToolChoice
 from arcmtp.serve.responses import ErrorResponse
 
+_ALTERNATIVES = ("str", NamedToolChoice.__name__)  # of unions, besides lists
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -45,7 +47,8 @@ def as_api_error(error: Exception) -> ApiError:
         case RequestValidationError():
             return _validation_error(error)
         case HTTPException():
-            return ApiError(error.status_code, str(error.detail), headers=error.headers)
+            message = _unreadable(error.__cause__) or str(error.detail)
+            return ApiError(error.status_code, message, headers=error.headers)
         case _:
             return ApiError(500, "internal error: see the server's log", code="internal_error")
 
@@ -53,6 +56,10 @@ def as_api_error(error: Exception) -> ApiError:
 async def handle(request: Request, error: Exception) -> Response:
     """The exception handler of the application, which also tells the request log."""
     answer = as_api_error(error)
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        answer.message = f"there is no route {request.url.path!r} here; /docs lists them"
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        answer.message = f"{request.url.path!r} takes {answer.headers['Allow']}, not {request.method}"
     request.state.record["error"] = answer.message
     return answer.response()
 
@@ -60,11 +67,24 @@ async def handle(request: Request, error: Exception) -> Response:
 def _validation_error(error: RequestValidationError) -> ApiError:
     # Of a union's alternatives the one that came furthest says most about what was meant.
     first = max(error.errors(), key=lambda e: len(e["loc"]))
-    if first["loc"] == ("body",) and first["type"] in ("model_attributes_type", "model_type"):
+    if first["loc"] == ("body",) and first["type"] in ("model_attributes_type", "model_type", "missing"):
         return ApiError(400, "the body must be a JSON object, with Content-Type: application/json")
     if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}")
+        return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}, at character {first['loc'][1]}")
     # Alternatives of unions are no part of the request.
-    where = ".".join(str(part) for part in first["loc"][1:] if part != "str" and "[" not in str(part)) or None
+    parts = [str(part) for part in first["loc"][1:] if part not in _ALTERNATIVES]
+    where = ".".join(part for part in parts if "[" not in part) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     return ApiError(400, f"{where}: {message}" if where else f"the body: {message}", param=where)
+
+
+def _unreadable(cause: BaseException | None) -> str | None:
+    """What is wrong with a body that cannot be parsed for another reason than its grammar."""
+    match cause:
+        case UnicodeDecodeError():
+            return f"the body is not valid UTF-8: byte {cause.start}"
+        case RecursionError():
+            return "the body is nested too deeply"
+        case ValueError():  # Python's limit for text to int
+            return "the body has a number with too many digits"
+    return None

@@ -148,7 +148,7 @@ class Service:
         self._check_model(body.model)
         prepared = await asyncio.to_thread(prepare, self._worker.llm, self._options.sampling)
         submission = self._worker.submit(prepared.jobs)
-        include_usage = body.stream_options is not None and body.stream_options.include_usage
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         reply = Reply(prepared, submission, self._options.alias, include_usage)
         record = request.state.record
 

@@ -24,7 +24,21 @@ MAX_STOP_CHARACTERS = 256
 MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_PROMPTS = 16
+MAX_BIASES = 1023
 RESERVED_TEMPLATE_NAMES = frozenset({"self", "prompt", "messages", "tools", "add_generation_prompt"})
+# What OpenAI's older clients and other servers' have, without which the answer would not be what they expect.
+_FREE_TEXT = "answers cannot be constrained"
+_NOT_AVAILABLE = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "grammar": _FREE_TEXT,
+    "json_schema": _FREE_TEXT,
+    "structured_outputs": _FREE_TEXT,
+    "guided_json": _FREE_TEXT,
+    "guided_regex": _FREE_TEXT,
+    "guided_choice": _FREE_TEXT,
+    "guided_grammar": _FREE_TEXT,
+}
 
 Value = TypeVar("Value")
 
@@ -67,7 +81,7 @@ class Strict(BaseModel):
 
 
 class StreamOptions(Strict):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class GenerationRequest(Strict):
@@ -88,7 +102,13 @@ class GenerationRequest(Strict):
     )
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = Field(None, description="token id to what is added to its logit")
+    logit_bias: (
+        Annotated[
+            dict[str, float],
+            _must(lambda v: not isinstance(v, dict) or len(v) <= MAX_BIASES, f"at most {MAX_BIASES} tokens"),
+        ]
+        | None
+    ) = Field(None, description="token id to what is added to its logit")
     seed: int | None = Field(None, description="choice i of n uses seed + i")
     draft: Annotated[int, Field(ge=0, le=7)] | None = Field(
         None, description="tokens to draft before each step; null: what the server was started with"
@@ -96,6 +116,14 @@ class GenerationRequest(Strict):
     response_format: Annotated[
         Any, _must(lambda v: v in (None, {"type": "text"}), "only text; JSON modes are not available")
     ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _available(cls, data: Any) -> Any:
+        wrong = next((name for name in _NOT_AVAILABLE if isinstance(data, dict) and data.get(name)), None)
+        if wrong:
+            raise ValueError(f"{wrong} is not available: {_NOT_AVAILABLE[wrong]}")
+        return data
 
 
 class FunctionDefinition(Strict):
@@ -136,16 +164,20 @@ class ContentPart(Strict):
 
 class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
     reasoning_content: str | None = None
-    tool_calls: list[CalledTool] | None = None
+    tool_calls: Annotated[list[CalledTool], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
+
+
+# Without fail_fast a body of a million wrong items takes seconds, in which no other request goes on.
+Messages = Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
 
 
 class ChatRequest(GenerationRequest):
     """OpenAI's chat completion request."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Messages
     max_completion_tokens: Count | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -201,8 +233,10 @@ class CompletionRequest(GenerationRequest):
     ]
     echo: bool | None = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    suffix: Annotated[None, _must(lambda v: not v, "filling in before a suffix is not available")] = None
-    best_of: Annotated[None, _must(lambda v: v is None, "not available; use n")] = None
+    suffix: Annotated[
+        Literal[""] | None, _must(lambda v: v in ("", None), "filling in before a suffix is not available")
+    ] = None
+    best_of: Annotated[Literal[1] | None, _must(lambda v: v in (1, None), "not available; use n")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "CompletionRequest":
@@ -215,7 +249,7 @@ class TokenizeRequest(Strict):
     """Text, or messages that go through the chat template."""
 
     content: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Messages | None = None
     model: str | None = None
 
     @model_validator(mode="after")
@@ -226,5 +260,5 @@ class TokenizeRequest(Strict):
 
 
 class DetokenizeRequest(Strict):
-    tokens: list[int]
+    tokens: Annotated[list[int], Field(fail_fast=True)]
     model: str | None = None

@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from arcmtp.serve.protocol import ChatRequest, DetokenizeRequest
 from tests.serve.conftest import Server
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -62,10 +64,14 @@ def still_serving(http: httpx.Client) -> Any:
         (chat(top_logprobs=2), "the body: top_logprobs needs logprobs: true"),
         (chat(logit_bias={"6144": 1}), "logit_bias has token 6144; the vocabulary has ids 0 to 6143"),
         (chat(logit_bias={"x": 1}), "logit_bias: 'x' is not a token id"),
+        (chat(logit_bias={str(i): "x" for i in range(1024)}), "logit_bias: at most 1023 tokens"),
         (chat(logit_bias={"1": 101}), "logit_bias of token 1 is 101.0; it must be a number from -100 to 100, or -inf"),
         (chat(tools=[{"type": "function"}]), "tools.0.function: Field required"),
         (chat(tool_choice="required"), "the body: tool_choice is required, but there are no tools"),
         (chat(tool_choice={"type": "function", "function": {"name": "f"}}), "the body: tool_choice names 'f', which"),
+        (chat(tool_choice={"type": "function", "name": "f"}), "tool_choice.function: Field required"),
+        (chat(functions=[{"name": "f"}]), "the body: functions is not available: use tools"),
+        (text(grammar="root ::= x"), "the body: grammar is not available: answers cannot be constrained"),
         (chat(response_format={"type": "json_object"}), "response_format: only text; JSON modes are not available"),
         (chat(chat_template_kwargs={"messages": []}), "chat_template_kwargs: add_generation_prompt, messages, "),
         (chat(messages=[{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}]),
@@ -144,6 +150,29 @@ def test_what_is_not_http_is_refused(server: Server) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
 
 
-def test_unknown_fields_are_ignored(http: httpx.Client) -> None:
-    path, body = chat(user="me", store=False, metadata={"a": "b"}, service_tier="auto")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        chat(user="me", store=False, metadata={"a": "b"}, service_tier="auto"),
+        chat(response_format={"type": "text"}, functions=None, grammar="", tool_choice="auto"),
+        chat(stream=True, stream_options={"include_usage": None}),
+        text(best_of=1, suffix=""),
+    ],
+)
+def test_what_means_nothing_here_is_ignored(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
     assert http.post(path, json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (ChatRequest, {"messages": [5] * 1000}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [5] * 1000}]}),
+        (ChatRequest, {"messages": [{"role": "assistant", "tool_calls": [5] * 1000}]}),
+        (DetokenizeRequest, {"tokens": ["x"] * 1000}),
+    ],
+)
+def test_of_many_wrong_items_only_the_first_takes_time(kind: type[BaseModel], body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    assert caught.value.error_count() <= 2  # of a union's alternatives each has one

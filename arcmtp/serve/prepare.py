@@ -38,6 +38,7 @@ class Prepared:
 def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> Prepared:
     """ApiError or ArcmtpError for what the model, its template or its context cannot take."""
     called = request.tools is not None and request.tool_choice != "none"
+    several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedToolChoice)
     forced = _forced_call(request)
     options = {"tools": request.raw_tools if called else None, **(request.chat_template_kwargs or {})}
     ids = llm.prompt_ids(template_messages(request.messages), **options)
@@ -50,8 +51,8 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
     jobs = _jobs(llm, request, defaults, ids, max_tokens, request.top_logprobs or 0, budget)
     choices = [
         ChatChoice(
-            request.stop or (), inside, request.raw_tools if called else (), forced,
-            request.parallel_tool_calls is not False, Logprobs(llm.tokenizer) if request.logprobs else None,
+            request.stop or (), inside, request.raw_tools if called else (), forced, several,
+            Logprobs(llm.tokenizer) if request.logprobs else None,
         )
         for _ in jobs
     ]  # fmt: skip
@@ -87,7 +88,7 @@ def _template_message(index: int, message: ChatMessage) -> dict[str, Any]:
     for number, call in enumerate(fields.get("tool_calls", ())):
         where = f"messages.{index}.tool_calls.{number}.function.arguments"
         try:
-            arguments = json.loads(call["function"]["arguments"])
+            arguments = json.loads(call["function"]["arguments"].strip() or "{}")  # clients have no arguments as ""
         except (ValueError, RecursionError):
             raise ApiError(400, f"{where}: expected a JSON object as text", where) from None
         if not isinstance(arguments, Mapping):

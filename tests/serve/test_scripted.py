@@ -86,6 +86,18 @@ def test_a_call_can_be_forced(client: openai.OpenAI, tool_choice: Any, arguments
     assert calls(choice.message) == [("weather", arguments)]
 
 
+def test_a_named_function_is_called_once_and_nothing_else(client: openai.OpenAI) -> None:
+    choice = ask(client, tools=TOOLS, tool_choice={"type": "function", "function": {"name": "weather"}})
+    assert (choice.finish_reason, calls(choice.message)) == ("tool_calls", CALLS[:1])
+
+
+def test_a_call_without_arguments_may_come_back_with_an_empty_text(scripted: Server) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "time", "arguments": ""}}
+    messages = [*QUESTION, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with scripted.http() as http:
+        assert http.post("/tokenize", json={"messages": messages}).status_code == 200
+
+
 def test_tools_and_earlier_calls_reach_the_template_as_they_were_sent(scripted: Server) -> None:
     function = {"name": "weather", "arguments": '{"city": "Zürich", "days": 2}'}
     call = {"id": "c", "type": "function", "function": function}

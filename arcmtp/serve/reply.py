@@ -2,9 +2,11 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
+from arcmtp.engine.draft_log import DraftSummary
 from arcmtp.engine.results import Statistics
 from arcmtp.serve.choices import ChatChoice, Payload
 from arcmtp.serve.jobs import Finished, Submission, Timings
@@ -30,7 +32,7 @@ class Reply:
         }
         self.timings = Timings()
         self.first_token = 0.0
-        self._statistics: Statistics | None = None
+        self._statistics: list[Statistics | None] = []
         self._cached = 0  # of the prompt, when its first choice was made
 
     async def whole(self) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Reply:
         head = {**self._head, "object": self._chunk_object}
         async for index, payload, end in self._payloads():
             chunk = {**head, "choices": [{"index": index, **payload}]}
-            yield chunk if end is None else {**chunk, "timings": timings_object(end.timings, end.statistics)}
+            yield chunk if end is None else {**chunk, "timings": timings_object(end.timings, [end.statistics])}
         if self._include_usage:
             yield {**head, "choices": [], "usage": self.usage(), "timings": self.timings_object()}
 
@@ -73,8 +75,8 @@ class Reply:
         }
 
     def timings_object(self) -> TimingsObject:
-        """Timings of all choices together; drafts and graphs where there is only one."""
-        return timings_object(self.timings, self._statistics if len(self._prepared.choices) == 1 else None)
+        """Timings of all choices together."""
+        return timings_object(self.timings, self._statistics)
 
     async def _payloads(self) -> AsyncIterator[tuple[int, Payload, Finished | None]]:
         """(index of the choice, payload, its last event if it is the choice's last)."""
@@ -86,7 +88,7 @@ class Reply:
             choice = choices[index]
             if isinstance(event, Finished):
                 self.timings.add(event.timings)
-                self._statistics = event.statistics
+                self._statistics.append(event.statistics)
                 if index == 0:
                     self._cached = event.timings.cached_tokens
                 *payloads, last = choice.finish(event.reason)
@@ -101,8 +103,8 @@ class Reply:
                     self._submission.tickets[index].cancel()
 
 
-def timings_object(timings: Timings, statistics: Statistics | None) -> TimingsObject:
-    """Timings as clients get them."""
+def timings_object(timings: Timings, statistics: Sequence[Statistics | None]) -> TimingsObject:
+    """Timings as clients get them; the statistics are those of each choice, None where nothing ran."""
     t, evaluated = timings, timings.prompt_tokens - timings.cached_tokens
     shown: TimingsObject = {
         "queue_ms": round(t.queue_seconds * 1e3, 3),
@@ -114,10 +116,24 @@ def timings_object(timings: Timings, statistics: Statistics | None) -> TimingsOb
         "predicted_ms": round(t.decode_seconds * 1e3, 3),
         "predicted_per_second": round(t.decode_tokens / t.decode_seconds, 3) if t.decode_seconds else 0.0,
     }
-    if statistics:
-        shown["graph_replays"], shown["graph_misses"] = statistics.graph_replays, sum(statistics.graph_misses.values())
-    if statistics and (draft := statistics.draft):
-        shown["draft_n"], shown["draft_n_accepted"] = draft.calls, draft.accepted
-        shown["draft_acceptance_by_position"] = [round(share, 4) for share in draft.acceptance_by_position]
-        shown["draft_us_mean"], shown["draft_us_p95"] = draft.mean_us, draft.p95_us
+    if found := [one for one in statistics if one]:
+        shown["graph_replays"] = sum(one.graph_replays for one in found)
+        shown["graph_misses"] = sum(sum(one.graph_misses.values()) for one in found)
+    if drafts := [one.draft for one in found if one.draft]:
+        _add_drafts(shown, drafts)
     return shown
+
+
+def _add_drafts(shown: TimingsObject, drafts: Sequence[DraftSummary]) -> None:
+    cycles = sum(draft.cycles for draft in drafts)
+    accepted = zip_longest(*([share * d.cycles for share in d.acceptance_by_position] for d in drafts), fillvalue=0.0)
+    timed = [draft for draft in drafts if draft.mean_us is not None]
+    shown["draft_n"] = sum(draft.calls for draft in drafts)
+    shown["draft_n_accepted"] = sum(draft.accepted for draft in drafts)
+    shown["draft_acceptance_by_position"] = [round(sum(counts) / cycles, 4) for counts in accepted]
+    shown["draft_us_mean"] = _mean([(draft.mean_us or 0.0, draft.calls) for draft in timed])
+    shown["draft_us_p95"] = max((draft.p95_us or 0.0 for draft in timed), default=None)
+
+
+def _mean(weighted: Sequence[tuple[float, int]]) -> float | None:
+    return sum(value * weight for value, weight in weighted) / sum(w for _, w in weighted) if weighted else None

@@ -111,8 +111,8 @@ class Usage(TypedDict):
 class TimingsObject(TypedDict):
     """Speeds, under llama-server's names; the first token belongs to the prompt.
 
-    Graphs are counted where there is one choice, drafts where any were made; their times are null where the device does
-    not tell them.
+    Graphs are counted where anything ran, drafts where any were made; their times are null where the device does not
+    tell them. Of several choices: the longest queue_ms, the largest draft_us_p95, sums and means of the rest.
     """
 
     queue_ms: float
@@ -125,7 +125,7 @@ class TimingsObject(TypedDict):
     predicted_per_second: float
     graph_replays: NotRequired[int]
     graph_misses: NotRequired[int]
-    draft_n: NotRequired[int]
+    draft_n: NotRequired[int]  # calls, a token each
     draft_n_accepted: NotRequired[int]
     draft_acceptance_by_position: NotRequired[list[float]]
     draft_us_mean: NotRequired[float | None]

@@ -1,5 +1,6 @@
 """Chat and text completions of the bundled model, through OpenAI's client."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,19 @@ def test_drafts_change_the_timings_and_not_the_answer(http: httpx.Client) -> Non
     assert drafted["draft_n"] >= drafted["draft_n_accepted"] > 0
     assert len(drafted["draft_acceptance_by_position"]) == 3
     assert plain.keys() < drafted.keys()
+
+
+def test_timings_of_several_choices_are_those_of_each_together(http: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 30, "temperature": 0.8, "seed": 2, "n": 2, "draft": 3}
+    together = http.post("/v1/completions", json=body).json()["timings"]
+    lines = http.post("/v1/completions", json={**body, "stream": True}).text.splitlines()
+    first, second = (json.loads(line.removeprefix("data: "))["timings"] for line in lines if '"timings"' in line)
+    for name in ("draft_n", "draft_n_accepted", "graph_replays", "graph_misses"):
+        assert together[name] == first[name] + second[name]
+    by_position = zip(*(t["draft_acceptance_by_position"] for t in (together, first, second)), strict=True)
+    assert all(min(one, other) <= both <= max(one, other) for both, one, other in by_position)
+    assert len(together["draft_acceptance_by_position"]) == 3
+    assert together["draft_us_mean"] > 0 and together["draft_us_p95"] > 0
 
 
 def test_n_choices_are_drawn_apart_and_again_by_the_seed(client: openai.OpenAI) -> None:

@@ -54,6 +54,8 @@ class Gate:
         except ApiError as error:
             record["error"] = error.message
             await error.response()(scope, receive, noted_send)
+        except ClientGone:
+            record["error"] = "the client has gone"
         else:
             await self._answer(scope, _replaying(body, receive), noted_send)
         finally:
@@ -83,6 +85,8 @@ class Gate:
         parts, size = [], 0
         while size <= self._body_bytes * _DISCARDED_BODIES:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
             part = message.get("body", b"")
             size += len(part)
             if size <= self._body_bytes:

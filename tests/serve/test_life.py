@@ -70,6 +70,16 @@ def test_a_client_that_leaves_without_streaming_ends_its_generation(server: Serv
     until(lambda: gauge(server, "running") == gauge(server, "queued") == 0)
 
 
+def test_a_body_that_breaks_off_is_no_request(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    head = "POST /breaks-off HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f'{head}{{"tokens": [1]}}'.encode())
+    until(lambda: '"path": "/breaks-off"' in server.log())
+    (line,) = [line for line in server.log().splitlines() if '"path": "/breaks-off"' in line]
+    assert '"status": 499' in line
+
+
 def test_a_request_is_answered_beside_others_and_does_not_end_them(server: Server) -> None:
     with streaming(server, n=3, max_tokens=2000) as lines, server.http() as http:
         assert http.post(TEXT, json={"prompt": "import", "max_tokens": 1}).status_code == 200

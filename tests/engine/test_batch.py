@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
+from arcmtp.engine.batch import Batch
 from arcmtp.engine.scheduler import BLOCK_ROWS_BESIDE
 
 WARM = SamplingOptions(temperature=0.9, top_p=0.95, repetition_penalty=1.2, frequency_penalty=0.3, seed=3)
@@ -52,10 +53,13 @@ def said(result: Generation) -> tuple[Any, ...]:
     return result.ids, result.text, result.token_logprobs, result.logprobs, result.finish_reason, accepted
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_requests_of_all_kinds_side_by_side_say_what_they_say_alone(
-    four: LLM, one: LLM, text: str, seed: int
+    four: LLM, one: LLM, text: str, monkeypatch: pytest.MonkeyPatch, seed: int, ahead: int
 ) -> None:
+    """ahead: cycles that the device has before one is read, as a GPU has."""
+    monkeypatch.setattr(Batch, "_ahead", property(lambda batch: 0 if any(m.top for m in batch._members) else ahead))
     draw = random.Random(seed)
     waiting = requests(four, text, 14, draw)
     running: list[tuple[Request, Any]] = []

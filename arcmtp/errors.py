@@ -1,5 +1,9 @@
-"""The one exception that commands turn into a one-line message and exit status 2."""
+"""What commands turn into a one-line message and exit status 2."""
 
 
 class ArcmtpError(Exception):
     """Bad input or an unusable machine. The message is one line: what was wrong, and what would be right."""
+
+
+class ContextExceeded(ArcmtpError):
+    """A prompt of more tokens than the context holds."""

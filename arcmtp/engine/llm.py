@@ -13,7 +13,7 @@ from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
 from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.stream import Stream
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.model.chat import ChatTemplate
 from arcmtp.model.config import Config
 from arcmtp.model.drafter import Hidden
@@ -180,13 +180,16 @@ class LLM:
         return bool(self._metadata.get("tokenizer.chat_template"))
 
     def prompt_ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
-        """Token ids of a prompt: of text as it is, or of chat messages through the file's chat template."""
+        """Token ids of a prompt: of text as it is, or of chat messages through the file's chat template.
+
+        Raises ContextExceeded, before any work, for text of so many bytes that the context cannot hold its tokens.
+        """
         if isinstance(prompt, str):
-            return self._with_bos(self.tokenize(prompt))
+            return self._with_bos(self.tokenizer.encode(prompt, context=self.context))
         if prompt and isinstance(prompt[0], Mapping):
             messages = cast(Sequence[Message], prompt)
             text = ChatTemplate.from_metadata(self._metadata).render(messages, **template_options)
-            return self._with_bos(self.tokenize(text))
+            return self._with_bos(self.tokenizer.encode(text, context=self.context))
         ids = [int(token) for token in cast(Sequence[int], prompt)]
         wrong = next((token for token in ids if not 0 <= token < self.config.vocab), None)
         if wrong is not None:
@@ -241,7 +244,7 @@ class LLM:
         if not ids:
             raise ArcmtpError("the prompt is empty; it needs at least one token")
         if len(ids) > self.context:
-            raise ArcmtpError(f"the prompt has {len(ids)} tokens, the context holds {self.context}: raise ctx")
+            raise ContextExceeded(f"the prompt has {len(ids)} tokens, the context holds {self.context}: raise ctx")
         sampler = Sampler(sampling, self.config.vocab)
         draft = self.draft if draft is None else _checked_draft(draft)
         if draft and not self.draft:

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, ContextExceeded
 
 _PREFIX = "tokenizer.ggml."
 
@@ -65,25 +65,30 @@ class Tokenizer:
         self._bpe = _build_bpe(self._tokens, _strings(metadata, "merges"), pattern)
         self._skippable = frozenset(self._ids_of_types(_UNKNOWN, _CONTROL))
         self._special = self._special_tokens_longest_first()
+        # Ordinary tokens have a character for each byte, special ones stand for themselves.
+        self._longest = max(*map(len, self._tokens), *(len(token.encode()) for token, _ in self._special))
         self.add_bos = bool(metadata.get(_PREFIX + "add_bos_token", False))
         self.bos_id = self._metadata_id(metadata, "bos_token_id") if self.add_bos else None
         self.eos_ids = self._end_of_generation(metadata)
         self.vocab_used = 1 + int(np.flatnonzero(self._types != _UNUSED)[-1])
 
-    def encode(self, text: str, special: bool = True) -> list[int]:
+    def encode(self, text: str, special: bool = True, context: int | None = None) -> list[int]:
         """Token ids of `text`. With `special` unset, control tokens written in the text are ordinary characters.
 
-        User-defined tokens (such as `<think>`) are always recognised. Raises ArcmtpError for lone surrogates.
+        User-defined tokens (such as `<think>`) are always recognised. Other threads run meanwhile. Raises ArcmtpError
+        for lone surrogates, and ContextExceeded, before any work, for a text of more bytes than `context` tokens have
+        if each is the longest of the vocabulary; one that passes may still have more tokens.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            surrogate = f"U+{ord(text[error.start]):04X} at character {error.start}"
-            raise ArcmtpError(f"the text is not valid Unicode: lone surrogate {surrogate}") from None
+        nbytes = _utf8_bytes(text)
+        if context is not None and nbytes > context * self._longest:
+            least = -(-nbytes // self._longest)
+            raise ContextExceeded(
+                f"the prompt has {nbytes} bytes, at least {least} tokens; the context holds {context}"
+            )
         ids: list[int] = []
         for fragment in self._split_special(text, special):
-            if isinstance(fragment, str):
-                ids += self._bpe.encode(fragment, add_special_tokens=False).ids
+            if isinstance(fragment, str):  # of the library's calls only those for batches let go of the GIL
+                ids += self._bpe.encode_batch_fast([fragment], add_special_tokens=False)[0].ids
             else:
                 ids.append(fragment)
         return ids
@@ -157,6 +162,14 @@ class Detokenizer:
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
+
+
+def _utf8_bytes(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        surrogate = f"U+{ord(text[error.start]):04X} at character {error.start}"
+        raise ArcmtpError(f"the text is not valid Unicode: lone surrogate {surrogate}") from None
 
 
 def _split_at(fragments: Iterable[str | int], token: str, token_id: int) -> Iterator[str | int]:

@@ -105,7 +105,7 @@ class Service:
         self._check_model(body.model)
         llm = self._worker.llm
         if body.messages is None:
-            tokens = await asyncio.to_thread(llm.tokenize, body.content or "")
+            tokens = await asyncio.to_thread(llm.tokenizer.encode, body.content or "", context=llm.context)
         else:
             tokens = await asyncio.to_thread(llm.prompt_ids, template_messages(body.messages))
         return {"tokens": tokens, "count": len(tokens)}

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.serve.protocol import NamedToolChoice
 from arcmtp.serve.responses import ErrorResponse
 
@@ -42,6 +42,8 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
+        case ContextExceeded():
+            return ApiError(400, str(error), code="context_length_exceeded")
         case ArcmtpError():
             return ApiError(400, str(error))
         case RequestValidationError():

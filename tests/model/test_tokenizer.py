@@ -1,13 +1,15 @@
 import json
 import os
 import random
+import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.model.gguf import GGUF
 from arcmtp.model.tokenizer import BYTE_ALPHABET, Detokenizer, Tokenizer
 
@@ -143,6 +145,35 @@ def test_ids_outside_the_vocabulary_are_named(tiny: Tokenizer, token_id: int) ->
 def test_lone_surrogates_are_refused(tiny: Tokenizer) -> None:
     with pytest.raises(ArcmtpError, match=r"lone surrogate U\+DC80 at character 1"):
         tiny.encode("a\udc80")
+
+
+def test_other_threads_run_while_a_long_text_is_encoded(tiny: Tokenizer) -> None:
+    ids: list[int] = []
+    thread = Thread(target=lambda: ids.extend(tiny.encode("hello world " * 50_000)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # no thread is made to give way
+    try:
+        thread.start()
+        assert not ids
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert tiny.decode(ids) == "hello world " * 50_000
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_encoded(tiny: Tokenizer) -> None:
+    with pytest.raises(ContextExceeded) as caught:
+        tiny.encode("é" * 2401, context=100)  # the longest token has 48 bytes
+    assert str(caught.value) == "the prompt has 4802 bytes, at least 101 tokens; the context holds 100"
+    assert len(tiny.encode("é" * 2400, context=100)) > 100
+
+
+def test_a_text_of_the_longest_tokens_alone_is_not_refused() -> None:
+    special = synthetic_metadata(extra=(("<ééééééé>", USER_DEFINED),))  # 16 bytes, 9 characters
+    assert Tokenizer(special).encode("<ééééééé>" * 3, context=3) == [256] * 3
+    merged = synthetic_metadata(merges=("a a", "aa aa", "aaaa aaaa", "aaaaaaaa aaaaaaaa"))
+    merged["tokenizer.ggml.token_type"][259] = UNUSED  # which does not keep it from being made
+    assert Tokenizer(merged).encode("a" * 16 * 3, context=3) == [259] * 3
 
 
 def test_end_of_generation_ids_of_the_tiny_model(tiny: Tokenizer) -> None:

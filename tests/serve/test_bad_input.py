@@ -1,6 +1,7 @@
 """What cannot be answered: an error object of the right status, and the server goes on."""
 
 import json
+import re
 import socket
 from typing import Any
 
@@ -141,6 +142,21 @@ def test_openai_s_client_raises_its_own_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="tiny", prompt="import " * 5000)
     assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (TEXT, {"prompt": "=" * 1_000_000}),
+        (CHAT, {"messages": [{"role": "user", "content": "=" * 1_000_000}]}),
+        ("/tokenize", {"content": "=" * 1_000_000}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "=" * 1_000_000}]}),
+    ],
+)
+def test_what_cannot_fit_the_context_is_not_even_tokenized(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    error = refused(http.post(path, json=body), 400)
+    message = r"the prompt has 10000\d\d bytes, at least 2083\d tokens; the context holds 4096"
+    assert error["code"] == "context_length_exceeded" and re.fullmatch(message, error["message"])
 
 
 def test_what_is_not_http_is_refused(server: Server) -> None:

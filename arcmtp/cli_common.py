@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports wrong usage as the rest of bad input: in one line."""
+    """Takes long options by their whole names only, and reports wrong usage as the rest of bad input: in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # what `--dra` means would change with each new option
 
     def error(self, message: str) -> NoReturn:
         raise ArcmtpError(f"{message} (see {self.prog} --help)")

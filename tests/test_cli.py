@@ -254,6 +254,8 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["generate", "--raw", "-p", "x x x", "-c", "2"], "the prompt has 3 tokens, the context holds 2: raise ctx"),
         (["generate", "-f", "none"], "none: No such file or directory; expected a text file"),
         (["perplexity", "-f", "none"], "none: No such file or directory; expected a text file"),
+        (["generate", "-p", "x", "--max-tok", "1"], "unrecognized arguments: --max-tok 1 (see arcmtp --help)"),
+        (["bench", "ops", "--repet=1"], "unrecognized arguments: --repet=1 (see arcmtp --help)"),
         (["bench", "gemm"], "argument NAME: invalid choice: 'gemm'"),
         (["bench", "-n", "64", "mtp"], "options belong behind the name: arcmtp bench mtp -n"),
         (["bench", "mtp", "--draft", "0,8"], "draft is 8; it must be 0 to 7"),

@@ -229,6 +229,7 @@ def test_options_that_cannot_be_used_are_refused(refused: Refused, arguments: li
         ("port = ", "not TOML: "),
         ("[server]\nport = 1", "server cannot stand there; expected long options such as port = 8080"),
         ("prot = 1", "unrecognized arguments: --prot=1"),
+        ("dra = 3", "unrecognized arguments: --dra=3"),
         ("port = true", "argument --port: expected one argument"),
         ('ctx = "x"', "argument -c/--ctx: 'x' is not a whole number from 1 on"),
         ('cors-origin = [["x"]]', "cors-origin cannot stand there; expected long options such as port = 8080"),

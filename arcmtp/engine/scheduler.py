@@ -131,14 +131,13 @@ class Scheduler:
     def _read(self, run: _Run, rows: int) -> None:
         """A block of a prompt, and the first token if it was the last."""
         self._resume(run)
+        complete = run.sequence.read(rows)
         self._reading.remove(run)
-        if not run.sequence.read(rows):
-            self._reading.append(run)
-            return
-        self._decoding.append(run)
-        run.stream.push(run.sequence.begin(run.stream.max_tokens, run.stream.stop_ids))
-        if run.stream.finished:
-            self.end(run.stream)
+        (self._decoding if complete else self._reading).append(run)
+        if complete:
+            run.stream.push(run.sequence.begin(run.stream.max_tokens, run.stream.stop_ids))
+            if run.stream.finished:
+                self.end(run.stream)
 
     def _resume(self, run: _Run) -> None:
         """Go to where the slot, or a copy of another slot's checkpoint, has seen the most of the prompt."""

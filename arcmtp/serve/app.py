@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
@@ -50,7 +51,10 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream
 
 def make_app(worker: Worker, options: ServeOptions) -> FastAPI:
     """The application around a worker; it may still be loading."""
-    app = FastAPI(title="arcmtp", version=__version__, summary="An OpenAI-compatible server", responses=_ERRORS)
+    app = FastAPIOffline(  # FastAPI's own page takes its scripts from another server
+        redoc_url=None, static_url="/docs/assets",
+        title="arcmtp", version=__version__, summary="An OpenAI-compatible server", responses=_ERRORS,
+    )  # fmt: skip
     metrics = Metrics(worker)
     app.add_middleware(Gate, keys=options.api_keys, body_bytes=int(options.body_mib * 2**20), metrics=metrics)
     if options.cors_origins:

@@ -246,7 +246,13 @@ def test_metrics_and_the_log_tell_of_each_request(server: Server, http: httpx.Cl
     assert '"path": "/v1/completions"' in line and '"completion_tokens": 5' in line and '"status": 200' in line
 
 
-def test_there_is_an_openapi_page(http: httpx.Client) -> None:
-    assert http.get("/docs").status_code == 200
+def test_there_is_an_openapi_page_that_refers_to_nothing_outside(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    references = re.findall(r"""(?:src|href|url)(?:=|: )["']([^"']+)""", page)
+    assert {"/openapi.json", "/docs/assets/swagger-ui-bundle.js", "/docs/assets/swagger-ui.css"} <= set(references)
+    for reference in references:
+        assert http.get(reference).status_code == 200
+    assert "//" not in page
+    assert not re.search(r"@import|url\([\"']?(?!data:)[^)\"']", http.get("/docs/assets/swagger-ui.css").text)
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics", "/props"} <= paths.keys()

@@ -38,6 +38,7 @@ def with_worker(llm: LLM, work: Callable[[Worker], Coroutine[Any, Any, None]]) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llm, "close", lambda: None)
         asyncio.run(run())
+    assert llm.scheduler.free == llm.parallel
 
 
 async def outcome(submission: Submission) -> Finished | ApiError | None:

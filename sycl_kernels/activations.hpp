@@ -1,6 +1,7 @@
 // Rows of int8 activations, the right-hand side of every quantised product.
 //
-// A row of K values is [ACTIVATION_ORDERS][K] int8 codes, [K/32] float scales and [K/16] int sums of the codes.
+// A row of K values is [ACTIVATION_ORDERS][K] int8 codes, [K/32] float scales, and ints [2][K/32]: minus the sum of a
+// group's codes, minus that of its last 16. (Minus, since it is what a product starts from, times the zero point.)
 #pragma once
 
 #include "simd.hpp"
@@ -26,9 +27,10 @@ template <int K> inline void quantise_group(u8 *row, int group, vec<float, 16> l
     const vec<float, 16> b = simd::rint<16>(vec<float, 16>(high * inverse));
     simd::store_activation_codes(row, K, group, simd::join<float, 16>(a, b));
     simd::store<float, 1>(reinterpret_cast<float *>(row + Row::SCALES) + group, vec<float, 1>(largest / 127.0f));
-    int *sums = reinterpret_cast<int *>(row + Row::SUMS) + 2 * group;
-    simd::store<int, 1>(sums, vec<int, 1>(int(simd::sum<16>(a))));
-    simd::store<int, 1>(sums + 1, vec<int, 1>(int(simd::sum<16>(b))));
+    const int first = int(simd::sum<16>(a)), last = int(simd::sum<16>(b));
+    int *sums = reinterpret_cast<int *>(row + Row::SUMS) + group;
+    simd::store<int, 1>(sums, vec<int, 1>(-(first + last)));
+    simd::store<int, 1>(sums + K / 32, vec<int, 1>(-last));
 }
 
 /// Where the consumers of rows of K values find them: int8 rows for quantised weights, float rows for plain ones, or

@@ -1,4 +1,5 @@
-// Device weight formats (docs/design.md) and the product of one column tile with rows of activations.
+// Device weight formats (docs/design.md) and the product of one column tile
+// with rows of activations.
 #pragma once
 
 #include "activations.hpp"
@@ -56,42 +57,50 @@ template <class T> inline Lanes load_small(const u8 *from) {
         simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
 }
 
-/// How far ahead a CPU thread asks for weights, in bytes: whole tiles, at least 6 KB, so that it is the same place of a
-/// later tile, scales too, whose beginning no pattern tells the processor (docs/log.md).
+/// How far ahead a CPU thread asks for weights, in bytes: whole tiles, at least
+/// 6 KB, so that it is the same place of a later tile, scales too, whose
+/// beginning no pattern tells the processor (docs/log.md).
 template <class F, int K> constexpr int stream_distance() {
     constexpr int tile = int(tile_bytes<F, K>()), least = 6144;
     return (least + tile - 1) / tile * tile;
 }
 
-/// Integer products of PART (0: all, 1: first half, 2: last half) of one group; six bits are four and two.
+/// `start` plus integer products of PART (0: all, 1: first half, 2: last half)
+/// of one group; six bits are four and two.
 template <class F, int PART, int ROWS> struct GroupDots {
+    using Ints = vec<int, LANES>[ROWS];
     template <class ROW>
-    static inline void run(const u8 *codes, const u8 *, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
+    static inline void run(const u8 *codes, const u8 *, ROW row, int k, int group, const Ints &start, Ints &dots) {
         simd::Weights<F::BITS> weights;
         weights.load_group(codes);
         simd::Activations<ROWS> a;
         a.load_group(
             [&](int r) { return reinterpret_cast<const simd::i8 *>(row(r)) + simd::activation_order<F::BITS>() * k; },
             group);
-        const auto sums = simd::dot<PART>(weights, a);
+        const auto sums = simd::dot<PART>(weights, a, start);
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             dots[r] = sums[r];
     }
 };
 template <Scheme S, int ZERO, int PART, int ROWS> struct GroupDots<Quantised<6, S, ZERO>, PART, ROWS> {
+    using Ints = vec<int, LANES>[ROWS];
     template <class ROW>
-    static inline void run(const u8 *codes, const u8 *high, ROW row, int k, int group, vec<int, LANES> (&dots)[ROWS]) {
-        vec<int, LANES> upper[ROWS];
-        GroupDots<Quantised<4, S, ZERO>, PART, ROWS>::run(codes, nullptr, row, k, group, dots);
-        GroupDots<Quantised<2, S, ZERO>, PART, ROWS>::run(high, nullptr, row, k, group, upper);
+    static inline void run(const u8 *codes, const u8 *high, ROW row, int k, int group, const Ints &start, Ints &dots) {
+        Ints upper, zero;
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            zero[r] = 0;
+        GroupDots<Quantised<4, S, ZERO>, PART, ROWS>::run(codes, nullptr, row, k, group, start, dots);
+        GroupDots<Quantised<2, S, ZERO>, PART, ROWS>::run(high, nullptr, row, k, group, zero, upper);
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             dots[r] += upper[r] * 16;
     }
 };
 
-/// The product of one tile of a quantised matrix with ROWS rows, over one of SLICES slices of the inputs.
+/// The product of one tile of a quantised matrix with ROWS rows, over one of
+/// SLICES slices of the inputs.
 template <class F, int K, int ROWS, int SLICES> struct TileSlice {
     static constexpr int GROUPS = K / 32;
     static constexpr int PER_SLICE = (GROUPS + SLICES - 1) / SLICES;
@@ -126,19 +135,22 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
     template <int PART, class ROW>
     static inline void add_group(const u8 *tile, ROW row, int g, Lanes scale, Lanes minimum, Lanes (&acc)[ROWS]) {
         using Row = ActivationRow<K>;
-        vec<int, LANES> dots[ROWS];
-        GroupDots<F, PART, ROWS>::run(tile + g * LOW_BYTES, tile + HIGH_PLANE + g * 128, row, K, g, dots);
+        vec<int, LANES> start[ROWS], dots[ROWS];
+        int minus_sum[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
-            const u8 *base = row(r);
-            const float row_scale = reinterpret_cast<const float *>(base + Row::SCALES)[g];
-            const int *sums = reinterpret_cast<const int *>(base + Row::SUMS) + 2 * g;
-            const int sum = PART == 0 ? sums[0] + sums[1] : sums[PART - 1];
-            const vec<int, LANES> centred = dots[r] - F::ZERO * sum;
+            const int *sums = reinterpret_cast<const int *>(row(r) + Row::SUMS) + g;
+            minus_sum[r] = PART == 0 ? sums[0] : PART == 1 ? sums[0] - sums[GROUPS] : sums[GROUPS];
+            start[r] = vec<int, LANES>(minus_sum[r]) * F::ZERO;
+        }
+        GroupDots<F, PART, ROWS>::run(tile + g * LOW_BYTES, tile + HIGH_PLANE + g * 128, row, K, g, start, dots);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+            const float row_scale = reinterpret_cast<const float *>(row(r) + Row::SCALES)[g];
             acc[r] =
-                simd::fma<float, LANES>(simd::convert<float, int, LANES>(centred), Lanes(scale * row_scale), acc[r]);
+                simd::fma<float, LANES>(simd::convert<float, int, LANES>(dots[r]), Lanes(scale * row_scale), acc[r]);
             if constexpr (F::SCHEME == Scheme::group_min || F::SCHEME == Scheme::super_min)
-                acc[r] = simd::fma<float, LANES>(minimum, Lanes(row_scale * float(sum)), acc[r]);
+                acc[r] = simd::fma<float, LANES>(minimum, Lanes(row_scale * float(-minus_sum[r])), acc[r]);
         }
     }
 
@@ -159,7 +171,8 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
     }
 };
 
-/// F16 and F32 weights: float activations, row(r)(k) gives 16 of them from input k.
+/// F16 and F32 weights: float activations, row(r)(k) gives 16 of them from
+/// input k.
 template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, ROWS, SLICES> {
     static constexpr int CHUNK = 16, CHUNKS = K / CHUNK, PER_SLICE = (CHUNKS + SLICES - 1) / SLICES;
 
@@ -188,8 +201,9 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
     }
 };
 
-/// Add the slices' parts in slice order. Each of ITEMS items of WIDTH vectors is finished by one thread, which calls
-/// emit(item, parts); `acc` is [ITEMS][WIDTH]. Team memory: SLICES * ITEMS * WIDTH * 64 bytes.
+/// Add the slices' parts in slice order. Each of ITEMS items of WIDTH vectors
+/// is finished by one thread, which calls emit(item, parts); `acc` is
+/// [ITEMS][WIDTH]. Team memory: SLICES * ITEMS * WIDTH * 64 bytes.
 template <int SLICES, int ITEMS, int WIDTH, class EMIT>
 inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
     if constexpr (SLICES == 1) {

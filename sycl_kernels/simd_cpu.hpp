@@ -86,9 +86,10 @@ template <int BYTES> inline void prefetch(const void *from) {
         asm volatile("prefetcht1 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
 }
 /// The same into the nearest cache, for what is read once and soon.
-template <int BYTES> inline void stream_ahead(const void *from) {
-    for (int at = 0; at < BYTES; at += 64)
-        asm volatile("prefetcht0 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
+template <int BYTES, int AT = 0> inline void stream_ahead(const void *from) {
+    asm volatile("prefetcht0 %c1(%0)" : : "r"(from), "i"(AT));
+    if constexpr (AT + 64 < BYTES)
+        stream_ahead<BYTES, AT + 64>(from);
 }
 template <int N> inline vec<int, N> iota() {
     vec<int, N> v;
@@ -172,14 +173,19 @@ inline int take_places(int *length, int count) {
         .fetch_add(count);
 }
 
-/// acc + the four u8 * s8 products of each lane.
-inline vec<int, LANES> dot_bytes(vec<int, LANES> acc, vec<u32, LANES> unsigned_bytes, int signed_bytes) {
+/// acc + the four products of each lane's u8 with the s8 of signed_words[WORD].
+template <int WORD>
+inline vec<int, LANES> dot_bytes(vec<int, LANES> acc, vec<u32, LANES> unsigned_bytes, const int *signed_words) {
 #ifdef ARCMTP_VNNI
-    vec<int, LANES> sum, broadcast = signed_bytes;
-    // The three-operand form: with a read-write constraint the compiler returned another register's content.
-    asm("vpdpbusd %2, %1, %0" : "=v"(sum) : "v"(unsigned_bytes), "v"(broadcast), "0"(acc));
+    vec<int, LANES> sum;
+    // The three-operand form: with a read-write constraint the compiler returned another register's content. It does
+    // not know that memory is read: no kernel writes what it multiplies by. ("m" does not reach this compiler.)
+    asm("vpdpbusd %c3(%2)%{1to16%}, %1, %0"
+        : "=v"(sum)
+        : "v"(unsigned_bytes), "r"(signed_words), "i"(4 * WORD), "0"(acc));
     return sum;
 #else
+    const int signed_bytes = signed_words[WORD];
     using short32 = vec<short, 2 * LANES>;
     const int even = (signed_bytes << 24 >> 24 & 0xffff) | (signed_bytes << 8 >> 24 << 16);
     const int odd = (signed_bytes << 16 >> 24 & 0xffff) | (signed_bytes >> 24 << 16);
@@ -218,32 +224,45 @@ template <int BITS> struct Weights {
     inline void load_group(const u8 *codes) { words = reinterpret_cast<const u32 *>(codes); }
 };
 
+/// body(FIRST) … body(LAST - 1), with each number as a constant's type.
+template <int FIRST, int LAST, class BODY> inline void each(const BODY &body) {
+    if constexpr (FIRST < LAST) {
+        body(std::integral_constant<int, FIRST>{});
+        each<FIRST + 1, LAST>(body);
+    }
+}
+
 template <int PART, int BITS, int ROWS>
-inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
-    constexpr int fields = 8 / BITS; // unpacked words per stored word
-    constexpr u32 field_mask = BITS == 8 ? 0xffffffffu : BITS == 4 ? 0x0f0f0f0fu : 0x03030303u;
+inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, const vec<int, LANES> (&start)[ROWS]) {
+    constexpr int fields = 8 / BITS; // of a byte
+    constexpr u32 lowest = BITS == 8 ? 0xffffffffu : BITS == 4 ? 0x0f0f0f0fu : 0x03030303u;
     constexpr int first = PART == 2 ? BITS / 2 : 0; // a tile has BITS registers of words
     constexpr int last = PART == 1 ? BITS / 2 : BITS;
-    Dots<ROWS> dots;
-    vec<int, LANES> odd[ROWS]; // two chains: an instruction takes five cycles, and two can begin in each
+    vec<int, LANES> sums[fields][ROWS]; // each of its field where it lies in the byte: the whole sum is shifted
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-        dots.sums[r] = odd[r] = 0;
+    for (int r = 0; r < ROWS; ++r) {
+        sums[0][r] = start[r];
 #pragma unroll
-    for (int w = first; w < last; ++w) {
+        for (int f = 1; f < fields; ++f)
+            sums[f][r] = 0;
+    }
+    each<first, last>([&](auto w) {
         const vec<u32, LANES> packed = load<u32, LANES>(weights.words + w * LANES);
-#pragma unroll
-        for (int f = 0; f < fields; ++f) {
-            const vec<u32, LANES> bytes = packed >> u32(f * BITS) & field_mask;
-            const int word = w * fields + f;
+        each<0, fields>([&](auto f) {
+            const vec<u32, LANES> bytes = packed & lowest << f * BITS;
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
-                (word % 2 ? odd : dots.sums)[r] = dot_bytes((word % 2 ? odd : dots.sums)[r], bytes, a.words[r][word]);
-        }
-    }
+                sums[f][r] = dot_bytes<w * fields + f>(sums[f][r], bytes, a.words[r]);
+        });
+    });
+    Dots<ROWS> dots;
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-        dots.sums[r] += odd[r];
+    for (int r = 0; r < ROWS; ++r) {
+        dots.sums[r] = sums[0][r];
+#pragma unroll
+        for (int f = 1; f < fields; ++f)
+            dots.sums[r] += sums[f][r] >> f * BITS;
+    }
     return dots;
 }
 

@@ -181,7 +181,7 @@ inline int take_places(int *length, int count) {
 }
 
 /// Sums of products of 32 (PART 0), the first 16 (1) or the last 16 (2) weights of a tile with ROWS rows of
-/// activations.
+/// activations, added to `start`.
 template <int ROWS> struct Dots {
     vec<int, ROWS * LANES> sums;
     vec<int, LANES> operator[](int row) const {
@@ -216,16 +216,19 @@ template <int BITS> struct Weights {
 };
 
 template <int PART, int BITS, int ROWS>
-inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a) {
+inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, const vec<int, LANES> (&start)[ROWS]) {
     using esimd::xmx::dpas_argument_type;
     constexpr auto width = BITS == 2   ? dpas_argument_type::u2
                            : BITS == 4 ? dpas_argument_type::u4
                                        : dpas_argument_type::u8;
     vec<u32, BITS * 16> words = weights.words;
     vec<i8, ROWS * 32> codes = a.template only<PART>();
-    vec<int, ROWS * LANES> zero = 0;
+    vec<int, ROWS * LANES> sums;
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        sums.template select<LANES, 1>(r * LANES) = start[r];
     return {esimd::xmx::dpas<8, ROWS, int, int, u32, u32, width, dpas_argument_type::s8>(
-        zero, words, vec<u32, ROWS * 8>(codes.template bit_cast_view<u32>()))};
+        sums, words, vec<u32, ROWS * 8>(codes.template bit_cast_view<u32>()))};
 }
 
 } // namespace simd

@@ -28,8 +28,9 @@ def dequantise(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
 def pack_rows(codes: np.ndarray, scales: np.ndarray, orders: int) -> np.ndarray:
     """Device rows, uint8 [rows, row_bytes(k, orders)]."""
     copies = [codes.reshape(len(codes), -1, len(o))[:, :, list(o)].reshape(codes.shape) for o in _ORDERS[:orders]]
-    sums = codes.reshape(len(codes), -1, 16).astype(np.int32).sum(-1, dtype=np.int32)
-    parts = [*copies, np.ascontiguousarray(scales, np.float32), sums]
+    halves = codes.reshape(len(codes), -1, 2, 16).sum(-1, dtype=np.int32)
+    minus_sums = np.concatenate([-halves.sum(-1, dtype=np.int32), -halves[..., 1]], axis=1)
+    parts = [*copies, np.ascontiguousarray(scales, np.float32), minus_sums]
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=1)
 
 

@@ -83,11 +83,11 @@ def _vnni_works(device: Device) -> bool:
     """Whether the CPU driver runs AVX-512 VNNI: told for other targets, its instructions silently return zeros."""
     if not _host.cpu_has_avx512_vnni():
         return False
-    body = "simd::store<int, 16>(out, simd::dot_bytes(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), 0x7f80ff02));"
-    kernel = Kernel("vnni_known_answer", "formats.hpp", "int *out", body)
-    out = device.zeros(64)
+    body = "simd::store<int, 16>(out, simd::dot_bytes<1>(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), words));"
+    kernel = Kernel("vnni_known_answer", "formats.hpp", "const int *words, int *out", body)
+    words, out = device.array(np.array([0, 0x7F80FF02], np.int32)), device.zeros(64)
     launches = _host.LaunchList()
-    device.program([kernel]).launch(launches, kernel, 1, out)
+    device.program([kernel]).launch(launches, kernel, 1, words, out)
     device.run(launches)
     known_answer = 5 + 4 * 2 + 3 * -1 + 2 * -128 + 1 * 127
     return bool(np.all(out.read(np.int32, 16) == known_answer))

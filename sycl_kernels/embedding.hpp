@@ -20,40 +20,36 @@ template <int BITS> inline vec<float, 16> lane_fields(const simd::u32 *lane_word
 
 /// Inputs 16 * chunk … + 15 of one lane of a tile, by the same float operations as arcmtp.model.formats.unpack.
 template <class F, int K> struct LaneValues {
-    static constexpr int GROUPS = K / 32;
-    static constexpr int LOW_BITS = F::BITS == 6 ? 4 : F::BITS;
-    static constexpr int HIGH_PLANE = GROUPS * LOW_BITS * 64;
-    static constexpr int SCALE_PLANE = GROUPS * F::CODE_BYTES;
-
     static inline vec<float, 16> load(const u8 *tile, int lane, int chunk) {
-        const int group = chunk / 2, super = chunk / 16;
-        const u8 *scales = tile + SCALE_PLANE;
-        const vec<float, 16> codes = load_codes(tile, lane, chunk);
+        const Planes<F> planes(tile, simd::u32(chunk) / 2);
+        const int group = planes.group;
+        const u8 *scales = planes.scales;
+        const vec<float, 16> codes = load_codes(planes, lane, chunk % 2);
         if constexpr (F::SCHEME == Scheme::group)
             return codes * half_of(scales, group, lane);
         else if constexpr (F::SCHEME == Scheme::group_min)
-            return codes * half_of(scales, group, lane) + half_of(scales, GROUPS + group, lane);
+            return codes * half_of(scales, group, lane) + half_of(scales, F::SPAN + group, lane);
         else if constexpr (F::SCHEME == Scheme::super_min) {
-            const u8 *supers = scales + GROUPS * 32;
-            const float scale = half_of(supers, 2 * super, lane) * float(scales[group * LANES + lane]);
-            const float minimum = half_of(supers, 2 * super + 1, lane) * float(scales[(GROUPS + group) * LANES + lane]);
+            const u8 *super = scales + F::SPAN * 32;
+            const float scale = half_of(super, 0, lane) * float(scales[group * LANES + lane]);
+            const float minimum = half_of(super, 1, lane) * float(scales[(F::SPAN + group) * LANES + lane]);
             return codes * scale - minimum;
         } else {
-            const simd::i8 scale = reinterpret_cast<const simd::i8 *>(scales)[chunk * LANES + lane];
-            return codes * (half_of(scales + GROUPS * 32, super, lane) * float(scale));
+            const simd::i8 scale = reinterpret_cast<const simd::i8 *>(scales)[(2 * group + chunk % 2) * LANES + lane];
+            return codes * (half_of(scales + F::SPAN * 32, 0, lane) * float(scale));
         }
     }
 
   private:
-    static inline vec<float, 16> load_codes(const u8 *tile, int lane, int chunk) {
-        const int group = chunk / 2, second = chunk % 2;
+    static inline vec<float, 16> load_codes(const Planes<F> &planes, int lane, int second) {
         auto fields = [=](auto bits, const u8 *plane) {
             constexpr int BITS = decltype(bits)::value;
-            return lane_fields<BITS>(reinterpret_cast<const simd::u32 *>(plane) + group * BITS * LANES + lane, second);
+            return lane_fields<BITS>(reinterpret_cast<const simd::u32 *>(plane) + planes.group * BITS * LANES + lane,
+                                     second);
         };
-        vec<float, 16> codes = fields(std::integral_constant<int, LOW_BITS>{}, tile);
+        vec<float, 16> codes = fields(std::integral_constant<int, F::BITS == 6 ? 4 : F::BITS>{}, planes.low);
         if constexpr (F::BITS == 6)
-            codes += fields(std::integral_constant<int, 2>{}, tile + HIGH_PLANE) * 16.0f;
+            codes += fields(std::integral_constant<int, 2>{}, planes.high) * 16.0f;
         return codes - float(F::ZERO);
     }
 

@@ -1,5 +1,4 @@
-// Device weight formats (docs/design.md) and the product of one column tile
-// with rows of activations.
+// Device weight formats (docs/design.md) and the product of one column tile with rows of activations.
 #pragma once
 
 #include "activations.hpp"
@@ -15,7 +14,13 @@ enum class Scheme { group, group_min, super_min, super16 };
 template <int BITS_, Scheme SCHEME_, int ZERO_> struct Quantised {
     static constexpr int BITS = BITS_, ZERO = ZERO_;
     static constexpr Scheme SCHEME = SCHEME_;
-    static constexpr int CODE_BYTES = BITS * 64; // of one group of 32 inputs
+    static constexpr bool SUPER = SCHEME == Scheme::super_min || SCHEME == Scheme::super16;
+    static constexpr int CODE_BYTES = BITS * 64, LOW_BYTES = (BITS == 6 ? 4 : BITS) * 64; // of one group of 32 inputs
+    static constexpr int SPAN = SUPER ? 8 : 2; // groups whose planes lie together
+    static constexpr int SPAN_BYTES = SPAN * CODE_BYTES + (SCHEME == Scheme::group       ? SPAN * 32
+                                                           : SCHEME == Scheme::group_min ? SPAN * 64
+                                                           : SCHEME == Scheme::super_min ? SPAN * 32 + 64
+                                                                                         : SPAN * 32 + 32);
 };
 template <class T> struct Plain {
     using Value = T;
@@ -38,14 +43,8 @@ template <class T> struct is_plain<Plain<T>> : std::true_type {};
 template <class F, int K> constexpr simd::u64 tile_bytes() {
     if constexpr (is_plain<F>::value)
         return simd::u64(K) * LANES * sizeof(typename F::Value);
-    else {
-        constexpr simd::u64 groups = K / 32;
-        constexpr simd::u64 scales = F::SCHEME == Scheme::group       ? groups * 32
-                                     : F::SCHEME == Scheme::group_min ? groups * 64
-                                     : F::SCHEME == Scheme::super_min ? groups * 32 + groups / 8 * 64
-                                                                      : groups * 32 + groups / 8 * 32;
-        return groups * F::CODE_BYTES + scales;
-    }
+    else
+        return simd::u64(K / 32 + F::SPAN - 1) / F::SPAN * F::SPAN_BYTES;
 }
 
 template <int N> inline vec<float, N> load_half(const u8 *from) {
@@ -57,16 +56,20 @@ template <class T> inline Lanes load_small(const u8 *from) {
         simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
 }
 
-/// How far ahead a CPU thread asks for weights, in bytes: whole tiles, at least
-/// 6 KB, so that it is the same place of a later tile, scales too, whose
-/// beginning no pattern tells the processor (docs/log.md).
-template <class F, int K> constexpr int stream_distance() {
-    constexpr int tile = int(tile_bytes<F, K>()), least = 6144;
-    return (least + tile - 1) / tile * tile;
-}
+/// The planes of the span that holds group `g` of a tile, and which of the span's groups it is.
+template <class F> struct Planes {
+    const u8 *low, *high, *scales;
+    int group;
 
-/// `start` plus integer products of PART (0: all, 1: first half, 2: last half)
-/// of one group; six bits are four and two.
+    inline Planes(const u8 *tile, simd::u32 g)
+        : low(tile + g / F::SPAN * F::SPAN_BYTES), high(low + F::SPAN * F::LOW_BYTES),
+          scales(low + F::SPAN * F::CODE_BYTES), group(int(g % F::SPAN)) {}
+};
+
+/// How far ahead a CPU thread asks for weights, in bytes (docs/log.md).
+constexpr int STREAM_DISTANCE = 4608;
+
+/// `start` plus integer products of PART (0: all, 1: first half, 2: last half) of one group; six bits are four and two.
 template <class F, int PART, int ROWS> struct GroupDots {
     using Ints = vec<int, LANES>[ROWS];
     template <class ROW>
@@ -99,41 +102,37 @@ template <Scheme S, int ZERO, int PART, int ROWS> struct GroupDots<Quantised<6, 
     }
 };
 
-/// The product of one tile of a quantised matrix with ROWS rows, over one of
-/// SLICES slices of the inputs.
+/// The product of one tile of a quantised matrix with ROWS rows, over one of SLICES slices of the inputs.
 template <class F, int K, int ROWS, int SLICES> struct TileSlice {
     static constexpr int GROUPS = K / 32;
     static constexpr int PER_SLICE = (GROUPS + SLICES - 1) / SLICES;
-    static constexpr int LOW_BYTES = (F::BITS == 6 ? 4 : F::BITS) * 64;
-    static constexpr int HIGH_PLANE = GROUPS * LOW_BYTES;
-    static constexpr int SCALE_PLANE = GROUPS * F::CODE_BYTES;
+    static constexpr int PAIR_BYTES = F::SPAN_BYTES / F::SPAN * 2; // of two groups
 
     template <class ROW> static inline void run(const u8 *tile, ROW row, int slice, Lanes (&acc)[ROWS]) {
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             acc[r] = 0.0f;
-        const int end = (slice + 1) * PER_SLICE < GROUPS ? (slice + 1) * PER_SLICE : GROUPS;
+        const int first = SLICES == 1 ? 0 : slice * PER_SLICE; // a constant where it can be one
+        const int end = first + PER_SLICE < GROUPS ? first + PER_SLICE : GROUPS;
 #pragma unroll 2
-        for (int g = slice * PER_SLICE; g < end; ++g) {
-            const u8 *later = tile + stream_distance<F, K>();
-            simd::stream_ahead<LOW_BYTES>(later + g * LOW_BYTES);
-            if constexpr (F::BITS == 6)
-                simd::stream_ahead<128>(later + HIGH_PLANE + g * 128);
+        for (int g = first; g < end; ++g) {
             if (g % 2 == 0)
-                simd::stream_ahead<64>(later + SCALE_PLANE + g * 32);
+                simd::stream_ahead<PAIR_BYTES>(tile + g / 2 * PAIR_BYTES + STREAM_DISTANCE);
+            const Planes<F> planes(tile, simd::u32(g));
             Lanes scale[2], minimum;
-            load_scales(tile + SCALE_PLANE, g, scale, minimum);
+            load_scales(planes, scale, minimum);
             if constexpr (F::SCHEME == Scheme::super16) {
-                add_group<1>(tile, row, g, scale[0], minimum, acc);
-                add_group<2>(tile, row, g, scale[1], minimum, acc);
+                add_group<1>(planes, row, g, scale[0], minimum, acc);
+                add_group<2>(planes, row, g, scale[1], minimum, acc);
             } else
-                add_group<0>(tile, row, g, scale[0], minimum, acc);
+                add_group<0>(planes, row, g, scale[0], minimum, acc);
         }
     }
 
   private:
     template <int PART, class ROW>
-    static inline void add_group(const u8 *tile, ROW row, int g, Lanes scale, Lanes minimum, Lanes (&acc)[ROWS]) {
+    static inline void add_group(const Planes<F> &planes, ROW row, int g, Lanes scale, Lanes minimum,
+                                 Lanes (&acc)[ROWS]) {
         using Row = ActivationRow<K>;
         vec<int, LANES> start[ROWS], dots[ROWS];
         int minus_sum[ROWS];
@@ -143,7 +142,8 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
             minus_sum[r] = PART == 0 ? sums[0] : PART == 1 ? sums[0] - sums[GROUPS] : sums[GROUPS];
             start[r] = vec<int, LANES>(minus_sum[r]) * F::ZERO;
         }
-        GroupDots<F, PART, ROWS>::run(tile + g * LOW_BYTES, tile + HIGH_PLANE + g * 128, row, K, g, start, dots);
+        GroupDots<F, PART, ROWS>::run(planes.low + planes.group * F::LOW_BYTES, planes.high + planes.group * 128, row,
+                                      K, g, start, dots);
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
             const float row_scale = reinterpret_cast<const float *>(row(r) + Row::SCALES)[g];
@@ -154,25 +154,25 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
         }
     }
 
-    static inline void load_scales(const u8 *plane, int g, Lanes (&scale)[2], Lanes &minimum) {
+    static inline void load_scales(const Planes<F> &planes, Lanes (&scale)[2], Lanes &minimum) {
+        const int group = planes.group;
         if constexpr (F::SCHEME == Scheme::group || F::SCHEME == Scheme::group_min) {
-            scale[0] = load_half<LANES>(plane + g * 32);
+            scale[0] = load_half<LANES>(planes.scales + group * 32);
             if constexpr (F::SCHEME == Scheme::group_min)
-                minimum = load_half<LANES>(plane + GROUPS * 32 + g * 32);
+                minimum = load_half<LANES>(planes.scales + (F::SPAN + group) * 32);
         } else if constexpr (F::SCHEME == Scheme::super_min) {
-            const u8 *super = plane + GROUPS * 32 + g / 8 * 64;
-            scale[0] = load_half<LANES>(super) * load_small<u8>(plane + g * 16);
-            minimum = load_half<LANES>(super + 32) * load_small<u8>(plane + GROUPS * 16 + g * 16) * -1.0f;
+            const u8 *super = planes.scales + F::SPAN * 32;
+            scale[0] = load_half<LANES>(super) * load_small<u8>(planes.scales + group * 16);
+            minimum = load_half<LANES>(super + 32) * load_small<u8>(planes.scales + (F::SPAN + group) * 16) * -1.0f;
         } else {
-            const Lanes super = load_half<LANES>(plane + GROUPS * 32 + g / 8 * 32);
-            scale[0] = super * load_small<simd::i8>(plane + g * 32);
-            scale[1] = super * load_small<simd::i8>(plane + g * 32 + 16);
+            const Lanes super = load_half<LANES>(planes.scales + F::SPAN * 32);
+            scale[0] = super * load_small<simd::i8>(planes.scales + group * 32);
+            scale[1] = super * load_small<simd::i8>(planes.scales + group * 32 + 16);
         }
     }
 };
 
-/// F16 and F32 weights: float activations, row(r)(k) gives 16 of them from
-/// input k.
+/// F16 and F32 weights: float activations, row(r)(k) gives 16 of them from input k.
 template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, ROWS, SLICES> {
     static constexpr int CHUNK = 16, CHUNKS = K / CHUNK, PER_SLICE = (CHUNKS + SLICES - 1) / SLICES;
 
@@ -183,8 +183,7 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
         const T *weights = reinterpret_cast<const T *>(tile);
         const int end = (slice + 1) * PER_SLICE < CHUNKS ? (slice + 1) * PER_SLICE : CHUNKS;
         for (int chunk = slice * PER_SLICE; chunk < end; ++chunk) {
-            simd::stream_ahead<CHUNK * LANES * sizeof(T)>(tile + chunk * CHUNK * LANES * sizeof(T) +
-                                                          stream_distance<Plain<T>, K>());
+            simd::stream_ahead<CHUNK * LANES * sizeof(T)>(tile + chunk * CHUNK * LANES * sizeof(T) + STREAM_DISTANCE);
             vec<float, CHUNK> x[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
@@ -201,9 +200,8 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
     }
 };
 
-/// Add the slices' parts in slice order. Each of ITEMS items of WIDTH vectors
-/// is finished by one thread, which calls emit(item, parts); `acc` is
-/// [ITEMS][WIDTH]. Team memory: SLICES * ITEMS * WIDTH * 64 bytes.
+/// Add the slices' parts in slice order. Each of ITEMS items of WIDTH vectors is finished by one thread, which calls
+/// emit(item, parts); `acc` is [ITEMS][WIDTH]. Team memory: SLICES * ITEMS * WIDTH * 64 bytes.
 template <int SLICES, int ITEMS, int WIDTH, class EMIT>
 inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
     if constexpr (SLICES == 1) {

@@ -1,8 +1,8 @@
 """Device weight formats (docs/design.md): sizes, the file types they hold, and the numpy reference of both directions.
 
-A matrix [n, k] is `ceil(n / 16)` column tiles of 16 outputs ("lanes"). `Format.tile_dtype` is the layout itself: one
-numpy record per tile whose fields are the tile's planes in order. The loader packs with `arcmtp.runtime._host.repack`,
-which tests compare with `pack_reference` byte for byte.
+A matrix [n, k] is `ceil(n / 16)` column tiles of 16 outputs ("lanes"), a tile is spans of inputs one behind the other.
+`Format.span_dtype` is the layout itself: one numpy record per span whose fields are its planes in order. The loader
+packs with `arcmtp.runtime._host.repack`, which tests compare with `pack_reference` byte for byte.
 """
 
 from __future__ import annotations
@@ -52,16 +52,19 @@ class Format:
         """What k must be a multiple of."""
         return SUPER if self.scheme in (Scheme.SUPER_MIN, Scheme.SUPER16) else GROUP
 
-    def tile_dtype(self, k: int) -> np.dtype[np.void]:
-        """The layout of one tile with k inputs: a packed record with one field per plane, 16 lanes fastest.
-
-        Raises ValueError if k is not a multiple of 32 (of 256 for the super schemes).
-        """
-        if k <= 0 or k % self.multiple:
-            raise ValueError(f"{self.name} needs k to be a multiple of {self.multiple}, not {k}")
-        groups, supers = k // GROUP, k // SUPER
+    @property
+    def span(self) -> int:
+        """Inputs whose planes lie together: two groups, so that codes begin at cache lines, or a super-block."""
         if self.scheme is Scheme.PLAIN:
-            return np.dtype([("values", f"<f{self.bits // 8}", (k, LANES))])
+            return GROUP
+        return max(self.multiple, 2 * GROUP)
+
+    @property
+    def span_dtype(self) -> np.dtype[np.void]:
+        """The layout of one span of a tile: a packed record with one field per plane, 16 lanes fastest."""
+        groups = self.span // GROUP
+        if self.scheme is Scheme.PLAIN:
+            return np.dtype([("values", f"<f{self.bits // 8}", (self.span, LANES))])
         codes: list[Any] = [("codes", "<u4", (groups, 8 if self.bits == 8 else 4, LANES))]
         if self.bits == 6:
             codes.append(("high", "<u4", (groups, 2, LANES)))
@@ -71,15 +74,20 @@ class Format:
             Scheme.SUPER_MIN: [
                 ("scale", "u1", (groups, LANES)),
                 ("minimum", "u1", (groups, LANES)),
-                ("d", "<f2", (supers, 2, LANES)),
+                ("d", "<f2", (2, LANES)),
             ],
-            Scheme.SUPER16: [("scale", "i1", (2 * groups, LANES)), ("d", "<f2", (supers, LANES))],
+            Scheme.SUPER16: [("scale", "i1", (2 * groups, LANES)), ("d", "<f2", (LANES,))],
         }
         return np.dtype(codes + scales[self.scheme])
 
     def tile_bytes(self, k: int) -> int:
-        """Bytes of one tile with k inputs."""
-        return self.tile_dtype(k).itemsize
+        """Bytes of one tile with k inputs, what fills its last span included.
+
+        Raises ValueError if k is not a multiple of 32 (of 256 for the super schemes).
+        """
+        if k <= 0 or k % self.multiple:
+            raise ValueError(f"{self.name} needs k to be a multiple of {self.multiple}, not {k}")
+        return -(-k // self.span) * self.span_dtype.itemsize
 
     def matrix_bytes(self, n: int, k: int) -> int:
         """Bytes of a matrix [n, k], missing outputs of the last tile included."""
@@ -160,24 +168,28 @@ def pack_reference(ggml_type: GgmlType, rows: Bytes, n: int, k: int) -> Bytes:
     Raises ArcmtpError for an unsupported type, ValueError for a k that the format does not hold.
     """
     form = format_of(ggml_type)
-    tiles = np.zeros(-(-n // LANES), form.tile_dtype(k))
+    tiles = np.zeros(form.matrix_bytes(n, k), np.uint8)
+    spans = tiles.view(form.span_dtype).reshape(-(-n // LANES), -1)
     blocks = np.ascontiguousarray(rows).reshape(n, -1, ggml_type.block_bytes)
     for name, plane in _to_words(form, _DECODERS[ggml_type](blocks)).items():
-        fill = np.zeros((len(tiles) * LANES, *plane.shape[1:]), plane.dtype)
-        fill[:n] = plane
-        lanes_last = np.moveaxis(fill.reshape(len(tiles), LANES, *plane.shape[1:]), 1, -1)
-        tiles[name] = lanes_last.reshape(tiles[name].shape)
-    return tiles.view(np.uint8)
+        rows, field = plane.reshape(n, -1), spans[name]
+        fill = np.zeros((len(spans) * LANES, field[0].size // LANES), plane.dtype)
+        fill[:n, : rows.shape[1]] = rows
+        lanes_last = np.moveaxis(fill.reshape(len(spans), LANES, -1), 1, -1)
+        spans[name] = lanes_last.reshape(field.shape)
+    return tiles
 
 
 def unpack(form: Format, tiles: Bytes, n: int, k: int) -> Floats:
     """The values, float32 [n, k], of packed tiles uint8 [ceil(n / 16) * tile_bytes]; the inverse of packing."""
-    records = np.ascontiguousarray(tiles).view(form.tile_dtype(k))
-    names = form.tile_dtype(k).names or ()
-    planes = {name: np.moveaxis(records[name], -1, 1).reshape(len(records) * LANES, -1)[:n] for name in names}
+    spans = np.ascontiguousarray(tiles).view(form.span_dtype).reshape(tiles.nbytes // form.tile_bytes(k), -1)
+    planes = {}
+    for name in form.span_dtype.names or ():
+        lanes_last = spans[name].reshape(len(spans), -1, LANES)
+        planes[name] = np.moveaxis(lanes_last, -1, 1).reshape(len(spans) * LANES, -1)[:n]
     if form.scheme is Scheme.PLAIN:
         return planes["values"].astype(np.float32)
-    return _values(form, _from_words(form, planes), planes).reshape(n, k)
+    return _values(form, _from_words(form, planes), planes).reshape(n, -1)[:, :k]
 
 
 def _to_words(form: Format, planes: Planes) -> Planes:

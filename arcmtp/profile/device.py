@@ -162,7 +162,7 @@ def product(device: Device) -> Finding:
     rng = np.random.default_rng(0)
     matrix = Matrix(formats.W4, 64, 512)
     raw = rng.integers(0, 256, matrix.nbytes).astype(np.uint8)
-    scales = raw.view(formats.W4.tile_dtype(matrix.k))["scale"]
+    scales = raw.view(formats.W4.span_dtype)["scale"]
     scales[...] = rng.uniform(-0.01, 0.01, scales.shape)
     codes = quantise(rng.standard_normal((1, matrix.k)))
     expected = reference(dequantise(*codes), [formats.unpack(formats.W4, raw, matrix.n, matrix.k)])

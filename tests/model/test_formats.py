@@ -74,13 +74,13 @@ def test_missing_outputs_of_the_last_tile_are_zero(kind: GgmlType) -> None:
 
 def test_codes_lie_where_the_design_says() -> None:
     """Spot checks of the word order, input by input, that a symmetric pack and unpack could get wrong together."""
-    n, k, lane, group = 16, 64, 3, 1
+    n, k, lane, group = 16, 128, 3, 1  # of the second of two spans
     for kind, form in [(GgmlType.Q4_0, W4), (GgmlType.Q5_0, W6), (GgmlType.Q8_0, W8)]:
         rows = random_rows(kind, n, k)
         tile = pack_reference(kind, rows, n, k)
-        scale = float(rows.reshape(n, 2, -1)[lane, group, :2].view("<f2")[0])
-        codes = np.rint(dequantise(kind, rows)[lane, 32:64] / scale).astype(int) + form.zero
-        words = tile[: 64 * form.bits * 2].view("<u4")
+        scale = float(rows.reshape(n, 4, -1)[lane, 2 + group, :2].view("<f2")[0])
+        codes = np.rint(dequantise(kind, rows)[lane, 96:128] / scale).astype(int) + form.zero
+        words = tile[len(tile) // 2 :].view("<u4")
         for i, code in enumerate(codes):
             if form.bits == 8:
                 found = words[(group * 8 + i // 4) * 16 + lane] >> 8 * (i % 4) & 255
@@ -167,7 +167,7 @@ def test_requantised_values_are_nearest_codes_and_their_error_is_reported(kind: 
     found = unpack(W4, tiles, n, k).astype(np.float64)
     assert error == pytest.approx(np.sum((exact - found) ** 2), rel=1e-4)
     assert value == pytest.approx(np.sum(exact**2), rel=1e-4)
-    scale = tiles.view(W4.tile_dtype(k))["scale"].astype(np.float64)  # [tiles, groups, lanes]
+    scale = tiles.view(W4.span_dtype)["scale"].astype(np.float64).reshape(-1, k // 32, 16)  # [tiles, groups, lanes]
     scale = np.moveaxis(scale, 2, 1).reshape(-1, k // 32)[:n].repeat(32, axis=1)
     nearest = scale * np.clip(np.rint(exact / scale), -8, 7)
     assert np.abs(exact - found) == pytest.approx(np.abs(exact - nearest), abs=1e-5 * np.abs(exact).max())

@@ -15,7 +15,7 @@ from tests.ops.conftest import LAUNCHED_ROWS, POISON, ROW_COUNTS
 
 def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.ndarray:
     """Tiles uint8 of a matrix [n, k] whose codes are all bits and whose scales are any finite numbers."""
-    tiles = rng.integers(0, 256, fmt.matrix_bytes(n, k)).astype(np.uint8).view(fmt.tile_dtype(k))
+    tiles = rng.integers(0, 256, fmt.matrix_bytes(n, k)).astype(np.uint8).view(fmt.span_dtype)
     for name in tiles.dtype.names or ():
         if tiles[name].dtype.kind == "f":
             tiles[name] = rng.uniform(-3, 3, tiles[name].shape) * 10.0 ** rng.integers(-7, 3, tiles[name].shape)

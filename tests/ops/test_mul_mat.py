@@ -18,7 +18,7 @@ BUFFER_ROWS = 512
 def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.ndarray:
     """Tiles of a matrix [n, k] with random codes and small random scales."""
     raw = rng.integers(0, 256, fmt.matrix_bytes(n, k)).astype(np.uint8)
-    tiles = raw.view(fmt.tile_dtype(k))
+    tiles = raw.view(fmt.span_dtype)
     for name in tiles.dtype.names or ():
         if tiles[name].dtype.kind == "f":
             tiles[name] = rng.uniform(-0.01, 0.01, tiles[name].shape)

@@ -51,12 +51,34 @@ u32 squeeze_pairs(u64 bytes) {
     return static_cast<u32>(bytes | bytes >> 24) & 0xffffu;
 }
 
+// Where a tile in the device format of `Type` has its planes: those of a span of groups lie together.
+template <class Type> struct Spans {
+    static constexpr int groups = Type::inputs == 256 ? 8 : 2;
+    static constexpr int low_bytes = Type::bits == 8 ? 512 : 256; // of one group
+    static constexpr int code_bytes = groups * 64 * Type::bits;
+    static constexpr int bytes = code_bytes + (Type::scheme == Scheme::group       ? groups * 32
+                                               : Type::scheme == Scheme::group_min ? groups * 64
+                                               : Type::scheme == Scheme::super_min ? groups * 32 + 64
+                                                                                   : groups * 32 + 32);
+
+    static std::size_t tile_bytes(int k) { return (k / group_inputs + groups - 1) / groups * std::size_t{bytes}; }
+    static u8 *low(u8 *tile, int group) { return tile + group / groups * bytes + group % groups * low_bytes; }
+    static u8 *high(u8 *tile, int group) {
+        return tile + group / groups * bytes + groups * low_bytes + group % groups * 128;
+    }
+    static u8 *scales(u8 *tile, int group) { return tile + group / groups * bytes + code_bytes; }
+
+    // Zeros where the last span has a group that the matrix lacks.
+    static void clear_rest(u8 *tile, int k) {
+        if (const int last = k / group_inputs; last % groups != 0)
+            std::memset(tile + last / groups * bytes, 0, bytes);
+    }
+};
+
 // Groups packed from the current blocks go to group `group` of the tile.
 template <class Type> class TileWriter {
   public:
-    TileWriter(u8 *tile, int k)
-        : groups_(k / group_inputs), codes_(tile), high_(tile + groups_ * low_bytes),
-          scales_(tile + groups_ * 64 * Type::bits) {}
+    TileWriter(u8 *tile, int k) : tile_(tile) { Layout::clear_rest(tile, k); }
 
     void write(const std::array<Block, tile_lanes> &blocks, int block_index) {
         constexpr int groups = Type::inputs / group_inputs;
@@ -70,11 +92,11 @@ template <class Type> class TileWriter {
     }
 
   private:
-    static constexpr int low_bytes = Type::bits == 8 ? 512 : 256; // of one group
-    static constexpr int words = low_bytes / 64;
+    using Layout = Spans<Type>;
+    static constexpr int words = Layout::low_bytes / 64;
 
     void write_codes(const u8 *codes, int group, int lane) {
-        u8 *low = codes_ + group * low_bytes + 4 * lane;
+        u8 *low = Layout::low(tile_, group) + 4 * lane;
         for (int r = 0; r < words; ++r)
             if constexpr (Type::bits == 8)
                 store(low + 64 * r, load<u32>(codes + 4 * r));
@@ -82,34 +104,35 @@ template <class Type> class TileWriter {
                 store(low + 64 * r, squeeze_nibbles(load<u64>(codes + 8 * r)));
         if constexpr (Type::bits == 6)
             for (int r = 0; r < 2; ++r)
-                store(high_ + group * 128 + 64 * r + 4 * lane,
+                store(Layout::high(tile_, group) + 64 * r + 4 * lane,
                       squeeze_pairs(load<u64>(codes + 16 * r)) | squeeze_pairs(load<u64>(codes + 16 * r + 8)) << 16);
     }
 
     void write_scales(const Block &block, int block_index, int lane) {
         constexpr Scheme scheme = Type::scheme;
+        constexpr int groups = Layout::groups;
+        const int first = block_index * (Type::inputs / group_inputs);
+        u8 *scales = Layout::scales(tile_, first);
         if constexpr (scheme == Scheme::group || scheme == Scheme::group_min)
-            store(scales_ + 32 * block_index + 2 * lane, block.d);
+            store(scales + 32 * (first % groups) + 2 * lane, block.d);
         if constexpr (scheme == Scheme::group_min)
-            store(scales_ + 32 * (groups_ + block_index) + 2 * lane, block.m);
+            store(scales + 32 * (groups + first % groups) + 2 * lane, block.m);
         if constexpr (scheme == Scheme::super_min) {
             for (int i = 0; i < 8; ++i) {
-                scales_[16 * (8 * block_index + i) + lane] = block.scales[i];
-                scales_[16 * (groups_ + 8 * block_index + i) + lane] = block.minimums[i];
+                scales[16 * i + lane] = block.scales[i];
+                scales[16 * (groups + i) + lane] = block.minimums[i];
             }
-            u8 *pair = scales_ + 32 * groups_ + 64 * block_index + 2 * lane;
-            store(pair, block.d);
-            store(pair + 32, block.m);
+            store(scales + 32 * groups + 2 * lane, block.d);
+            store(scales + 32 * groups + 32 + 2 * lane, block.m);
         }
         if constexpr (scheme == Scheme::super16) {
             for (int i = 0; i < 16; ++i)
-                scales_[16 * (16 * block_index + i) + lane] = block.scales[i];
-            store(scales_ + 32 * groups_ + 32 * block_index + 2 * lane, block.d);
+                scales[16 * i + lane] = block.scales[i];
+            store(scales + 32 * groups + 2 * lane, block.d);
         }
     }
 
-    int groups_;
-    u8 *codes_, *high_, *scales_;
+    u8 *tile_;
 };
 
 template <class Type> void pack_tile(const TileRows &rows, u8 *tile) {
@@ -140,7 +163,8 @@ template <class Type> void pack_plain_tile(const TileRows &rows, u8 *tile) {
 
 // `read` fills the values of `inputs` inputs of one row, starting at the given block.
 template <int Inputs, class Read> SquareSums requant_blocks(const TileRows &rows, u8 *tile, Read read) {
-    u8 *scales = tile + rows.k / group_inputs * 256;
+    using Layout = Spans<Q4_0>;
+    Layout::clear_rest(tile, rows.k);
     float by_lane[tile_lanes][Inputs] = {};
     SquareSums sums;
     for (int index = 0; index < rows.k / Inputs; ++index) {
@@ -153,7 +177,8 @@ template <int Inputs, class Read> SquareSums requant_blocks(const TileRows &rows
                 for (int i = 0; i < group_inputs; ++i)
                     for (int lane = 0; lane < int4::lane_count; ++lane)
                         values[i][lane] = by_lane[quad + lane][first + i];
-                sums += int4::requant_group(values, tile + 256 * group + 4 * quad, scales + 32 * group + 2 * quad);
+                sums += int4::requant_group(values, Layout::low(tile, group) + 4 * quad,
+                                            Layout::scales(tile, group) + 32 * (group % Layout::groups) + 2 * quad);
             }
         }
     }
@@ -185,23 +210,8 @@ struct Codec {
     SquareSums (*requant)(const TileRows &rows, u8 *tile);
 };
 
-template <class Type> std::size_t tile_bytes(int k) {
-    const std::size_t groups = k / group_inputs;
-    const std::size_t codes = groups * Type::bits * 64;
-    switch (Type::scheme) {
-    case Scheme::group:
-        return codes + groups * 32;
-    case Scheme::group_min:
-        return codes + groups * 64;
-    case Scheme::super_min:
-        return codes + groups * 32 + groups / 8 * 64;
-    default:
-        return codes + groups * 32 + groups / 8 * 32;
-    }
-}
-
 template <class Type> constexpr Codec codec(int ggml_type) {
-    return {ggml_type, Type::inputs, Type::bytes, tile_bytes<Type>, pack_tile<Type>, requant_tile<Type>};
+    return {ggml_type, Type::inputs, Type::bytes, Spans<Type>::tile_bytes, pack_tile<Type>, requant_tile<Type>};
 }
 
 template <class Type> constexpr Codec plain_codec(int ggml_type) {
@@ -251,7 +261,7 @@ Job make_job(int ggml_type, const py::buffer_info &rows, const py::buffer_info &
     job.rows = static_cast<int>(rows.shape[1]);
     job.tiles_per_expert = (job.rows + tile_lanes - 1) / tile_lanes;
     job.k = static_cast<int>(rows.shape[2] / codec->bytes * codec->inputs);
-    job.tile_bytes = requant ? tile_bytes<Q4_0>(job.k) : codec->tile_bytes(job.k);
+    job.tile_bytes = requant ? Spans<Q4_0>::tile_bytes(job.k) : codec->tile_bytes(job.k);
     job.target = static_cast<u8 *>(target.ptr);
     job.first_tile = first_tile;
     job.tiles = target.size / static_cast<py::ssize_t>(job.tile_bytes);

@@ -238,31 +238,27 @@ inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, 
     constexpr u32 lowest = BITS == 8 ? 0xffffffffu : BITS == 4 ? 0x0f0f0f0fu : 0x03030303u;
     constexpr int first = PART == 2 ? BITS / 2 : 0; // a tile has BITS registers of words
     constexpr int last = PART == 1 ? BITS / 2 : BITS;
-    vec<int, LANES> sums[fields][ROWS]; // each of its field where it lies in the byte: the whole sum is shifted
+    constexpr int chains = fields == 1 ? 1 : 2;
+    vec<int, LANES> sums[chains][ROWS]; // odd fields are left where they lie in the byte: their sum is shifted
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
         sums[0][r] = start[r];
-#pragma unroll
-        for (int f = 1; f < fields; ++f)
-            sums[f][r] = 0;
+        if constexpr (chains == 2)
+            sums[1][r] = 0;
     }
     each<first, last>([&](auto w) {
         const vec<u32, LANES> packed = load<u32, LANES>(weights.words + w * LANES);
         each<0, fields>([&](auto f) {
-            const vec<u32, LANES> bytes = packed & lowest << f * BITS;
+            const vec<u32, LANES> bytes = packed >> u32(f / 2 * 2 * BITS) & lowest << f % 2 * BITS;
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
-                sums[f][r] = dot_bytes<w * fields + f>(sums[f][r], bytes, a.words[r]);
+                sums[f % 2][r] = dot_bytes<w * fields + f>(sums[f % 2][r], bytes, a.words[r]);
         });
     });
     Dots<ROWS> dots;
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        dots.sums[r] = sums[0][r];
-#pragma unroll
-        for (int f = 1; f < fields; ++f)
-            dots.sums[r] += sums[f][r] >> f * BITS;
-    }
+    for (int r = 0; r < ROWS; ++r)
+        dots.sums[r] = chains == 2 ? sums[0][r] + (sums[chains - 1][r] >> BITS) : sums[0][r];
     return dots;
 }
 

@@ -112,7 +112,7 @@ def test_options_come_from_the_file_unless_the_command_line_has_them(guarded: Se
 def test_every_route_but_health_needs_a_key(guarded: Server) -> None:
     with guarded.http() as http:
         assert http.get("/health").json() == {"status": "ready"}
-        for path in ("/v1/models", "/metrics", "/props", "/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/none"):
+        for path in ("/v1/models", "/metrics", "/props", "/docs", "/docs/assets/favicon.png", "/openapi.json", "/none"):
             answer = http.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
             assert http.get(path, headers={"Authorization": "Bearer third"}).status_code == 401

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -85,9 +86,9 @@ def prompt(network: Network, ids: Sequence[int]) -> None:
 
 def cycle_us(network: Network, rows: int, runs: int, graphs: bool) -> float:
     """Microseconds of the host for a cycle: the drafts, and the step of `rows` rows of each of so many runs that
-    verifies them, both ways of choosing tokens in turn."""
+    verifies them, both ways of choosing tokens in turn. The median, since other work on the machine only adds time."""
     network.graphs.enabled = graphs
-    seconds = 0.0
+    seconds = []
     for choice in (Choice(), Choice(by_options=True, top=True)):
         drafts = [network.draft(index, rows, choice, runs) for index in range(1, rows)]
         cycle = [*drafts, network.step(rows, choice, runs)]
@@ -97,9 +98,9 @@ def cycle_us(network: Network, rows: int, runs: int, graphs: bool) -> float:
             begin = time.perf_counter()
             for piece in cycle:
                 network.graphs.submit(*piece)
-            seconds += time.perf_counter() - begin
+            seconds.append(time.perf_counter() - begin)
             network.device.wait()
-    return 1e6 * seconds / CYCLES
+    return 1e6 * median(seconds)
 
 
 def time_marks(device: Device, count: int = 1000) -> None:

@@ -22,9 +22,9 @@ class Answer:
         self._llm, self._job, self._budget = llm, ticket.job, ticket.job.budget
         self._began, self._first = time.monotonic(), 0.0
         self._timings = Timings(queue_seconds=self._began - ticket.submitted, prompt_tokens=len(self._job.prompt_ids))
-        self._cached_tokens: int | None = None
         self._ids: list[int] = []  # given so far
-        self._stream: Stream | None = None
+        self._streams: list[Stream] = []
+        self._stream: Stream | None = None  # the last of them, unless nothing can follow the reasoning
         if self._budget and not self._budget.tokens:
             self._close_reasoning()
         else:
@@ -59,7 +59,8 @@ class Answer:
         if self._stream is not None:
             self._stream.close()
             statistics = self._stream.result.statistics
-        self._timings.cached_tokens = self._cached_tokens or 0
+        if self._streams:
+            self._timings.cached_tokens = self._streams[0].cached_tokens
         return Finished(reason, self._timings, statistics)
 
     def _post(self, chunk: Chunk) -> None:
@@ -79,9 +80,8 @@ class Answer:
     def _start(self, prompt: Sequence[int], max_tokens: int) -> None:
         job = self._job
         self._stream = self._llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft)
+        self._streams.append(self._stream)
         self._stream.start()
-        if self._cached_tokens is None:
-            self._cached_tokens = self._stream.cached_tokens
 
     def _close_reasoning(self) -> None:
         budget, self._budget = self._budget, None

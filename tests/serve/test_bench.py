@@ -188,7 +188,7 @@ def test_what_cannot_be_measured_gets_one_line(server: Server, capsys: pytest.Ca
         (["127.0.0.1:8080"], "URL '127.0.0.1:8080' should be an address such as http://127.0.0.1:8080"),
         (["http://127.0.0.1:99999"], "URL 'http://127.0.0.1:99999' should be an address such as"),
         (["http://[::1"], "URL 'http://[::1': "),
-        ([f"{server.url}/api"], f"{server.url}/api/models: status 404: there is no route '/api/models' here; /docs lists them; check URL, such as http://"),
+        ([f"{server.url}/api"], f"{server.url}/api/models: status 404: there is no route '/api/models' here; "),
         ([server.url, "--model", "x"], f"{chat}: status 404: there is no model 'x' here, only 'tiny'; check URL, "),
         ([server.url, "-p", "9000"], f"{chat}: status 400: the prompt has "),
         ([server.url, "--concurrency", "1,0"], "concurrency is 0; it must be at least 1"),

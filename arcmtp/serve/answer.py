@@ -24,7 +24,7 @@ class Answer:
         self._timings = Timings(queue_seconds=self._began - ticket.submitted, prompt_tokens=len(self._job.prompt_ids))
         self._ids: list[int] = []  # given so far
         self._streams: list[Stream] = []
-        self._stream: Stream | None = None  # the last of them, unless nothing can follow the reasoning
+        self._full = False  # nothing can follow the reasoning
         if self._budget and not self._budget.tokens:
             self._close_reasoning()
         else:
@@ -38,30 +38,25 @@ class Answer:
     def post_chunks(self) -> FinishReason | None:
         """Post what has come since the last time; why the answer is complete, or None. FloatingPointError for a
         log-probability that is no number, RuntimeError if the device has lost the stream."""
-        while self._stream is not None:
-            stream = self._stream
-            for chunk in stream.take_chunks():
-                self._post(chunk)
-                if self._budget and len(self._ids) == self._budget.tokens:
-                    stream.close()
-                    self._close_reasoning()
-                    break
-            if self._stream is not stream:
-                continue
-            if stream.ended and not stream.finished:
-                raise RuntimeError("the device has lost the sequence")
-            return stream.finish_reason
-        return "length"
+        if self._full:
+            return "length"
+        stream = self._streams[-1]
+        for chunk in stream.take_chunks():
+            self._post(chunk)
+            if self._budget and len(self._ids) == self._budget.tokens:
+                stream.close()
+                self._close_reasoning()
+                return self.post_chunks()
+        if stream.ended and not stream.finished:
+            raise RuntimeError("the device has lost the sequence")
+        return stream.finish_reason
 
     def finished(self, reason: FinishReason) -> Finished:
         """Leave the device; the last event."""
-        statistics = None
-        if self._stream is not None:
-            self._stream.close()
-            statistics = self._stream.result.statistics
         if self._streams:
+            self._streams[-1].close()
             self._timings.cached_tokens = self._streams[0].cached_tokens
-        return Finished(reason, self._timings, statistics)
+        return Finished(reason, self._timings, [stream.result.statistics for stream in self._streams])
 
     def _post(self, chunk: Chunk) -> None:
         if not math.isfinite(chunk.logprob or 0.0):
@@ -79,17 +74,17 @@ class Answer:
 
     def _start(self, prompt: Sequence[int], max_tokens: int) -> None:
         job = self._job
-        self._stream = self._llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft)
-        self._streams.append(self._stream)
-        self._stream.start()
+        stream = self._llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft)
+        self._streams.append(stream)
+        stream.start()
 
     def _close_reasoning(self) -> None:
         budget, self._budget = self._budget, None
         assert budget is not None
         prompt = [*self._job.prompt_ids, *self._ids, *budget.closing_ids]
         left = min(self._job.max_tokens - len(self._ids), self._llm.context + 1 - len(prompt))
-        if left < 1:
-            self._stream = None
+        self._full = left < 1
+        if self._full:
             return
         self._post(Chunk(None, self._llm.detokenize(budget.closing_ids)))
         self._start(prompt, left)

@@ -60,12 +60,12 @@ class Timings:
 class Finished:
     """The last event of a job.
 
-    statistics: the engine's, those of the answer where a reasoning budget was used up; None if nothing ran.
+    statistics: those of the engine's streams, of which there are two where a reasoning budget was used up.
     """
 
     reason: FinishReason
     timings: Timings
-    statistics: Statistics | None
+    statistics: Sequence[Statistics]
 
 
 Event = Chunk | Finished

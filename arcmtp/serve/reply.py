@@ -32,7 +32,7 @@ class Reply:
         }
         self.timings = Timings()
         self.first_token = 0.0
-        self._statistics: list[Statistics | None] = []
+        self._statistics: list[Statistics] = []
         self._cached = 0  # of the prompt, when its first choice was made
 
     async def whole(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Reply:
         head = {**self._head, "object": self._chunk_object}
         async for index, payload, end in self._payloads():
             chunk = {**head, "choices": [{"index": index, **payload}]}
-            yield chunk if end is None else {**chunk, "timings": timings_object(end.timings, [end.statistics])}
+            yield chunk if end is None else {**chunk, "timings": timings_object(end.timings, end.statistics)}
         if self._include_usage:
             yield {**head, "choices": [], "usage": self.usage(), "timings": self.timings_object()}
 
@@ -88,7 +88,7 @@ class Reply:
             choice = choices[index]
             if isinstance(event, Finished):
                 self.timings.add(event.timings)
-                self._statistics.append(event.statistics)
+                self._statistics += event.statistics
                 if index == 0:
                     self._cached = event.timings.cached_tokens
                 *payloads, last = choice.finish(event.reason)
@@ -103,8 +103,8 @@ class Reply:
                     self._submission.tickets[index].cancel()
 
 
-def timings_object(timings: Timings, statistics: Sequence[Statistics | None]) -> TimingsObject:
-    """Timings as clients get them; the statistics are those of each choice, None where nothing ran."""
+def timings_object(timings: Timings, statistics: Sequence[Statistics]) -> TimingsObject:
+    """Timings as clients get them; the statistics are those of the engine's streams, which share steps and graphs."""
     t, evaluated = timings, timings.prompt_tokens - timings.cached_tokens
     shown: TimingsObject = {
         "queue_ms": round(t.queue_seconds * 1e3, 3),
@@ -116,10 +116,10 @@ def timings_object(timings: Timings, statistics: Sequence[Statistics | None]) ->
         "predicted_ms": round(t.decode_seconds * 1e3, 3),
         "predicted_per_second": round(t.decode_tokens / t.decode_seconds, 3) if t.decode_seconds else 0.0,
     }
-    if found := [one for one in statistics if one]:
-        shown["graph_replays"] = sum(one.graph_replays for one in found)
-        shown["graph_misses"] = sum(sum(one.graph_misses.values()) for one in found)
-    if drafts := [one.draft for one in found if one.draft]:
+    if statistics:
+        shown["graph_replays"] = sum(one.graph_replays for one in statistics)
+        shown["graph_misses"] = sum(sum(one.graph_misses.values()) for one in statistics)
+    if drafts := [one.draft for one in statistics if one.draft]:
         _add_drafts(shown, drafts)
     return shown
 

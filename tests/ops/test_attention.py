@@ -211,7 +211,6 @@ def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench) -> None:
     assert np.array_equal(case.run(SPAN_TWO_TILES, case.rows[60:68]), want)
 
 
-@pytest.mark.avx2
 @pytest.mark.parametrize("rows", RUN_ROWS)
 def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int) -> None:
     last_split = KEY_TILE * bench.geometry.attention_splits  # behind it come tiles of the first split again

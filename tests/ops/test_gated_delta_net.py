@@ -219,7 +219,6 @@ def test_a_sequence_of_zeros_stays_zero(tiny: Case) -> None:
         assert not plain.any() and not state.any()
 
 
-@pytest.mark.avx2
 @pytest.mark.parametrize("rows", RUN_ROWS)
 def test_runs_in_any_slots_give_what_each_gives_alone(tiny: Case, rows: int) -> None:
     accepted = {

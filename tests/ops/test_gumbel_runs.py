@@ -38,7 +38,6 @@ def run_of(options: Options, rows: int, seed: int) -> Run:
     return Run(options, logits, int(rng.integers(0, 5000)), states, biases, inputs, targets)
 
 
-@pytest.mark.avx2
 @pytest.mark.parametrize("rows", RUN_ROWS)
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_runs_in_any_slots_choose_what_each_chooses_alone(

@@ -100,6 +100,18 @@ def four_result(stream: Any) -> Generation:
     return result
 
 
+def test_more_streams_than_a_step_has_rows_for_take_turns(
+    four: LLM, one: LLM, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcmtp.engine.scheduler.most_runs", lambda draft: 3)
+    prompts = [four.tokenize(text)[at : at + 20] for at in (5, 155, 405, 705)]
+    streams = [four.stream(prompt, 30, draft=3) for prompt in prompts]
+    for stream in streams:
+        stream.start()
+    for prompt, stream in zip(prompts, streams, strict=True):
+        assert said(four_result(stream)) == said(one.generate(prompt, 30, draft=3))
+
+
 def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = four.tokenize(text)
     found = []

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
 
+from arcmtp.engine.batch import most_runs
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.engine.results import Generation
@@ -251,7 +252,16 @@ class LLM:
             raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
         if isinstance(stop, str) or not all(stop):
             raise ArcmtpError(f"stop is {stop!r}; it must be a list of strings that are not empty")
+        self._prepare(draft, Choice(not sampler.options.plain, logprobs > 0))
         return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop)
+
+    def _prepare(self, draft: int, choice: Choice) -> None:
+        """Compile what is not yet, so that no step of any stream waits for it."""
+        self.network.first(choice)
+        for runs in range(1, min(self.parallel, most_runs(draft)) + 1):
+            self.network.step(draft + 1, choice, runs)
+            for index in range(1, draft + 1):
+                self.network.draft(index, draft + 1, choice, runs)
 
 
 def _checked_draft(draft: int) -> int:

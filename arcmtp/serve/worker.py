@@ -150,7 +150,8 @@ class Worker:
             return not self._stopping
 
     def _admit(self, llm: LLM, answers: list[Answer]) -> None:
-        """Start what waits and fits."""
+        """Start what waits and fits. What a request is the first to need is compiled here, which takes its time."""
+        self._end_step()
         while llm.scheduler.free and (ticket := self._next()):
             try:
                 answers.append(Answer(llm, ticket))

@@ -13,9 +13,8 @@ import numpy as np
 
 from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import RUN_PARAMETERS, Runs
-from arcmtp.ops.sampling import STATS, TILE
+from arcmtp.ops.sampling import STATS, TILE, OverVocabulary
 from arcmtp.runtime import _host
-from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
 
 QUAD = 64  # columns whose noise is made together
@@ -87,18 +86,12 @@ class History:
         return self.options, self.states, self.biases, self.inputs, *self.runs.arguments, self.first
 
 
-class GumbelSampling:
+class GumbelSampling(OverVocabulary):
     """ids int32 [rows] of logits float32 [rows, stride], of which the first `vocab_used` columns count.
 
     The stride is a multiple of 16. NaN never wins, +inf does, and a row without any score above -inf gives 0.
     stats float32 [rows, 3] are those of `Sampling`: of the logits as they are.
     """
-
-    def __init__(self, vocab_used: int, stride: int, geometry: Geometry) -> None:
-        if not 0 < vocab_used <= stride or stride % TILE:
-            raise ValueError(f"{vocab_used} used columns do not fit a stride of {stride}, a multiple of {TILE}")
-        self.vocab_used, self.stride = vocab_used, stride
-        self.groups, self.team = geometry.softmax_groups, geometry.norm_team
 
     def scratch_bytes(self, rows: int) -> int:
         """Bytes of scratch memory for `rows` rows: what work-groups leave, and room for every column as a candidate."""

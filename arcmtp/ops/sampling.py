@@ -14,10 +14,8 @@ TILE = 16
 STATS = 3  # largest logit, log-sum-exp, log-probability of the target
 
 
-class Sampling:
-    """ids int32 [rows]: the column of the largest of the first `vocab_used` logits, the lowest of equals; NaN never
-    wins, and a row without any logit above -inf gives 0. stats float32 [rows, 3]: that logit, the log-sum-exp over the
-    used columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
+class OverVocabulary:
+    """What operators on logits share: the columns of a row in `groups` work-groups of `team` threads.
 
     Logits are float32 [rows, stride], stride a multiple of 16; columns from `vocab_used` on count for nothing.
     """
@@ -25,9 +23,15 @@ class Sampling:
     def __init__(self, vocab_used: int, stride: int, geometry: Geometry) -> None:
         if not 0 < vocab_used <= stride or stride % TILE:
             raise ValueError(f"{vocab_used} used columns do not fit a stride of {stride}, a multiple of {TILE}")
-        self.vocab_used = vocab_used
-        self.stride = stride
+        self.vocab_used, self.stride = vocab_used, stride
         self.groups, self.team = geometry.softmax_groups, geometry.norm_team
+
+
+class Sampling(OverVocabulary):
+    """ids int32 [rows]: the column of the largest of the first `vocab_used` logits, the lowest of equals; NaN never
+    wins, and a row without any logit above -inf gives 0. stats float32 [rows, 3]: that logit, the log-sum-exp over the
+    used columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
+    """
 
     def partials_bytes(self, rows: int) -> int:
         """Bytes of scratch memory for `rows` rows."""

@@ -6,30 +6,21 @@ import numpy as np
 
 from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import RUN_PARAMETERS, Runs
-from arcmtp.ops.sampling import TILE
+from arcmtp.ops.sampling import TILE, OverVocabulary
 from arcmtp.runtime import _host
-from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.compiler import Kernel, Program
 
 MAX_TOP = 100  # of the likeliest tokens
 QUAD = 64  # columns, and maxima, that are looked at together
 
 
-class TopLogprobs:
+class TopLogprobs(OverVocabulary):
     """ids int32 and logprobs float32 [rows, MAX_TOP + 1]: a row's chosen token, then its likeliest tokens in order.
 
     Of these there are as many as `counts` says when the launch runs; what follows them stays as it was. Equal logits go
     by column, the lowest first; NaN is never among them, and where no logit above -inf is left the id is -1 and the
     log-probability -inf. A log-probability is the logit less the row's log-sum-exp.
-
-    Logits are float32 [rows, stride], stride a multiple of 16; columns from `vocab_used` on count for nothing.
     """
-
-    def __init__(self, vocab_used: int, stride: int, geometry: Geometry) -> None:
-        if not 0 < vocab_used <= stride or stride % TILE:
-            raise ValueError(f"{vocab_used} used columns do not fit a stride of {stride}, a multiple of {TILE}")
-        self.vocab_used, self.stride = vocab_used, stride
-        self.groups, self.team = geometry.softmax_groups, geometry.norm_team
 
     def scratch_bytes(self, rows: int) -> int:
         """Bytes of scratch memory for `rows` rows: maxima of quads of columns, and of 64 quads each."""

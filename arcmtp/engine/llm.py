@@ -90,7 +90,9 @@ class LLM:
         weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))
         self.requant_errors = weights.requant_errors
         network.load(weights)
-        shapes = [(0, 1), *((rows, runs) for rows in sorted({1, draft + 1}) for runs in range(1, parallel + 1))]
+        shapes = [(0, 1)]
+        for rows in sorted({1, draft + 1}):
+            shapes += [(rows, runs) for runs in range(1, min(parallel, most_runs(rows - 1)) + 1)]
         for done, (rows, runs) in enumerate(shapes):
             report("compiling kernels", done, len(shapes))
             network.compile(rows, runs)

@@ -48,7 +48,7 @@ class TokenSequence:
         self._batch.leave(self)
         self.ended = True
 
-    def resume(self, prompt: Sequence[int], boundary: int) -> int:
+    def resume(self, prompt: list[int], boundary: int) -> int:
         """Take a prompt to `read`, of which nothing is evaluated that the slot has seen: how many tokens that are. The
         state before token `boundary` becomes the slot's checkpoint, unless the slot is further on."""
         self._sampler.see(prompt)

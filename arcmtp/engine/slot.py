@@ -30,21 +30,22 @@ class Slot:
         """Nothing is known of the state any more."""
         self._checkpoint, self.ids = 0, []
 
-    def reusable(self, prompt: Sequence[int]) -> int:
+    def reusable(self, prompt: list[int]) -> int:
         """How many tokens of `prompt` need not be evaluated again; the last one always is."""
-        same = _common(self.ids, prompt[:-1])
-        return same if same == len(self.ids) else self.shareable(prompt)
+        seen = len(self.ids)
+        return seen if seen < len(prompt) and self.ids == prompt[:seen] else self.shareable(prompt)
 
-    def shareable(self, prompt: Sequence[int]) -> int:
+    def shareable(self, prompt: list[int]) -> int:
         """How many tokens of `prompt` the checkpoint has seen, if it has seen nothing else."""
-        return self._checkpoint if _common(self.ids, prompt[:-1]) >= self._checkpoint else 0
+        seen = self._checkpoint
+        return seen if seen < len(prompt) and self.ids[:seen] == prompt[:seen] else 0
 
     def share(self, other: "Slot") -> None:
         """Go to the checkpoint of another slot."""
         self._network.copy_checkpoint(other.index, self.index, other._checkpoint)
         self.ids, self._checkpoint = other.ids[: other._checkpoint], other._checkpoint
 
-    def resume(self, prompt: Sequence[int]) -> int:
+    def resume(self, prompt: list[int]) -> int:
         """Go to the state after the reusable tokens of `prompt`; how many there are."""
         reused = self.reusable(prompt)
         if not reused:
@@ -71,9 +72,3 @@ class Slot:
         w.pending_count.fill(0, 4 * self.index, 4)
         device.wait()
         self.ids += ids
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    shorter = min(len(one), len(other))
-    return next((i for i in range(shorter) if one[i] != other[i]), shorter)

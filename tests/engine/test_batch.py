@@ -90,10 +90,10 @@ def test_every_row_count_gives_the_same(four: LLM, one: LLM, text: str, draft: i
         streams = [four.stream(prompt, 30, draft=draft) for prompt in prompts[:runs]]
         for stream in streams:
             stream.start()
-        assert [said(four_result(stream)) for stream in streams] == want[:runs]
+        assert [said(finished(stream)) for stream in streams] == want[:runs]
 
 
-def four_result(stream: Any) -> Generation:
+def finished(stream: Any) -> Generation:
     for _ in stream:
         pass
     result: Generation = stream.result
@@ -109,7 +109,19 @@ def test_more_streams_than_a_step_has_rows_for_take_turns(
     for stream in streams:
         stream.start()
     for prompt, stream in zip(prompts, streams, strict=True):
-        assert said(four_result(stream)) == said(one.generate(prompt, 30, draft=3))
+        assert said(finished(stream)) == said(one.generate(prompt, 30, draft=3))
+
+
+def test_more_streams_than_a_kernel_is_compiled_for(one: LLM, text: str) -> None:
+    """Of twelve streams a draft call has twelve rows and a step 24, both counted when they run."""
+    with LLM(device="cpu", ctx=128, draft=1, parallel=12) as twelve:
+        prompts = [twelve.tokenize(text)[at : at + 10 + at // 60] for at in range(0, 480, 40)]
+        streams = [twelve.stream(prompt, 20) for prompt in prompts]
+        for stream in streams:
+            stream.start()
+        results = [finished(stream) for stream in streams]
+    for prompt, result in zip(prompts, results, strict=True):
+        assert said(result) == said(one.generate(prompt, 20, draft=1))
 
 
 def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +132,7 @@ def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: py
         streams = [four.stream(ids[at : at + 25], 30, draft=2, logprobs=1) for at in (0, 500, 900)]
         for stream in streams:
             stream.start()
-        found.append([said(four_result(stream)) for stream in streams])
+        found.append([said(finished(stream)) for stream in streams])
     assert found[0] == found[1]
     assert any("of 3 runs" in name for name in four.network.graphs.captured)
 
@@ -164,7 +176,7 @@ def test_one_more_stream_than_there_are_slots_ends_the_first(four: LLM) -> None:
     with pytest.raises(ArcmtpError, match="this generation has ended"):
         for _ in streams[0]:
             pass
-    assert four_result(streams[4]).ids == four_result(streams[1]).ids
+    assert finished(streams[4]).ids == finished(streams[1]).ids
     four.scheduler.end_all()
 
 
@@ -186,7 +198,7 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
     streams = [four.stream(prompt, 15, sampling=WARM, draft=2) for prompt in prompts]
     for stream in streams:
         stream.start()
-    results = [four_result(stream) for stream in streams]
+    results = [finished(stream) for stream in streams]
     boundary = len(prompts[0]) - 1 - prompts[0][::-1].index(prompts[0][0])  # where the answer begins
     assert [result.statistics.cached_tokens for result in results] == [0, 0, boundary, boundary] and boundary > 300
     for prompt, result in zip(prompts, results, strict=True):

@@ -104,44 +104,92 @@ template <int COUNT> inline Lanes add_neighbours(const Lanes *v) {
     }
 }
 
-/// COLUMNS columns of the state.
-template <int K_DIM> struct StateSlice {
-    static constexpr int COLUMNS = 8;
+/// COLUMNS columns of the state: in registers from row to row, or, where a thread has too few, in memory.
+template <int K_DIM, int COLUMNS, bool IN_REGISTERS> struct StateSlice {
+    static constexpr int FLOATS = COLUMNS * K_DIM;
     using Keys = Floats<K_DIM>;
     using Columns = vec<float, COLUMNS>;
-    Keys column[COLUMNS];
 
-    inline void load(const float *state) {
+    inline void load(float *state) {
+        memory = state;
+        if constexpr (IN_REGISTERS) {
 #pragma unroll
-        for (int j = 0; j < COLUMNS; ++j)
-            column[j].load(state + j * K_DIM);
+            for (int j = 0; j < COLUMNS; ++j)
+                registers[j].load(state + j * K_DIM);
+        }
     }
+    /// What is in registers; what is not was stored when it was updated.
     inline void store(float *state) const {
+        if constexpr (IN_REGISTERS) {
 #pragma unroll
-        for (int j = 0; j < COLUMNS; ++j)
-            column[j].store(state + j * K_DIM);
+            for (int j = 0; j < COLUMNS; ++j)
+                registers[j].store(state + j * K_DIM);
+        }
     }
 
-    /// The product of each column with x.
-    inline Columns dot(const Keys &x) const {
+    /// The product of each column with x. Meanwhile, unless `ahead` is null, as many floats there are asked for.
+    inline Columns dot(const Keys &x, const float *ahead) const {
         Lanes sums[COLUMNS];
-#pragma unroll
+        ARCMTP_UNROLL_ON_GPU
+        for (int j = 0; j < COLUMNS; ++j) {
+            if (!IN_REGISTERS && ahead)
+                Keys::prefetch(ahead + j * K_DIM);
+            sums[j] = products<K_DIM>(column(j), x);
+        }
+        return add_lanes(sums);
+    }
+
+    /// S = decay S + k ⊗ delta, from now on at `to`.
+    inline void update(const Keys &k, float decay, Columns delta, float *to) {
+        ARCMTP_UNROLL_ON_GPU
         for (int j = 0; j < COLUMNS; ++j)
-            sums[j] = products<K_DIM>(column[j], x);
+            keep(j, updated(j, k, decay, delta), to);
+        memory = to;
+    }
+
+    /// The same, or, if `to` is null, without keeping it, and the product of each new column with x.
+    inline Columns update(const Keys &k, float decay, Columns delta, float *to, const Keys &x) {
+        Lanes sums[COLUMNS];
+        ARCMTP_UNROLL_ON_GPU
+        for (int j = 0; j < COLUMNS; ++j) {
+            const Keys now = updated(j, k, decay, delta);
+            sums[j] = products<K_DIM>(now, x);
+            if (IN_REGISTERS || to)
+                keep(j, now, to);
+        }
+        memory = to;
+        return add_lanes(sums);
+    }
+
+  private:
+    Keys registers[IN_REGISTERS ? COLUMNS : 1];
+    float *memory;
+
+    inline Keys column(int j) const {
+        if constexpr (IN_REGISTERS)
+            return registers[j];
+        Keys values;
+        values.load(memory + j * K_DIM);
+        return values;
+    }
+    inline void keep(int j, const Keys &values, float *to) {
+        if constexpr (IN_REGISTERS)
+            registers[j] = values;
+        else
+            values.store(to + j * K_DIM);
+    }
+    inline Keys updated(int j, const Keys &k, float decay, Columns delta) const {
+        using Piece = vec<float, Keys::WIDTH>;
+        Keys values = column(j);
+        const Piece d = simd::lane<float, COLUMNS>(delta, j);
+#pragma unroll
+        for (int i = 0; i < Keys::COUNT; ++i)
+            values.piece[i] = simd::fma<float, Keys::WIDTH>(k.piece[i], d, Piece(values.piece[i] * decay));
+        return values;
+    }
+    static inline Columns add_lanes(const Lanes (&sums)[COLUMNS]) {
         const Lanes pairs = add_neighbours<COLUMNS>(sums);
         return simd::every<COLUMNS, 2, 0, float, LANES>(pairs) + simd::every<COLUMNS, 2, 1, float, LANES>(pairs);
-    }
-
-    /// S = decay S + k ⊗ delta.
-    inline void update(const Keys &k, float decay, Columns delta) {
-        using Piece = vec<float, Keys::WIDTH>;
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) {
-            const Piece d = simd::lane<float, COLUMNS>(delta, j);
-#pragma unroll
-            for (int i = 0; i < Keys::COUNT; ++i)
-                column[j].piece[i] = simd::fma<float, Keys::WIDTH>(k.piece[i], d, Piece(column[j].piece[i] * decay));
-        }
     }
 };
 
@@ -149,12 +197,12 @@ template <int K_DIM> struct StateSlice {
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct DeltaNetHead {
     using Memory = HeadMemory<NET>;
     using Row = TeamRow<NET>;
-    using Slice = StateSlice<NET::K_DIM>;
     using Sink = RowSink<NET::V_HEADS * NET::V_DIM, QUANTISED, PLAIN>;
-    using Keys = typename Slice::Keys;
-    static constexpr int COLUMNS = Slice::COLUMNS, SLICES = NET::V_DIM / COLUMNS;
+    using Keys = Floats<NET::K_DIM>;
+    static constexpr int COLUMNS = 8, SLICES = NET::V_DIM / COLUMNS;
     static constexpr int CHUNK = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
     static constexpr bool IN_REGISTERS = SLICES <= TEAM; // a thread has one slice and keeps it from chunk to chunk
+    using Slice = StateSlice<NET::K_DIM, COLUMNS, IN_REGISTERS>;
     static_assert(ROWS <= PENDING_ROWS, "the rows of a step can all be pending");
 
     const float *projected, *conv, *a, *dt_bias, *norm;
@@ -167,8 +215,13 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     inline void advance() {
         simd::reserve_team_memory<CHUNK * Row::BYTES>();
         Slice slice;
-        if (IN_REGISTERS && rank < SLICES)
-            slice.load(memory + Memory::STATE + rank * COLUMNS * NET::K_DIM);
+        if (rank < SLICES) {
+            if constexpr (IN_REGISTERS)
+                slice.load(slice_at(rank));
+            else
+                for (int j = 0; j < COLUMNS; ++j)
+                    Keys::prefetch(slice_at(rank) + j * NET::K_DIM);
+        }
         // A block of no rows still commits what is pending.
         for (int first = 0; first == 0 || first < rows; first += CHUNK) {
             const int count = ROWS > 0 ? ROWS : rows - first < CHUNK ? rows - first : CHUNK;
@@ -284,41 +337,44 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     /// The chunk's rows on one slice of the state's columns; before the first chunk the pending rows that were
     /// accepted.
     inline void advance_slice(Slice &slice, int index, int first, int count) {
-        float *state = memory + Memory::STATE + index * COLUMNS * NET::K_DIM;
+        float *state = slice_at(index);
+        float aside[IN_REGISTERS ? 1 : Slice::FLOATS]; // where a step's rows leave the state
         if constexpr (!IN_REGISTERS)
             slice.load(state);
         if (first == 0 && pending > 0) {
             for (int p = 0; p < pending; ++p)
-                commit(slice, index, p);
+                commit(slice, state, index, p);
             if constexpr (ROWS > 0)
                 slice.store(state);
         }
         for (int r = 0; r < count; ++r)
-            step(slice, index, r);
-        if (ROWS == 0 && (!IN_REGISTERS || first + count >= rows))
+            step(slice, ROWS == 0 ? state : r + 1 < ROWS ? aside : nullptr, index, r);
+        if (ROWS == 0 && first + count >= rows)
             slice.store(state);
     }
 
-    inline void commit(Slice &slice, int index, int p) {
+    inline float *slice_at(int index) const { return memory + Memory::STATE + index * Slice::FLOATS; }
+
+    inline void commit(Slice &slice, float *state, int index, int p) {
         Keys k;
         k.load(memory + Memory::KEYS + p * NET::K_DIM);
         slice.update(k, memory[Memory::DECAYS + p],
-                     simd::load<float, COLUMNS>(memory + Memory::DELTAS + p * NET::V_DIM + index * COLUMNS));
+                     simd::load<float, COLUMNS>(memory + Memory::DELTAS + p * NET::V_DIM + index * COLUMNS), state);
     }
 
     /// r = (decay S)ᵀ k, delta = beta (v - r), S = decay S + k ⊗ delta, output = Sᵀ q.
-    inline void step(Slice &slice, int index, int r) {
+    inline void step(Slice &slice, float *to, int index, int r) {
         using Columns = typename Slice::Columns;
         const int at = r * Row::BYTES, columns = index * COLUMNS * 4;
         const float beta = team_value(at + Row::BETA), decay = team_value(at + Row::DECAY);
-        Keys x;
-        x.team_load(at + Row::K);
-        const Columns delta = (simd::team_load<float, COLUMNS>(at + Row::V + columns) - slice.dot(x) * decay) * beta;
-        slice.update(x, decay, delta);
+        Keys k, q;
+        k.team_load(at + Row::K);
+        const Columns product = slice.dot(k, r == 0 ? slice_at(index + TEAM) : nullptr);
+        const Columns delta = (simd::team_load<float, COLUMNS>(at + Row::V + columns) - product * decay) * beta;
         if constexpr (ROWS > 0)
             simd::store<float, COLUMNS>(memory + Memory::DELTAS + r * NET::V_DIM + index * COLUMNS, delta);
-        x.team_load(at + Row::Q);
-        simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.dot(x));
+        q.team_load(at + Row::Q);
+        simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.update(k, decay, delta, to, q));
     }
 
     /// RMS norm, then the gate silu(z), of 32 outputs of row r of the chunk.

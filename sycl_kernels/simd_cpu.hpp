@@ -83,7 +83,7 @@ template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N
 }
 template <int BYTES> inline void prefetch(const void *from) {
     for (int at = 0; at < BYTES; at += 64)
-        asm volatile("prefetcht1 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
+        asm volatile("prefetcht0 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
 }
 /// The same into the nearest cache alone, for what is read once and soon (decoding × 1.04: docs/log.md).
 template <int BYTES, int AT = 0> inline void stream_ahead(const void *from) {
@@ -128,7 +128,7 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
                                                 28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31));
 }
 
-#define ARCMTP_UNROLL_ON_GPU
+#define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(disable)")
 
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name

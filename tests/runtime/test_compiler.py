@@ -1,5 +1,6 @@
 """Sources made of kernels, and what is said when they do not compile."""
 
+import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
@@ -33,3 +34,21 @@ def test_a_kernel_of_another_program_is_not_launched() -> None:
     program = Device("cpu").program([GOOD])
     with pytest.raises(ValueError, match="kernel broken is not part of this program"):
         program.launch(_host.LaunchList(), BROKEN, 1)
+
+
+def test_arguments_of_all_kinds_arrive_whatever_their_order() -> None:
+    """On the CPU they are one struct, with gaps before pointers and at its end."""
+    parameters = "int first, const float *x, float scale, int offset, float *out, int last"
+    mixed = Kernel("mixed", "formats.hpp", parameters, "out[offset] = x[1] * scale + first * 10000 + last * 1000;")
+    device = Device("cpu")
+    x, out, launches = device.array(np.array([2, 3], np.float32)), device.zeros(16), _host.LaunchList()
+    device.program([mixed]).launch(launches, mixed, 1, 5, x, 0.5, 2, out, 7)
+    device.run(launches)
+    assert out.read(np.float32, 4).tolist() == [0, 0, 57001.5, 0]
+
+
+def test_a_source_with_packed_parameters_takes_one_struct() -> None:
+    text = source_text([Kernel("two", "formats.hpp", "const int *x, float y", "use(x, y);")], packed=True)
+    assert "struct two_arguments { const int *x; float y; };" in text
+    assert "ARCMTP_KERNEL(two)(two_arguments arguments)" in text
+    assert "const auto [x, y] = arguments;" in text

@@ -42,6 +42,30 @@ Argument argument_of(const py::handle &value) {
     return value.cast<std::int32_t>();
 }
 
+/// The struct whose members are these pointers and numbers.
+Struct struct_of(const std::vector<Argument> &members) {
+    Struct bytes;
+    const auto align = [&](std::size_t size) { bytes.resize((bytes.size() + size - 1) / size * size); };
+    const auto append = [&](const auto &value) {
+        align(sizeof value);
+        const auto *first = reinterpret_cast<const std::byte *>(&value);
+        bytes.insert(bytes.end(), first, first + sizeof value);
+    };
+    for (const Argument &member : members)
+        std::visit(append, member);
+    align(alignof(void *));
+    return bytes;
+}
+
+void set_arguments(sycl::handler &handler, const std::vector<Argument> &values) {
+    int index = 0;
+    for (const Argument &argument : values)
+        std::visit([&](auto value) { handler.set_arg(index++, value); }, argument);
+}
+void set_arguments(sycl::handler &handler, const Struct &bytes) {
+    handler.set_arg(0, experimental::raw_kernel_arg{bytes.data(), bytes.size()});
+}
+
 std::string graph_support(const sycl::device &device) {
     if (device.has(sycl::aspect::ext_oneapi_graph))
         return "full";
@@ -50,20 +74,13 @@ std::string graph_support(const sycl::device &device) {
 
 } // namespace
 
-void LaunchList::add(std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
-                     std::vector<Argument> arguments) {
-    launches_.push_back({std::move(name), kernel, groups, team, std::move(arguments)});
-}
-
 void LaunchList::extend(const LaunchList &other) {
     launches_.insert(launches_.end(), other.launches_.begin(), other.launches_.end());
 }
 
 sycl::event Launch::submit(sycl::queue &queue) const {
     return queue.submit([&](sycl::handler &handler) {
-        int index = 0;
-        for (const Argument &argument : arguments)
-            std::visit([&](auto value) { handler.set_arg(index++, value); }, argument);
+        std::visit([&](const auto &values) { set_arguments(handler, values); }, arguments);
         handler.parallel_for(sycl::nd_range<1>{groups * team, team}, kernel);
     });
 }
@@ -142,14 +159,17 @@ void bind_kernels(py::module_ &module) {
         .def(
             "add",
             [](py::object self, std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
-               const py::args &arguments) {
+               bool packed, const py::args &arguments) {
                 std::vector<Argument> values;
                 for (const py::handle &value : arguments)
                     values.push_back(argument_of(value));
-                self.cast<LaunchList &>().add(std::move(name), kernel, groups, team, std::move(values));
+                Launch launch{std::move(name), kernel, groups, team, struct_of(values)};
+                if (!packed)
+                    launch.arguments = std::move(values);
+                self.cast<LaunchList &>().add(std::move(launch));
                 py::detail::keep_alive_impl(self, arguments); // the buffers live as long as the list
             },
-            py::arg("name"), py::arg("kernel"), py::arg("groups"), py::arg("team"))
+            py::arg("name"), py::arg("kernel"), py::arg("groups"), py::arg("team"), py::arg("packed"))
         .def("extend", &LaunchList::extend, py::keep_alive<1, 2>())
         .def("names", &LaunchList::names)
         .def("__len__", [](const LaunchList &self) { return self.names().size(); })

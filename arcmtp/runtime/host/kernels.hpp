@@ -4,23 +4,26 @@
 #include <pybind11/pybind11.h>
 #include <sycl/sycl.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 namespace arcmtp {
 
 using Argument = std::variant<void *, std::int32_t, float>;
+using Struct = std::vector<std::byte>;
 
-/// One kernel call: `groups` work-groups of `team` work-items each, with its arguments in order.
+/// One kernel call: `groups` work-groups of `team` work-items each, with its arguments in order, or a struct of them.
 struct Launch {
     std::string name;
     sycl::kernel kernel;
     std::size_t groups;
     std::size_t team;
-    std::vector<Argument> arguments;
+    std::variant<std::vector<Argument>, Struct> arguments;
 
     sycl::event submit(sycl::queue &queue) const;
 };
@@ -28,8 +31,7 @@ struct Launch {
 /// Launches in the order in which they run.
 class LaunchList {
   public:
-    void add(std::string name, const sycl::kernel &kernel, std::size_t groups, std::size_t team,
-             std::vector<Argument> arguments);
+    void add(Launch launch) { launches_.push_back(std::move(launch)); }
     void extend(const LaunchList &other);
     sycl::event submit(sycl::queue &queue) const; // that of the last launch
     std::vector<std::string> names() const;

@@ -67,7 +67,7 @@ template <class F> struct Planes {
 };
 
 /// How far ahead a CPU thread asks for weights, in bytes (docs/log.md).
-constexpr int STREAM_DISTANCE = 4608;
+constexpr int STREAM_DISTANCE = 6912;
 
 /// `start` plus integer products of PART (0: all, 1: first half, 2: last half) of one group; six bits are four and two.
 template <class F, int PART, int ROWS> struct GroupDots {

@@ -78,18 +78,21 @@ void LaunchList::extend(const LaunchList &other) {
     launches_.insert(launches_.end(), other.launches_.begin(), other.launches_.end());
 }
 
-sycl::event Launch::submit(sycl::queue &queue) const {
-    return queue.submit([&](sycl::handler &handler) {
-        std::visit([&](const auto &values) { set_arguments(handler, values); }, arguments);
-        handler.parallel_for(sycl::nd_range<1>{groups * team, team}, kernel);
-    });
+void Launch::submit(sycl::queue &queue) const {
+    experimental::submit(queue, [&](sycl::handler &handler) { describe(handler); });
+}
+
+void Launch::describe(sycl::handler &handler) const {
+    std::visit([&](const auto &values) { set_arguments(handler, values); }, arguments);
+    handler.parallel_for(sycl::nd_range<1>{groups * team, team}, kernel);
 }
 
 sycl::event LaunchList::submit(sycl::queue &queue) const {
-    sycl::event last;
-    for (const Launch &launch : launches_)
-        last = launch.submit(queue);
-    return last;
+    if (launches_.empty())
+        return {};
+    for (auto launch = launches_.begin(); launch != launches_.end() - 1; ++launch)
+        launch->submit(queue);
+    return queue.submit([&](sycl::handler &handler) { launches_.back().describe(handler); });
 }
 
 namespace {

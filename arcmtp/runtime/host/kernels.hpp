@@ -25,7 +25,8 @@ struct Launch {
     std::size_t team;
     std::variant<std::vector<Argument>, Struct> arguments;
 
-    sycl::event submit(sycl::queue &queue) const;
+    void submit(sycl::queue &queue) const; // without an event: that takes 2.2 instead of 3.5 µs (docs/log.md)
+    void describe(sycl::handler &handler) const;
 };
 
 /// Launches in the order in which they run.

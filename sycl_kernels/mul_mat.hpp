@@ -1,4 +1,4 @@
-// MUL_MAT: one launch for several matrices that share their input, a work-group per column tile.
+// MUL_MAT: one launch for several matrices that share their input, a work-group for one or some column tiles.
 #pragma once
 
 #include "formats.hpp"
@@ -63,14 +63,17 @@ inline void mul_mat_segment(int tile, int rows, const u8 *weights, const u8 *qua
                                                         output + FIRST::TILES * LANES, stride);
 }
 
-/// output [rows][all tiles * 16] float = rows of activations times every segment's matrix, transposed.
-/// ROWS = 0: the count is read from `rows` when the kernel runs, and buffers hold a multiple of PASS rows.
-template <int K, int ROWS, int PASS, int SLICES, class... SEGMENTS>
+/// output [rows][all tiles * 16] float = rows of activations times every segment's matrix, transposed; COLUMNS of them
+/// a work-group. ROWS = 0: the count is read from `rows` when the kernel runs, and buffers hold a multiple of PASS
+/// rows.
+template <int K, int ROWS, int PASS, int SLICES, int COLUMNS, class... SEGMENTS>
 inline void mul_mat(const u8 *weights, const u8 *quantised, const float *plain, float *output, const int *rows) {
-    constexpr int stride = (SEGMENTS::TILES + ...) * LANES;
+    constexpr int stride = (SEGMENTS::TILES + ...) * LANES, group_tiles = COLUMNS / LANES;
     simd::reserve_team_memory<(SLICES > 1 ? SLICES * PASS * LANES * 4 : 64)>();
-    mul_mat_segment<K, ROWS, PASS, SLICES, SEGMENTS...>(simd::group_index(), ROWS > 0 ? ROWS : rows[0], weights,
-                                                        quantised, plain, output, stride);
+    const int first = simd::group_index() * group_tiles; // those behind the last one do nothing
+    for (int tile = first; tile < first + group_tiles; ++tile)
+        mul_mat_segment<K, ROWS, PASS, SLICES, SEGMENTS...>(tile, ROWS > 0 ? ROWS : rows[0], weights, quantised, plain,
+                                                            output, stride);
 }
 
 } // namespace arcmtp

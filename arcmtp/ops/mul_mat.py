@@ -1,4 +1,5 @@
-"""MUL_MAT: several matrices with one input in one launch, a work-group per column tile of 16 outputs."""
+"""MUL_MAT: several matrices with one input in one launch, a work-group for one or some column tiles of 16
+outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,14 +27,13 @@ class MulMat:
         self.segments = tuple(segments)
         self.k = self.segments[0].k
         tiles = [segment.tiles for segment in self.segments]
-        self.tiles = sum(tiles)
-        self.columns = self.tiles * TILE
+        self.columns = TILE * sum(tiles)
         self.column_of = [TILE * sum(tiles[:i]) for i in range(len(tiles))]
         self._geometry = geometry
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        team, rows_per_pass = self._geometry.mul_mat_team, self._geometry.mul_mat_rows
+        g = self._geometry
         formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
         segments = ", ".join(map(segment, self.segments))
         return Kernel(
@@ -41,10 +41,11 @@ class MulMat:
             header="mul_mat.hpp",
             parameters="const u8 *weights, const u8 *quantised, const float *plain, float *output, "
             "const int *row_count",
-            body=f"mul_mat<{self.k}, {compiled_rows(rows)}, {rows_per_pass}, {team}, {segments}>"
+            body=f"mul_mat<{self.k}, {compiled_rows(rows)}, {g.mul_mat_rows}, {g.mul_mat_team}, "
+            f"{g.mul_mat_columns}, {segments}>"
             "(weights, quantised, plain, output, row_count);",
-            team=team,
-            team_memory=team * rows_per_pass * TILE * 4,
+            team=g.mul_mat_team,
+            team_memory=g.mul_mat_team * g.mul_mat_rows * TILE * 4,
         )
 
     def launch(
@@ -52,7 +53,8 @@ class MulMat:
         weights: Any, quantised: Any, plain: Any, output: Any, row_count: Any,
     ) -> None:  # fmt: skip
         """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32."""
-        program.launch(launches, self.kernel(rows), self.tiles, weights, quantised, plain, output, row_count)
+        groups = -(-self.columns // self._geometry.mul_mat_columns)
+        program.launch(launches, self.kernel(rows), groups, weights, quantised, plain, output, row_count)
 
     def cost(self, rows: int) -> Cost:
         """Of `rows` rows."""

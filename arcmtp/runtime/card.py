@@ -77,6 +77,7 @@ class Geometry:
     kind: str = _key('"cpu" or "gpu"', lambda v: v in ("cpu", "gpu"))
     mul_mat_team: int = _whole(1, 64)
     mul_mat_rows: int = _whole(1, 8)  # rows of activations in one pass over the weights
+    mul_mat_columns: int = _whole(16, 4096, step=16)  # outputs that a work-group computes
     norm_team: int = _whole(1, 64)
     gdn_team: int = _whole(1, 64)
     attention_team: int = _whole(1, 64)

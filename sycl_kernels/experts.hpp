@@ -59,12 +59,13 @@ struct GateUp {
     template <int N> inline void run(vec<int, N> entries) const {
         for (int column = first; column < last; column += 32) {
             Lanes acc[N * 4];
+            const int tile = column / LANES;
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int tile = column / LANES + half;
-                product<GATE, N>(gate + tile * tile_bytes<GATE, K>(), entries, acc, half);
-                product<UP, N>(up + tile * tile_bytes<UP, K>(), entries, acc, 2 + half);
-            }
+            for (int half = 0; half < 2; ++half)
+                product<GATE, N>(gate + (tile + half) * tile_bytes<GATE, K>(), entries, acc, half);
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                product<UP, N>(up + (tile + half) * tile_bytes<UP, K>(), entries, acc, 2 + half);
             reduce_slices<SLICES, N, 4>(acc, [&](int item, Lanes(&parts)[4]) {
                 sink.put(simd::lane<int, N>(entries, item), column / 32, Lanes(simd::silu<LANES>(parts[0]) * parts[2]),
                          Lanes(simd::silu<LANES>(parts[1]) * parts[3]));

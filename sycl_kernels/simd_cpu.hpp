@@ -128,6 +128,7 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
                                                 28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31));
 }
 
+// Unrolled, loops over what a GPU holds in registers spilled all of it here (docs/log.md).
 #define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(disable)")
 
 #define ARCMTP_KERNEL(name)                                                                                            \

@@ -47,9 +47,11 @@ template <int ROWS, int PASS, class WORK> inline void for_rows(int rows, const W
         work.template run<rest>(simd::iota<rest>() + whole);
 }
 
-/// hidden[entry] = silu(gate · x[row]) * (up · x[row]) for columns first … last - 1, in groups of 32.
-template <class GATE, class UP, int K, int WIDTH, int SLICES, int ENTRIES_PER_ROW, bool QUANTISED, bool PLAIN>
+/// hidden[entry] = silu(gate · x[row]) * (up · x[row]) for columns first … last - 1, at most COLUMNS, in groups of 32.
+template <class GATE, class UP, int K, int WIDTH, int SLICES, int COLUMNS, int ENTRIES_PER_ROW, bool QUANTISED,
+          bool PLAIN>
 struct GateUp {
+    static constexpr int GROUPS = (COLUMNS + 31) / 32;
     const u8 *gate, *up;
     const u8 *quantised;
     const float *plain;
@@ -57,16 +59,15 @@ struct GateUp {
     int first, last;
 
     template <int N> inline void run(vec<int, N> entries) const {
-        for (int column = first; column < last; column += 32) {
-            Lanes acc[N * 4];
-            const int tile = column / LANES;
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-                product<GATE, N>(gate + (tile + half) * tile_bytes<GATE, K>(), entries, acc, half);
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-                product<UP, N>(up + (tile + half) * tile_bytes<UP, K>(), entries, acc, 2 + half);
-            reduce_slices<SLICES, N, 4>(acc, [&](int item, Lanes(&parts)[4]) {
+        Lanes acc[GROUPS][N * 4];
+        products<GATE, N>(gate, entries, acc, 0);
+        products<UP, N>(up, entries, acc, 2);
+        ARCMTP_UNROLL_ON_GPU
+        for (int group = 0; group < GROUPS; ++group) {
+            const int column = first + group * 32;
+            if (column >= last)
+                continue;
+            reduce_slices<SLICES, N, 4>(acc[group], [&](int item, Lanes(&parts)[4]) {
                 sink.put(simd::lane<int, N>(entries, item), column / 32, Lanes(simd::silu<LANES>(parts[0]) * parts[2]),
                          Lanes(simd::silu<LANES>(parts[1]) * parts[3]));
             });
@@ -74,16 +75,27 @@ struct GateUp {
     }
 
   private:
+    /// All tiles of one matrix before those of the other: memory likes long runs (docs/log.md).
     template <class F, int N>
-    inline void product(const u8 *tile, vec<int, N> entries, Lanes (&acc)[N * 4], int place) const {
+    inline void products(const u8 *weights, vec<int, N> entries, Lanes (&acc)[GROUPS][N * 4], int place) const {
         const RowSource<F, K> source{quantised, plain};
-        Lanes part[N];
-        TileSlice<F, K, N, SLICES>::run(
-            tile, [&](int i) { return source(simd::lane<int, N>(entries, i) / ENTRIES_PER_ROW); }, simd::team_rank(),
-            part);
+        ARCMTP_UNROLL_ON_GPU
+        for (int group = 0; group < GROUPS; ++group) {
+            const int column = first + group * 32;
+            if (column >= last)
+                continue;
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-            acc[i * 4 + place] = part[i];
+            for (int half = 0; half < 2; ++half) {
+                Lanes part[N];
+                TileSlice<F, K, N, SLICES>::run(
+                    weights + (column / LANES + half) * tile_bytes<F, K>(),
+                    [&](int i) { return source(simd::lane<int, N>(entries, i) / ENTRIES_PER_ROW); }, simd::team_rank(),
+                    part);
+#pragma unroll
+                for (int i = 0; i < N; ++i)
+                    acc[group][i * 4 + place + half] = part[i];
+            }
+        }
     }
 };
 
@@ -138,8 +150,8 @@ inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0];
     if (span.shared) {
-        using Work = GateUp<typename SHARED_GATE::Format, typename SHARED_UP::Format, K, SHARED_WIDTH, SLICES, 1,
-                            SHARED_QUANTISED, SHARED_PLAIN>;
+        using Work = GateUp<typename SHARED_GATE::Format, typename SHARED_UP::Format, K, SHARED_WIDTH, SLICES, COLUMNS,
+                            1, SHARED_QUANTISED, SHARED_PLAIN>;
         for_rows<ROWS, PASS>(rows, Work{shared_weights + SHARED_GATE::OFFSET,
                                         shared_weights + SHARED_UP::OFFSET,
                                         quantised,
@@ -157,7 +169,7 @@ inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u
         return; // the unit of the expert's first entry does them all
     const u8 *gate = weights + GATE::OFFSET + expert * (WIDTH / LANES * tile_bytes<GateFormat, K>());
     const u8 *up = weights + UP::OFFSET + expert * (WIDTH / LANES * tile_bytes<UpFormat, K>());
-    using Work = GateUp<GateFormat, UpFormat, K, WIDTH, SLICES, USED, QUANTISED, PLAIN>;
+    using Work = GateUp<GateFormat, UpFormat, K, WIDTH, SLICES, COLUMNS, USED, QUANTISED, PLAIN>;
     for_entries<PASS>(list, count,
                       Work{gate, up, quantised, plain, {hidden_quantised, hidden_plain}, span.first, span.last(WIDTH)});
 }

@@ -166,9 +166,9 @@ void bind_kernels(py::module_ &module) {
                 std::vector<Argument> values;
                 for (const py::handle &value : arguments)
                     values.push_back(argument_of(value));
-                Launch launch{std::move(name), kernel, groups, team, struct_of(values)};
-                if (!packed)
-                    launch.arguments = std::move(values);
+                Launch launch{std::move(name), kernel, groups, team, std::move(values)};
+                if (packed)
+                    launch.arguments = struct_of(std::get<0>(launch.arguments));
                 self.cast<LaunchList &>().add(std::move(launch));
                 py::detail::keep_alive_impl(self, arguments); // the buffers live as long as the list
             },

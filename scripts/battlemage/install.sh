@@ -9,7 +9,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=${PREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/arcmtp/battlemage}
-packages=(intel-ocloc libigc2 libigc2-tools libigdfcl2 libze1 libze-intel-gpu1)
+packages=(intel-ocloc libigc2 libigc2-tools libigdfcl2 libze-dev libze1 libze-intel-gpu1)
 
 cannot_fetch() {
     echo "Battlemage tools: $1" >&2
@@ -58,6 +58,7 @@ rm -rf "$prefix/apt"
 libraries="$prefix/root/usr/lib/x86_64-linux-gnu"
 ${CC:-cc} -shared -fPIC -O1 "$here/null_device_shim.c" -o "$prefix/libze_null_battlemage.so" -L"$libraries" \
     -Wl,--no-as-needed -l:libze_intel_gpu.so.1 -Wl,-rpath,"$libraries" -Wl,--allow-shlib-undefined
+PREFIX=$prefix "$here/emulator/build.sh"
 ln -sf root/usr/bin/"$(basename "$(ls "$prefix"/root/usr/bin/ocloc-* | sort -V | tail -n 1)")" "$prefix/ocloc"
 touch "$prefix/complete"
 echo "Battlemage tools are in $prefix"

@@ -1,17 +1,31 @@
 #!/usr/bin/env bash
 # Run a program against a Battlemage card that is not there.
 #
-#   [PREFIX=FOLDER] [CARD=b70|b60|b580|b570|b50] run.sh PROGRAM ARGUMENTS...
+#   [PREFIX=FOLDER] [CARD=b70|b60|b580|b570|b50] run.sh [--execute] PROGRAM ARGUMENTS...
 #
 # Intel's Level Zero driver has a mode without hardware: devices, memory, kernel compilation by the card's own compiler,
 # command lists and graphs work; kernels are accepted and do not run, so memory keeps what was copied into it. It shows
 # that the GPU's path builds, records, replays and respects the card's limits, and what the host spends; no numbers.
 #
+# With --execute an emulator runs the kernels' machine code, and copies and fills move data (docs/battlemage.md). What it
+# does not know ends the program with one line and status 70. It reads
+#   ARCMTP_EMULATOR_CHECKS=poison,races,lines   what nothing has written, accesses without an order, distinct cache lines
+#   ARCMTP_EMULATOR_SEED=N                      run groups, and threads between barriers, in a random order of this seed
+#   ARCMTP_EMULATOR_COUNTS=FILE                 write at exit what each kernel has done, as JSON
+#
 # PROGRAM may be a virtual environment's python. For the compiler's assembly of each kernel (isa.py reads it) set
 # IGC_ShaderDumpEnable=1 IGC_DumpToCustomDir=FOLDER/ NEO_CACHE_PERSISTENT=0 SYCL_CACHE_PERSISTENT=0.
 set -euo pipefail
 prefix=${PREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/arcmtp/battlemage}
-[ -e "$prefix/libze_null_battlemage.so" ] || { echo "no Battlemage tools in $prefix: run install.sh first" >&2; exit 2; }
+[ -e "$prefix/complete" ] || { echo "no Battlemage tools in $prefix: run install.sh first" >&2; exit 2; }
+driver="$prefix/libze_null_battlemage.so"
+if [ "${1:-}" = --execute ]; then
+    shift
+    PREFIX=$prefix "$(dirname "$0")/emulator/build.sh"
+    driver="$prefix/libze_emulated_battlemage.so"
+    export ARCMTP_EMULATOR=1
+fi
+[ $# -gt 0 ] || { echo "usage: run.sh [--execute] PROGRAM ARGUMENTS..." >&2; exit 2; }
 
 case ${CARD:-b70} in # PCI device id; slices x Xe cores x vector engines
 b70) device=e223 shape=8x4x8 ;;
@@ -32,7 +46,7 @@ fi
 
 export NEOReadDebugKeys=1 ProductFamilyOverride=bmg ForceDeviceId=$device HardwareInfoOverride=$shape
 export SetCommandStreamReceiver=5 UseAubStream=0 UseBindlessMode=0 UseExternalAllocatorForSshAndDsh=0
-export ZE_ENABLE_ALT_DRIVERS="$prefix/libze_null_battlemage.so"
+export ZE_ENABLE_ALT_DRIVERS=$driver
 export ONEAPI_DEVICE_SELECTOR=${ONEAPI_DEVICE_SELECTOR:-level_zero:gpu}
 root="$prefix/root/usr"
 exec "$root/lib64/ld-linux-x86-64.so.2" --library-path "$root/lib/x86_64-linux-gnu" "$(readlink -f "$program")" "$@"

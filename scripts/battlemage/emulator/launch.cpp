@@ -1,0 +1,229 @@
+#include "launch.hpp"
+
+#include "poison.hpp"
+#include "thread.hpp"
+#include "workers.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <chrono>
+#include <numeric>
+#include <random>
+
+namespace xe2 {
+namespace {
+
+constexpr std::uint8_t DEFINED = 0xff, GARBAGE = 0xA5;
+constexpr std::uint64_t MOST_JUMPS = 1ull << 28; // back, of a thread between barriers
+constexpr int THREAD_ARGUMENTS = 64;             // bytes: local ids
+
+std::vector<std::uint8_t> with_local_ids(const Launch &launch, int threads) {
+    std::vector<std::uint8_t> all(launch.arguments);
+    all.resize(launch.arguments.size() + std::size_t(threads) * THREAD_ARGUMENTS);
+    for (int i = 0; i < threads; ++i) {
+        const std::uint32_t x = launch.team[0], y = launch.team[1];
+        const std::uint16_t ids[3] = {std::uint16_t(i % x), std::uint16_t(i / x % y), std::uint16_t(i / x / y)};
+        std::memcpy(all.data() + launch.arguments.size() + i * THREAD_ARGUMENTS, ids, sizeof ids);
+    }
+    return all;
+}
+
+/// Hardware threads, kept by each thread of the host from launch to launch.
+Thread *thread_storage(int count) {
+    thread_local std::unique_ptr<Thread, decltype(&std::free)> storage(nullptr, std::free);
+    thread_local int held = 0;
+    if (held < count) {
+        storage.reset(static_cast<Thread *>(std::aligned_alloc(64, sizeof(Thread) * count)));
+        std::memset(static_cast<void *>(storage.get()), GARBAGE, sizeof(Thread) * count);
+        held = count;
+    }
+    return storage.get();
+}
+
+/// What all workers of a launch share.
+struct Shared {
+    const Launch &launch;
+    const Memory &memory;
+    const Options &options;
+    Registers *registers;
+    const std::vector<std::uint8_t> arguments;
+    std::vector<std::uint32_t> order; // of the groups, where it is not that of their numbers
+    LaunchTrace trace;
+    std::atomic<std::uint32_t> next{0};
+    std::atomic<bool> failed{false};
+};
+
+/// Runs groups one after the other.
+class Worker {
+  public:
+    Worker(Shared &shared, Counts &counts)
+        : shared_(shared), kernel_(*shared.launch.kernel), counts_(counts), checks_(shared.options.checks),
+          group_{kernel_, shared.memory, shared.arguments, {}, {}} {
+        const auto &team = shared.launch.team;
+        count_ = int(team[0] * team[1] * team[2]);
+        counts_.executed.resize(kernel_.code.size());
+        group_.team.resize(kernel_.team_memory, checks_ & (POISON | RACES));
+        if (checks_ & (RACES | LINES))
+            group_.trace.launch = &shared.trace;
+        threads_ = thread_storage(count_);
+        std::fill(group_.team.bytes.begin(), group_.team.bytes.end(), GARBAGE);
+        turns_.resize(count_);
+        std::iota(turns_.begin(), turns_.end(), 0);
+    }
+
+    void run() {
+        const auto &groups = shared_.launch.groups;
+        const std::uint32_t total = groups[0] * groups[1] * groups[2];
+        for (std::uint32_t i; !shared_.failed && (i = shared_.next++) < total;)
+            run_group(shared_.order.empty() ? i : shared_.order[i]);
+        counts_.masked_bytes[0] += group_.masked_bytes[0];
+        counts_.masked_bytes[1] += group_.masked_bytes[1];
+    }
+
+  private:
+    Shared &shared_;
+    const Kernel &kernel_;
+    Counts &counts_;
+    const unsigned checks_;
+    Group group_;
+    int count_ = 0;
+    Thread *threads_ = nullptr;
+    std::vector<int> turns_;
+
+    void run_group(std::uint32_t index) {
+        group_.index = index;
+        group_.team.begin(checks_ & POISON ? 0 : DEFINED);
+        if (group_.trace.launch)
+            group_.trace.begin(index, count_);
+        for (int i = 0; i < count_; ++i)
+            begin(threads_[i], i);
+        std::mt19937_64 random(shared_.options.seed * 0x9e3779b97f4a7c15ull + index);
+        for (int left = count_; left;) {
+            if (shared_.options.seed)
+                std::shuffle(turns_.begin(), turns_.end(), random);
+            const int ended = run_to_barrier();
+            left -= ended;
+            if (ended && left)
+                throw Fault(std::to_string(left) + " of " + std::to_string(count_) +
+                            " threads wait at a barrier that the others never reach");
+            group_.team.barrier();
+            group_.trace.barrier();
+        }
+        if (group_.trace.launch)
+            group_.trace.end();
+        if (shared_.registers)
+            for (int i = 0; i < count_; ++i)
+                shared_.registers->end(threads_[i], index);
+        ++counts_.groups;
+        counts_.threads += count_;
+    }
+
+    /// Each thread up to the next barrier or its end; how many have ended.
+    int run_to_barrier() {
+        int ended = 0;
+        for (const int i : turns_) {
+            Thread &thread = threads_[i];
+            thread.jumps_left = MOST_JUMPS;
+            if (checks_ & POISON)
+                run<&Instruction::checked, true>(thread);
+            else if (checks_)
+                run<&Instruction::checked, false>(thread);
+            else
+                run<&Instruction::run, false>(thread);
+            ended += thread.ended;
+        }
+        return ended;
+    }
+
+    template <Handler Instruction::*HANDLER, bool FOLLOWS_POISON> void run(Thread &thread) {
+        std::uint64_t *const executed = counts_.executed.data();
+        const Instruction *const code = kernel_.code.data();
+        for (const Instruction *in = thread.next; in;) {
+            ++executed[in - code];
+            if (FOLLOWS_POISON)
+                follow_poison(thread, *in);
+            in = (in->*HANDLER)(thread, in);
+        }
+    }
+
+    void begin(Thread &t, int index) {
+        t.group = &group_;
+        t.next = kernel_.code.data();
+        t.index = index;
+        t.signalled = t.ended = false;
+        if (checks_) { // what registers held before is unknown
+            std::memset(t.bytes, GARBAGE, sizeof t.bytes);
+            std::memset(t.defined, checks_ & POISON ? 0 : DEFINED, sizeof t.defined);
+            std::memset(t.defined, DEFINED, 32); // r0's first half
+            std::memset(t.defined + CR0, DEFINED, 4);
+        }
+        const auto &groups = shared_.launch.groups;
+        const std::uint32_t i = group_.index, x = i % groups[0], y = i / groups[0] % groups[1],
+                            z = i / groups[0] / groups[1];
+        const std::uint32_t header[8] = {0, x, std::uint32_t(index) | std::uint32_t(count_) << 24, 0, 0, 0, y, z};
+        std::memcpy(t.bytes, header, sizeof header);
+        poke(t.bytes + CR0, std::uint32_t(0));
+        std::fesetround(FE_TONEAREST);
+        if (shared_.registers)
+            shared_.registers->begin(t, group_.index);
+    }
+};
+
+std::vector<std::uint32_t> shuffled(std::uint32_t count, std::uint64_t seed, std::uint64_t launch) {
+    std::vector<std::uint32_t> order(count);
+    std::iota(order.begin(), order.end(), 0);
+    std::mt19937_64 random(seed + 0x2545f4914f6cdd1dull * launch);
+    std::shuffle(order.begin(), order.end(), random);
+    return order;
+}
+
+} // namespace
+
+void execute(const Launch &launch, const Memory &memory, const Options &options, Counts &counts) {
+    execute(launch, memory, options, counts, nullptr);
+}
+
+void execute(const Launch &launch, const Memory &memory, const Options &options, Counts &counts, Registers *registers) {
+    const auto began = std::chrono::steady_clock::now();
+    const int threads = int(launch.team[0] * launch.team[1] * launch.team[2]);
+    const std::uint32_t groups = launch.groups[0] * launch.groups[1] * launch.groups[2];
+    Shared shared{launch, memory, options, registers, with_local_ids(launch, threads), {}};
+    if (options.seed)
+        shared.order = shuffled(groups, options.seed, counts.launches);
+    counts.executed.resize(launch.kernel->code.size());
+
+    std::mutex merging;
+    std::string failure;
+    on_all_cores(groups, [&] {
+        Counts own;
+        std::string why;
+        try {
+            Worker(shared, own).run();
+        } catch (const std::exception &error) {
+            shared.failed = true;
+            why = error.what();
+        }
+        const std::lock_guard<std::mutex> guard(merging);
+        if (failure.empty())
+            failure = why;
+        counts.groups += own.groups;
+        counts.threads += own.threads;
+        for (int i = 0; i < 2; ++i)
+            counts.masked_bytes[i] += own.masked_bytes[i];
+        for (std::size_t i = 0; i < own.executed.size(); ++i)
+            counts.executed[i] += own.executed[i];
+    });
+    if (failure.empty() && (options.checks & RACES))
+        failure = shared.trace.race();
+    if (!failure.empty())
+        throw Fault(launch.kernel->name + " " + failure);
+    if (options.checks & LINES) {
+        counts.lines[0] += shared.trace.lines(Touch::READ);
+        counts.lines[1] += shared.trace.lines(Touch::WRITE);
+    }
+    ++counts.launches;
+    counts.nanoseconds += (std::chrono::steady_clock::now() - began).count();
+}
+
+} // namespace xe2

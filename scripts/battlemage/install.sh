@@ -21,12 +21,13 @@ debian_archive() {
         grep -oE '^(URIs:|deb ).*' | grep -oE '[a-z+]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true
 }
 
-[ ! -e "$prefix/complete" ] || exit 0
+[ "$(cat "$prefix/complete" 2>/dev/null)" != "${packages[*]}" ] || exit 0
 [ "$(uname -m)" = x86_64 ] || cannot_fetch "Intel's driver exists for x86_64 only, this machine is $(uname -m)"
 command -v apt-get >/dev/null || cannot_fetch "no apt-get here, and the packages come from Debian"
 archive=$(debian_archive)
 [ -n "$archive" ] || cannot_fetch "no Debian archive among the sources in /etc/apt"
 
+rm -rf "$prefix/root" "$prefix/complete"
 mkdir -p "$prefix"/apt/{lists,archives}/partial "$prefix/root"
 prefix=$(cd "$prefix" && pwd)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -60,5 +61,5 @@ ${CC:-cc} -shared -fPIC -O1 "$here/null_device_shim.c" -o "$prefix/libze_null_ba
     -Wl,--no-as-needed -l:libze_intel_gpu.so.1 -Wl,-rpath,"$libraries" -Wl,--allow-shlib-undefined
 PREFIX=$prefix "$here/emulator/build.sh"
 ln -sf root/usr/bin/"$(basename "$(ls "$prefix"/root/usr/bin/ocloc-* | sort -V | tail -n 1)")" "$prefix/ocloc"
-touch "$prefix/complete"
+echo "${packages[*]}" >"$prefix/complete"
 echo "Battlemage tools are in $prefix"

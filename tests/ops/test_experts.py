@@ -37,12 +37,16 @@ class Stack:
 class Case:
     """Gate/up and down of one layer; routed and shared experts may differ in format."""
 
-    def __init__(self, bench: Bench, routed: tuple[Format, Format, Format], shared: tuple[Format, Format]) -> None:
+    def __init__(
+        self, bench: Bench, routed: tuple[Format, Format, Format], shared: tuple[Format, Format],
+        width: int = WIDTH, shared_width: int = SHARED_WIDTH,
+    ) -> None:  # fmt: skip
         self.bench, rng = bench, np.random.default_rng(5)
-        self.gate, self.up = (Stack(bench, rng, f, WIDTH, K, EXPERTS) for f in routed[:2])
-        self.shared_gate, self.shared_up = (Stack(bench, rng, shared[0], SHARED_WIDTH, K, 1) for _ in range(2))
-        self.down = Stack(bench, rng, routed[2], K, WIDTH, EXPERTS)
-        self.shared_down = Stack(bench, rng, shared[1], K, SHARED_WIDTH, 1)
+        self.width, self.shared_width = width, shared_width
+        self.gate, self.up = (Stack(bench, rng, f, width, K, EXPERTS) for f in routed[:2])
+        self.shared_gate, self.shared_up = (Stack(bench, rng, shared[0], shared_width, K, 1) for _ in range(2))
+        self.down = Stack(bench, rng, routed[2], K, width, EXPERTS)
+        self.shared_down = Stack(bench, rng, shared[1], K, shared_width, 1)
         self.weights = Stack.merge(bench, self.gate, self.up)
         self.shared_weights = Stack.merge(bench, self.shared_gate, self.shared_up)
         both = Consumers(True, True)
@@ -72,24 +76,24 @@ class Case:
         quantised, plain = self.rows_buffer(x, MAX_ROWS)
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
         chosen.write(selected.astype(np.int32))
-        hidden_q, hidden = (
-            bench.poisoned(MAX_ROWS * USED * row_bytes(WIDTH, orders)), bench.poisoned(MAX_ROWS * USED * WIDTH * 4)
-        )  # fmt: skip
-        shared_q, shared = (
-            bench.poisoned(MAX_ROWS * row_bytes(SHARED_WIDTH, orders)), bench.poisoned(MAX_ROWS * SHARED_WIDTH * 4)
-        )  # fmt: skip
+        hidden_q = bench.poisoned(MAX_ROWS * USED * row_bytes(self.width, orders))
+        hidden = bench.poisoned(MAX_ROWS * USED * self.width * 4)
+        shared_q = bench.poisoned(MAX_ROWS * row_bytes(self.shared_width, orders))
+        shared = bench.poisoned(MAX_ROWS * self.shared_width * 4)
         launches = _host.LaunchList()
         self.gate_up.launch(
             self.program, launches, launched, self.weights, self.shared_weights, quantised, plain,
             chosen, hidden_q, hidden, shared_q, shared, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
         bench.device.run(launches)
-        result = bench.rows(hidden, rows, USED * WIDTH).reshape(rows, USED, WIDTH)
-        packed = hidden_q.read(np.uint8, rows * USED * row_bytes(WIDTH, orders)).reshape(rows * USED, -1)
-        seen = dequantise(*unpack_rows(packed, WIDTH, orders)).reshape(result.shape)
+        result = bench.rows(hidden, rows, USED * self.width).reshape(rows, USED, self.width)
+        behind = hidden.read(np.float32, self.width, result.nbytes) if rows < MAX_ROWS else np.array(np.nan)
+        assert np.isnan(behind).all(), "a row that nobody asked for was written"
+        packed = hidden_q.read(np.uint8, rows * USED * row_bytes(self.width, orders)).reshape(rows * USED, -1)
+        seen = dequantise(*unpack_rows(packed, self.width, orders)).reshape(result.shape)
         live = np.isfinite(result)
         assert np.abs(seen - result)[live].max() <= np.abs(result[live]).max() / 127
-        return result, bench.rows(shared, rows, SHARED_WIDTH)
+        return result, bench.rows(shared, rows, self.shared_width)
 
     def run_down(
         self, hidden: np.ndarray, shared: np.ndarray, selected: np.ndarray, slots: np.ndarray,
@@ -98,7 +102,7 @@ class Case:
         """Partial sums [rows, used + 1, k]."""
         launched = compiled_rows(len(hidden)) if launched is None else launched
         bench, rows = self.bench, len(hidden)
-        routed_rows = self.rows_buffer(hidden.reshape(-1, WIDTH), MAX_ROWS * USED)
+        routed_rows = self.rows_buffer(hidden.reshape(-1, self.width), MAX_ROWS * USED)
         shared_rows = self.rows_buffer(shared, MAX_ROWS)
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
         chosen.write(selected.astype(np.int32))
@@ -129,7 +133,16 @@ FORMATS = [((W4, W4, W4), (W4, W4)), ((W4_K, W4_K, W6_K), (W8, W8)), ((F16, W8, 
 def test_experts_give_the_reference_sums(
     bench: Bench, routed: tuple[Format, Format, Format], shared: tuple[Format, Format]
 ) -> None:
-    case, rng = Case(bench, routed, shared), np.random.default_rng(1)
+    check_sums(Case(bench, routed, shared), routed, shared)
+
+
+def test_widths_that_no_work_group_divides(bench: Bench) -> None:
+    routed, shared = (W4, W4, W4), (W4, W4)
+    check_sums(Case(bench, routed, shared, width=288, shared_width=160), routed, shared)
+
+
+def check_sums(case: Case, routed: tuple[Format, Format, Format], shared: tuple[Format, Format]) -> None:
+    rng = np.random.default_rng(1)
     for rows in (1, 4, 17):
         x, selected = rng.standard_normal((rows, K)).astype(np.float32), choose(rng, rows)
         hidden, shared_hidden = case.run_gate_up(x, selected)
@@ -145,8 +158,8 @@ def test_experts_give_the_reference_sums(
         want = np.concatenate(
             [
                 down_reference(
-                    seen_by(routed[2], hidden.reshape(-1, WIDTH)).reshape(hidden.shape), case.down.values, selected,
-                    slots[:, :USED],
+                    seen_by(routed[2], hidden.reshape(-1, case.width)).reshape(hidden.shape), case.down.values,
+                    selected, slots[:, :USED],
                 ),
                 down_reference(
                     seen_by(shared[1], shared_hidden)[:, None], case.shared_down.values, one, slots[:, USED:]

@@ -51,8 +51,7 @@ const Instruction *pass(Thread &, const Instruction *in) { return in + 1; }
 const Instruction *unreachable(Thread &, const Instruction *in) { fault(*in, "not emulated"); }
 
 const Instruction *wait_for_barrier(Thread &t, const Instruction *in) {
-    if (std::fegetround() != FE_TONEAREST)
-        fault(*in, "a thread waits at a barrier while it rounds to zero"); // the host's thread rounds for others then
+    must_round_to_nearest(t, *in);
     if (!t.signalled)
         fault(*in, "a thread waits at a barrier that it has not signalled");
     t.signalled = false;
@@ -82,6 +81,13 @@ const Shape DIVISION{1, 10, 8, 0, 2, 10, 109, 0, 3, 0, 2, 0, 4, 8, 109, 1, 5, 1,
 const Shape ROOT{1, 10, 10, 0, 2, 10, 8, 0, 3, 10, 102, 1, 4, 1, 3, 1, 5, 2, 3, 2, 6, 8, 105, 5, 7, 5, 4, 6};
 
 } // namespace
+
+void must_round_to_nearest(const Thread &t, const Instruction &in) {
+    if ((peek<std::uint32_t>(t.bytes + CR0) >> 4 & 3) == TO_NEAREST)
+        return;
+    std::fesetround(FE_TONEAREST);
+    fault(in, "a thread stops while it rounds to zero");
+}
 
 Handler macro_handler(Kernel &kernel, Instruction &in) {
     const bool divides = in.opcode == Opcode::INVM;

@@ -119,10 +119,10 @@ void take_dpas(Words &words, Instruction &in, const std::string &suffix) {
         if (text.substr(text.find(':') + 1) != type)
             throw Fault("no such type of dpas is emulated");
         Operand o;
-        o.type = Type::D;
-        o.form = Form::CONTIGUOUS;
         const std::string place = text.substr(0, text.find(':'));
+        o.type = Type::D;
         o.offset = register_place(place.substr(0, place.find('.')));
+        o.form = o.offset == NULL_REGISTER ? Form::NONE : Form::CONTIGUOUS;
         if (const auto dot = place.find('.'); dot != std::string::npos)
             o.offset += std::atoi(place.c_str() + dot + 1); // in bytes: the activations are bytes
         return o;

@@ -18,5 +18,7 @@ Handler checked_send_handler(const Instruction &in);
 
 /// From here on the host rounds as the control register says; a fault if that is not known.
 void take_control_register(const Thread &t, const Instruction &in);
+/// Where a thread gives way to another one, for which the host would round wrongly otherwise.
+void must_round_to_nearest(const Thread &t, const Instruction &in);
 
 } // namespace xe2

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cfenv>
 #include <chrono>
 #include <numeric>
 #include <random>
@@ -164,7 +163,6 @@ class Worker {
         const std::uint32_t header[8] = {0, x, std::uint32_t(index) | std::uint32_t(count_) << 24, 0, 0, 0, y, z};
         std::memcpy(t.bytes, header, sizeof header);
         poke(t.bytes + CR0, std::uint32_t(0));
-        std::fesetround(FE_TONEAREST);
         if (shared_.registers)
             shared_.registers->begin(t, group_.index);
     }

@@ -97,12 +97,20 @@ template <bool CHECKED> void load_element(Thread &t, const Instruction &in, int 
                     in.send.bytes);
 }
 
-template <bool CHECKED> void store_element(Thread &t, const Instruction &in, int from, const Place &to, int offset) {
-    if (CHECKED) {
-        must_be_defined(t, in, from, in.send.memory_bytes, "stores a value");
-        if (to.defined)
-            std::memset(to.defined + offset, DEFINED, in.send.memory_bytes);
+/// Team memory takes over what registers hold or do not; global memory takes values alone.
+void define_stored(const Thread &t, const Instruction &in, int from, const Place &to, int offset, std::size_t bytes) {
+    if (in.send.space == Space::TEAM) {
+        std::memcpy(to.defined + offset, t.defined + from, bytes);
+        return;
     }
+    must_be_defined(t, in, from, bytes, "stores a value");
+    if (to.defined)
+        std::memset(to.defined + offset, DEFINED, bytes);
+}
+
+template <bool CHECKED> void store_element(Thread &t, const Instruction &in, int from, const Place &to, int offset) {
+    if (CHECKED)
+        define_stored(t, in, from, to, offset, in.send.memory_bytes);
     std::memcpy(to.bytes + offset, t.bytes + from, in.send.memory_bytes);
 }
 
@@ -119,11 +127,8 @@ template <bool CHECKED, bool LOADS> void move_block(Thread &t, const Instruction
         else if (CHECKED)
             std::memset(t.defined + in.target.offset, DEFINED, bytes);
     } else {
-        if (CHECKED) {
-            must_be_defined(t, in, in.send.data, bytes, "stores a value");
-            if (place.defined)
-                std::memset(place.defined, DEFINED, bytes);
-        }
+        if (CHECKED)
+            define_stored(t, in, in.send.data, place, 0, bytes);
         std::memcpy(place.bytes, t.bytes + in.send.data, bytes);
     }
 }
@@ -222,6 +227,7 @@ const Instruction *signal_barrier(Thread &t, const Instruction *in) {
 const Instruction *end_of_thread(Thread &t, const Instruction *in) {
     if (t.signalled)
         fault(*in, "a thread ends between a barrier's signal and the wait for it");
+    must_round_to_nearest(t, *in);
     t.ended = true;
     return nullptr;
 }

@@ -2,19 +2,16 @@
 #include "handlers.hpp"
 #include "thread.hpp"
 
-#include <cmath>
-
 namespace xe2 {
 namespace {
 
 /// Towards zero, limited to what the type holds; NaN becomes 0.
 std::int64_t truncated(float v, Type type) {
     const int bits = 8 * size_of(type);
-    const double low = is_signed(type) ? -std::ldexp(1.0, bits - 1) : 0;
-    const double high = is_signed(type) ? std::ldexp(1.0, bits - 1) - 1 : std::ldexp(1.0, bits) - 1;
+    const std::int64_t above = 1ll << (is_signed(type) ? bits - 1 : bits), low = is_signed(type) ? -above : 0;
     if (v != v)
         return 0;
-    return std::int64_t(v <= low ? low : v >= high ? high : double(v));
+    return v >= float(above) ? above - 1 : v <= float(low) ? low : std::int64_t(v);
 }
 
 /// The nearest float, of two equally near the even one.

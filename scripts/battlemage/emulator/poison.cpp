@@ -60,9 +60,9 @@ void matrix(Thread &t, const Instruction &in) {
     const bool weights = bytes_defined(t, in.source[1].offset, in.weight_bits * REGISTER);
     bool rows[8];
     for (int row = 0; row < in.rows; ++row) {
-        const int sums = in.source[0].offset;
-        rows[row] = weights && bytes_defined(t, in.source[2].offset + 32 * row, 32) &&
-                    (sums == NULL_REGISTER || bytes_defined(t, sums + row * REGISTER, REGISTER));
+        rows[row] =
+            weights && bytes_defined(t, in.source[2].offset + 32 * row, 32) &&
+            (in.source[0].form == Form::NONE || bytes_defined(t, in.source[0].offset + row * REGISTER, REGISTER));
     }
     for (int row = 0; row < in.rows; ++row)
         std::memset(t.defined + in.target.offset + row * REGISTER, rows[row] ? DEFINED : 0, REGISTER);
@@ -80,6 +80,9 @@ void calculation(Thread &t, const Instruction &in) {
     const Operand &a = in.source[0], &b = in.source[1];
     if (in.opcode == Opcode::XOR && a.form == b.form && a.offset == b.offset && a.type == b.type)
         defined = ~0u;
+    // A macro's channels meet again behind it, whatever those did that hold no value.
+    if (in.opcode == Opcode::INVM || in.opcode == Opcode::RSQTM)
+        return define(t, in, enabled(t, in), defined), define_flags(t, in, all_lanes(in.lanes), ~0u);
     const std::uint32_t all = all_lanes(in.lanes), predicate = defined_predicate(t, in), mask = enabled(t, in);
     if (in.opcode == Opcode::SEL && in.predicated)
         return define(t, in, all, predicate & ((mask & sources[0]) | (~mask & sources[1])));

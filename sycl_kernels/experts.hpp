@@ -20,8 +20,8 @@ template <int TEAM> inline int list_entries(const int *selected, int count, int 
         const vec<int, LANES> index = simd::iota<LANES>() + base;
         simd::u32 hits = simd::bits((simd::load<int, LANES>(selected + base) == expert) & (index < count));
         for (; hits; hits &= hits - 1, ++found)
-            simd::team_store<int, 1>(list + 4 * found,
-                                     vec<int, 1>(base + __builtin_ctz(hits))); // every thread the same
+            if (simd::team_rank() == 0)
+                simd::team_store<int, 1>(list + 4 * found, vec<int, 1>(base + __builtin_ctz(hits)));
     }
     simd::team_barrier<TEAM>();
     return found;

@@ -1,19 +1,18 @@
-"""Both geometries on the CPU device, and what operator tests share."""
+"""The benches on which every operator test runs, and what the tests share."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import os
 
-import numpy as np
 import pytest
 
-from arcmtp.ops.launch import Runs
-from arcmtp.runtime import _host
-from arcmtp.runtime.card import Geometry, load
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.memory import Buffer
-from arcmtp.runtime.paths import profile_dir
+from tests.ops.bench import Bench
+from tests.ops.twin import TwinBench
+
+B70 = "arc-pro-b70"
+EMULATED = pytest.param(f"emulated {B70}", marks=pytest.mark.emulated)
+# For operators whose kernels are the same in every geometry.
+without_geometry = pytest.mark.parametrize("bench", ["cpu", EMULATED], indirect=True)
 
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)  # compiled for exactly these
 BLOCK_COUNTS = (9, 17, 64, 512)  # counted when the kernel runs
@@ -23,51 +22,10 @@ LAUNCHED_ROWS = (
     (9, 32),  # at most so many
     *((rows, 0) for rows in BLOCK_COUNTS),
 )
-POISON = 0xFFFFFFFF
 SLOTS = 4
 RUN_SLOTS = (2, 0, 3)  # of three runs
 FREE_SLOTS = (1,)  # take no part
 RUN_ROWS = (1, 3, 8)  # rows of each run
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A CPU device whose kernels run in the geometry of one card profile."""
-
-    device: Device
-    geometry: Geometry
-
-    def program(self, kernels: Iterable[Kernel]) -> Program:
-        return self.device.program(kernels)
-
-    def array(self, values: np.ndarray) -> Buffer:
-        return self.device.array(np.ascontiguousarray(values))
-
-    def poisoned(self, nbytes: int) -> Buffer:
-        """A buffer whose floats are NaN and whose integers are -1, so that nothing unwritten passes for a result."""
-        buffer = self.device.alloc(nbytes)
-        buffer.fill(0xFF)
-        return buffer
-
-    def runs(self, slots: Sequence[int] = (0,)) -> Runs:
-        """Runs in these slots."""
-        return Runs(len(slots), self.array(np.array(slots, np.int32)))
-
-    def rows(self, buffer: Buffer, rows: int, width: int) -> np.ndarray:
-        """float32 [rows, width] of a buffer that was poisoned; nothing behind them has been written."""
-        bits = buffer.read(np.uint32, buffer.nbytes // 4).reshape(-1, width)
-        assert (bits[rows:] == POISON).all(), "a row behind the last was written"
-        return bits[:rows].view(np.float32)
-
-    def run(self, program: Program, kernel: Kernel, groups: int, *arguments: Any) -> None:
-        launches = _host.LaunchList()
-        program.launch(launches, kernel, groups, *arguments)
-        self.device.run(launches)
-
-
-def interleaved(runs: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """[rows * runs, …] of [rows, …] for each run: row r of run u is row r * runs + u."""
-    return np.stack(list(runs), axis=1).reshape(-1, *runs[0].shape[1:])
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +33,15 @@ def device() -> Device:
     return Device("cpu")
 
 
-@pytest.fixture(scope="session", params=["cpu", "arc-pro-b70"])
+@pytest.fixture(scope="session", params=["cpu", B70, EMULATED])
 def bench(request: pytest.FixtureRequest, device: Device) -> Bench:
-    return Bench(device, load(profile_dir() / f"{request.param}.toml").geometry)
+    """The CPU device in its own and in a card's geometry, and the emulated card beside the latter."""
+    if request.param == "cpu":
+        return Bench(device, device.card.geometry)
+    geometry = cards()[B70].geometry
+    on_cpu = Bench(device, geometry)
+    if request.param == B70:
+        return on_cpu
+    if os.environ.get("ARCMTP_EMULATOR") != "1":
+        pytest.skip("needs the emulated card: make emulate-test")
+    return TwinBench(Bench(Device("level_zero:gpu"), geometry), on_cpu)

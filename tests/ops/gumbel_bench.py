@@ -8,9 +8,9 @@ import numpy as np
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS, GumbelSampling, History, Options
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS
-from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
-from tests.ops.conftest import RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
+from tests.ops.bench import Bench, interleaved
+from tests.ops.conftest import RUN_ROWS, RUN_SLOTS, SLOTS
 
 MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
 
@@ -36,7 +36,7 @@ class GumbelBench:
         self.bench, self.op, self.program = bench, op, program
         self.vocab_used = op.vocab_used
         self.scratch = bench.poisoned(self.op.scratch_bytes(MOST_ROWS))
-        self.counters = bench.device.zeros(self.op.counter_bytes(MOST_ROWS))
+        self.counters = bench.zeros(self.op.counter_bytes(MOST_ROWS))
 
     @classmethod
     def of(cls, bench: Bench, *vocabularies: int) -> "list[GumbelBench]":
@@ -97,12 +97,12 @@ class GumbelBench:
         """ids [rows] and stats [rows, 3] of one launch."""
         rows = len(logits)
         ids, stats = self.bench.poisoned(rows * 4), self.bench.poisoned(rows * STATS * 4)
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         self.op.launch(
             self.program, launches, rows, self.bench.array(self.padded(logits)),
             self.bench.array(targets.astype(np.int32)), ids, stats, history, self.scratch, self.counters,
         )  # fmt: skip
-        self.bench.device.run(launches)
+        self.bench.run(launches)
         return ids.read(np.int32, rows), stats.read(np.float32, rows * STATS).reshape(rows, STATS)
 
     def draw(
@@ -115,7 +115,7 @@ class GumbelBench:
         blocks, device_logits = self.bench.array(words), self.bench.array(self.padded(np.stack([logits] * MAX_ROWS)))
         targets, stats = self.bench.array(np.full(MAX_ROWS, -1, np.int32)), self.bench.poisoned(MAX_ROWS * STATS * 4)
         ids = self.bench.poisoned(len(settings) * count * 4)
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         for index in range(len(settings)):
             for start in range(0, count, MAX_ROWS):
                 history = replace(
@@ -125,5 +125,5 @@ class GumbelBench:
                     self.program, launches, min(MAX_ROWS, count - start), device_logits, targets,
                     ids.at((index * count + start) * 4), stats, history, self.scratch, self.counters,
                 )  # fmt: skip
-        self.bench.device.run(launches)
+        self.bench.run(launches)
         return ids.read(np.int32, len(settings) * count).reshape(len(settings), count)

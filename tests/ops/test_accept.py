@@ -7,10 +7,10 @@ import pytest
 
 from arcmtp.ops.accept import DONE, LEFT, MAX_STOP_IDS, RECORD, RECORDS, STEP, Accept, reference, turn
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
+from tests.ops.bench import Bench, interleaved
+from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 
 VOCAB, STRIDE, HIDDEN, STOP = 20, 32, 64, 7
 
@@ -29,8 +29,8 @@ class Turn:
         self.turn = bench.array(turn(limit, [STOP, 3]))
         self.positions = bench.array(np.arange(position, position + MAX_ROWS, dtype=np.int32))
         self.pending_count, self.accepted = bench.poisoned(4), bench.poisoned(4)
-        self.states = bench.device.zeros(STRIDE * 4)
-        self.records = bench.device.host_zeros(RECORDS * RECORD.itemsize)
+        self.states = bench.zeros(STRIDE * 4)
+        self.records = bench.host_zeros(RECORDS * RECORD.itemsize)
         self.ids, self.carried = bench.poisoned(MAX_ROWS * 4), bench.poisoned(HIDDEN * 4)
         rng = np.random.default_rng(position)
         self.logits = rng.standard_normal((MAX_ROWS, STRIDE)).astype(np.float32)
@@ -42,13 +42,13 @@ class Turn:
         bench, rows = self.bench, len(ids)
         self.ids.write(np.array(ids, np.int32))
         number = int(self.turn.read(np.int32, STEP + 1)[STEP])
-        launches = _host.LaunchList()
+        launches = bench.launches()
         self.op.launch(
             self.program, launches, rows, evaluated, bench.array(np.array(sampled, np.int32)), bench.array(self.logits),
             bench.array(self.stats), self.ids, self.positions, self.pending_count, self.accepted, self.turn,
             self.states, self.records, bench.array(self.hidden), self.carried, bench.runs(),
         )  # fmt: skip
-        bench.device.run(launches)
+        bench.run(launches)
         return self.records.view(RECORD)[number % RECORDS].copy()
 
     def words(self) -> dict[str, list[int]]:
@@ -79,13 +79,13 @@ class Slots:
         )
         self.ids, self.accepted = bench.array(ids.T), bench.poisoned(4 * len(runs))
         self.positions = bench.array(interleaved([run.positions.read(np.int32, rows) for run in runs]))
-        launches = _host.LaunchList()
+        launches = bench.launches()
         runs[0].op.launch(
             program, launches, rows, evaluated, bench.array(sampled.T), logits, stats, self.ids, self.positions,
             self.kept["pending_count"], self.accepted, self.kept["turn"], self.kept["states"],
             self.kept["records"], hidden, self.kept["carried"], bench.runs(RUN_SLOTS),
         )  # fmt: skip
-        bench.device.run(launches)
+        bench.run(launches)
 
     def check(self, rows: int, ids: np.ndarray) -> None:
         """All is as the runs are alone, after a step that evaluated `ids`, and what is of none of them still poison."""

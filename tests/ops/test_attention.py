@@ -13,23 +13,13 @@ import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.ops.activations import quantise, row_bytes, unpack_rows
+from arcmtp.ops.activations import quantise
 from arcmtp.ops.attention import KEY_TILE, Attention, Columns, reference, rope_table
 from arcmtp.ops.launch import Consumers, compiled_rows
-from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import (
-    BLOCK_COUNTS,
-    FREE_SLOTS,
-    POISON,
-    ROW_COUNTS,
-    RUN_ROWS,
-    RUN_SLOTS,
-    SLOTS,
-    Bench,
-    interleaved,
-)
+from tests.ops.bench import POISON, Bench, interleaved
+from tests.ops.conftest import BLOCK_COUNTS, FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 
 TOLERANCE = 1e-4
 CONTEXT = 1088
@@ -85,7 +75,7 @@ class Case:
         self.program = program(bench, *(((SMALL,), (*ROW_COUNTS, 0)) if shape == SMALL else (SHAPES, (2, 0))))
         self.width = shape.q_heads * shape.head_dim
         self.weights = bench.array(self.q_norm), bench.array(self.k_norm), bench.array(self.rope)
-        self.counters = bench.device.zeros(self.op.counter_bytes(slots))
+        self.counters = bench.zeros(self.op.counter_bytes(slots))
         self.forget()
 
     def forget(self) -> None:
@@ -105,35 +95,34 @@ class Case:
         self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int], block: bool = False
     ) -> np.ndarray:
         """Rows of several runs, each at positions from its `first`. [rows of all runs, width]"""
-        device, orders = self.bench.device, self.bench.device.activation_orders
         rows, of_run = interleaved(runs), len(runs[0])
         launched = 0 if block else compiled_rows(of_run)
-        quantised = self.bench.poisoned(len(rows) * row_bytes(self.width, orders))
+        quantised = self.bench.activation_rows(len(rows), self.width)
         plain = self.bench.poisoned(len(rows) * self.width * 4)
         partials = self.bench.poisoned(self.op.partial_bytes(len(rows)))
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         self.op.launch(
             self.program, launches, launched, self.bench.array(rows), *self.weights,
             self.positions(first, of_run), self.bench.array(np.array([len(rows)], np.int32)), self.caches, CONTEXT,
             self.bench.runs(slots), partials, self.counters, quantised, plain,
         )  # fmt: skip
-        device.run(launches)
+        self.bench.run(launches)
         result = plain.read(np.float32, len(rows) * self.width).reshape(len(rows), -1)
         if launched:  # every row has scratch of its own, or runs that overlap in time would disturb each other
             written = partials.read(np.uint32, partials.nbytes // 4).reshape(len(rows), -1) != POISON
             assert written.any(axis=1).all()
-        self.quantised = quantised.read(np.uint8, quantised.nbytes).reshape(len(rows), -1)
+        self.quantised = np.hstack(self.bench.read_activations(quantised, result))
         return result
 
     def store(self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int]) -> None:
         """Only put the keys and values of the rows of several runs into their caches."""
         rows, of_run = interleaved(runs), len(runs[0])
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         self.op.launch_store(
             self.program, launches, len(rows), self.bench.array(rows), *self.weights, self.positions(first, of_run),
             self.bench.array(np.array([len(rows)], np.int32)), self.caches, CONTEXT, self.bench.runs(slots),
         )  # fmt: skip
-        self.bench.device.run(launches)
+        self.bench.run(launches)
 
     def positions(self, first: Sequence[int], of_run: int) -> Buffer:
         """int32 [rows of all runs]"""
@@ -247,10 +236,8 @@ def test_keys_and_values_of_runs_are_stored_at_any_positions_of_their_slots(benc
 def test_quantised_rows_are_those_of_the_plain_ones(bench: Bench) -> None:
     case = Case(bench, SMALL, 12)
     for first, end in ((0, 9), (9, 12)):
-        codes, scales = quantise(case.run(first, case.rows[first:end]))
-        got_codes, got_scales = unpack_rows(case.quantised, case.width, case.bench.device.activation_orders)
-        assert np.array_equal(got_codes, codes)
-        assert np.array_equal(got_scales, scales)
+        want = np.hstack(quantise(case.run(first, case.rows[first:end])))
+        assert np.array_equal(case.quantised, want)
 
 
 def test_rope_angles_keep_their_precision_at_the_end_of_the_longest_context() -> None:

@@ -5,12 +5,12 @@ import pytest
 
 from arcmtp.model import formats
 from arcmtp.model.formats import F16, W4, W4_K, W6_16, W6_K, W8, Format, Matrix, Scheme
-from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes, unpack_rows
+from arcmtp.ops.activations import dequantise, quantise
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
-from arcmtp.runtime import _host
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
 from tests.ops.test_mul_mat import random_tiles
 
 MAX_ROWS, K, WIDTH, SHARED_WIDTH, USED, EXPERTS = 512, 256, 256, 512, 3, 10
@@ -60,10 +60,9 @@ class Case:
 
     def rows_buffer(self, x: np.ndarray, rows: int) -> tuple[Buffer, Buffer]:
         """Activation rows and float rows of x, poisoned behind them."""
-        k, orders = x.shape[1], self.bench.device.activation_orders
-        quantised, plain = self.bench.poisoned(rows * row_bytes(k, orders)), self.bench.poisoned(rows * k * 4)
-        with np.errstate(invalid="ignore"):
-            quantised.write(pack_rows(*quantise(x), orders))
+        k = x.shape[1]
+        quantised, plain = self.bench.activation_rows(rows, k), self.bench.poisoned(rows * k * 4)
+        self.bench.write_activations(quantised, x)
         plain.write(x)
         return quantised, plain
 
@@ -72,25 +71,23 @@ class Case:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Routed [rows, used, width] and shared [rows, shared_width] float outputs."""
         launched = compiled_rows(len(x)) if launched is None else launched
-        bench, rows, orders = self.bench, len(x), self.bench.device.activation_orders
+        bench, rows = self.bench, len(x)
         quantised, plain = self.rows_buffer(x, MAX_ROWS)
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
         chosen.write(selected.astype(np.int32))
-        hidden_q = bench.poisoned(MAX_ROWS * USED * row_bytes(self.width, orders))
+        hidden_q = bench.activation_rows(MAX_ROWS * USED, self.width)
         hidden = bench.poisoned(MAX_ROWS * USED * self.width * 4)
-        shared_q = bench.poisoned(MAX_ROWS * row_bytes(self.shared_width, orders))
+        shared_q = bench.activation_rows(MAX_ROWS, self.shared_width)
         shared = bench.poisoned(MAX_ROWS * self.shared_width * 4)
-        launches = _host.LaunchList()
+        launches = bench.launches()
         self.gate_up.launch(
             self.program, launches, launched, self.weights, self.shared_weights, quantised, plain,
             chosen, hidden_q, hidden, shared_q, shared, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
-        bench.device.run(launches)
-        result = bench.rows(hidden, rows, USED * self.width).reshape(rows, USED, self.width)
-        behind = hidden.read(np.float32, self.width, result.nbytes) if rows < MAX_ROWS else np.array(np.nan)
-        assert np.isnan(behind).all(), "a row that nobody asked for was written"
-        packed = hidden_q.read(np.uint8, rows * USED * row_bytes(self.width, orders)).reshape(rows * USED, -1)
-        seen = dequantise(*unpack_rows(packed, self.width, orders)).reshape(result.shape)
+        bench.run(launches)
+        plain_rows = bench.rows(hidden, rows, USED * self.width).reshape(-1, self.width)
+        result = plain_rows.reshape(rows, USED, self.width)
+        seen = dequantise(*bench.read_activations(hidden_q, plain_rows)).reshape(result.shape)
         live = np.isfinite(result)
         assert np.abs(seen - result)[live].max() <= np.abs(result[live]).max() / 127
         return result, bench.rows(shared, rows, self.shared_width)
@@ -107,13 +104,13 @@ class Case:
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
         chosen.write(selected.astype(np.int32))
         partials = bench.poisoned(MAX_ROWS * (USED + 1) * K * 4)
-        launches = _host.LaunchList()
+        launches = bench.launches()
         self.down_op.launch(
             self.program, launches, launched, bench.array(self.down.bytes),
             bench.array(self.shared_down.bytes), *routed_rows, *shared_rows, chosen,
             bench.array(slots.astype(np.float32)), partials, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
-        bench.device.run(launches)
+        bench.run(launches)
         return bench.rows(partials, rows, (USED + 1) * K).reshape(rows, USED + 1, K)
 
 

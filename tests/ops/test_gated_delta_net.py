@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from arcmtp.ops.activations import dequantise, quantise, row_bytes, unpack_rows
+from arcmtp.ops.activations import dequantise, quantise
 from arcmtp.ops.gated_delta_net import WINDOW, Columns, GatedDeltaNet, Heads, reference
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers
-from arcmtp.runtime import _host
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
+from tests.ops.bench import Bench, interleaved
+from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 
 TOLERANCE = 1e-5
 EPS = 1e-6
@@ -68,7 +68,8 @@ class Case:
         return x
 
     def feed(self, tokens: np.ndarray, launches: Iterable[Launch]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Output [tokens, outputs], activation rows, and the state [V heads, v_dim, k_dim] with every token committed.
+        """Output [tokens, outputs], its codes and scales side by side, and the state [V heads, v_dim, k_dim] with every
+        token committed.
 
         Whatever a launch has no business with is NaN: rejected rows, rows behind the last, pending rows behind the
         accepted ones, and, for a step, even the row count.
@@ -141,20 +142,19 @@ class Case:
         self, launch: Launch, projected: np.ndarray, memory: Buffer, pending: Sequence[int], slots: Sequence[int] = (0,)
     ) -> tuple[np.ndarray, np.ndarray]:
         bench, width = self.bench, self.heads.outputs
-        packed_bytes = row_bytes(width, bench.device.activation_orders)
         rows = launch.rows * len(slots)
-        quantised, plain = bench.poisoned((rows + 1) * packed_bytes), bench.poisoned((rows + 1) * width * 4)
+        quantised, plain = bench.activation_rows(rows + 1, width), bench.poisoned((rows + 1) * width * 4)
         step = isinstance(launch, Step)
         conv, a, dt_bias, norm = self.device_weights
         row_count = bench.array(np.array([-1 if step else rows], np.int32))
-        launches = _host.LaunchList()
+        launches = bench.launches()
         self.op.launch(
             self.program, launches, launch.rows if step else 0, bench.array(projected), conv, a, dt_bias, norm, memory,
             bench.array(np.array(pending, np.int32)), bench.runs(slots), row_count, quantised, plain,
         )  # fmt: skip
-        bench.device.run(launches)
-        packed = quantised.read(np.uint8, quantised.nbytes).reshape(-1, packed_bytes)
-        return bench.rows(plain, rows, width), packed[:rows]
+        bench.run(launches)
+        out = bench.rows(plain, rows, width)
+        return out, np.hstack(bench.read_activations(quantised, out))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_a_sequence_gives_the_reference_output_and_state(bench: Bench, heads: He
         np.testing.assert_allclose(plain, want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
         np.testing.assert_allclose(state, want_state.swapaxes(1, 2), atol=TOLERANCE * np.abs(want_state).max(), rtol=0)
         codes, scales = quantise(plain)
-        seen = dequantise(*unpack_rows(packed, heads.outputs, bench.device.activation_orders))
+        seen = dequantise(*np.hsplit(packed, [heads.outputs]))
         np.testing.assert_allclose(seen, dequantise(codes, scales), atol=1.01 * scales.max())
         assert np.mean(seen == dequantise(codes, scales)) > 0.99
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, Options
-from arcmtp.runtime.card import load
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.paths import profile_dir
-from tests.ops.conftest import Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import B70, EMULATED
 from tests.ops.gumbel_bench import GumbelBench
 
 VOCAB = 50
@@ -91,10 +90,11 @@ def case(device: Device) -> GumbelBench:
     return case
 
 
-def test_both_geometries_draw_the_same(case: GumbelBench, device: Device) -> None:
-    (other,) = GumbelBench.of(Bench(device, load(profile_dir() / "arc-pro-b70.toml").geometry), VOCAB)
+@pytest.mark.parametrize("bench", [B70, EMULATED], indirect=True)
+def test_both_geometries_draw_the_same(case: GumbelBench, bench: Bench) -> None:
+    (other,) = GumbelBench.of(bench, VOCAB)
     settings = [options for options, _ in SETTINGS.values()]
-    ids, other_ids = (bench.draw(settings, LOGITS, 200, STATES, BIAS) for bench in (case, other))
+    ids, other_ids = (each.draw(settings, LOGITS, 200, STATES, BIAS) for each in (case, other))
     assert np.array_equal(ids, other_ids)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, GumbelSampling, Options
-from tests.ops.conftest import RUN_ROWS, RUN_SLOTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import RUN_ROWS, RUN_SLOTS
 from tests.ops.gumbel_bench import GumbelBench, Run
 
 VOCAB = 1003

@@ -24,10 +24,9 @@ from arcmtp.ops.gumbel_sampling import (
 )
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS
-from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program
-from arcmtp.runtime.device import Device
-from tests.ops.conftest import ROW_COUNTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import ROW_COUNTS, without_geometry
 from tests.ops.gumbel_bench import GumbelBench
 
 VOCAB = 1003  # no multiple of 16, and fewer quads than a GPU has threads
@@ -86,12 +85,13 @@ NOISE = Kernel(
 
 
 @pytest.fixture(scope="module")
-def generator(device: Device) -> Program:
-    return device.program([WORDS, NOISE])
+def generator(bench: Bench) -> Program:
+    return bench.program([WORDS, NOISE])
 
 
 @pytest.mark.avx2
-def test_words_are_those_of_philox_4x32_10(device: Device, generator: Program) -> None:
+@without_geometry
+def test_words_are_those_of_philox_4x32_10(bench: Bench, generator: Program) -> None:
     known = [
         ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
         ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
@@ -105,21 +105,22 @@ def test_words_are_those_of_philox_4x32_10(device: Device, generator: Program) -
     counters[:3] = [counter for counter, _, _ in known]
     for counter, key, want in known:
         assert tuple(philox(np.array(counter, np.uint32), key)) == want
-        out, launches = device.zeros(256), _host.LaunchList()
+        out, launches = bench.zeros(256), bench.launches()
         columns, keys = np.ascontiguousarray(counters.T), np.array(key, np.uint32)
-        generator.launch(launches, WORDS, 1, device.array(columns), device.array(keys), out)
-        device.run(launches)
+        generator.launch(launches, WORDS, 1, bench.array(columns), bench.array(keys), out)
+        bench.run(launches)
         assert np.array_equal(out.read(np.uint32, 64).reshape(4, 16).T, philox(counters, key))
 
 
-def test_noise_is_accurate_to_the_ends_of_its_range(device: Device, generator: Program) -> None:
+@without_geometry
+def test_noise_is_accurate_to_the_ends_of_its_range(bench: Bench, generator: Program) -> None:
     rng = np.random.default_rng(1)
     ends = np.arange(64, dtype=np.uint32)
     middle = (2**31 + np.arange(-64, 64)).astype(np.uint32)
     words = np.concatenate([ends, ~ends, middle, rng.integers(0, 2**32, 4096, np.uint32)])
-    out, launches = device.zeros(words.nbytes), _host.LaunchList()
-    generator.launch(launches, NOISE, len(words) // 16, device.array(words), out)
-    device.run(launches)
+    out, launches = bench.zeros(words.nbytes), bench.launches()
+    generator.launch(launches, NOISE, len(words) // 16, bench.array(words), out)
+    bench.run(launches)
     got, want = out.read(np.float32, len(words)), gumbel(words)
     assert np.abs(got - want).max() < 4e-6
     assert want.min() > -3.14 and want.max() < 22.88
@@ -322,12 +323,12 @@ def test_a_row_by_itself_chooses_what_it_chooses_among_the_rows_of_its_step(smal
     for row in range(8):
         history = replace(small.history(options, positions, inputs=inputs), first=row)
         ids, stats = small.bench.poisoned(4), small.bench.poisoned(4 * STATS)
-        launches = _host.LaunchList()
+        launches = small.bench.launches()
         small.op.launch(
             small.program, launches, 1, small.bench.array(small.padded(logits[row : row + 1])),
             small.bench.array(np.array([-1], np.int32)), ids, stats, history, small.scratch, small.counters,
         )  # fmt: skip
-        small.bench.device.run(launches)
+        small.bench.run(launches)
         assert ids.read(np.int32, 1)[0] == together[row]
     plain, _ = small.run(replace(options, presence=0, frequency=0), logits, inputs=inputs)
     assert (plain != together).any()

@@ -5,11 +5,11 @@ import pytest
 
 from arcmtp.model import formats
 from arcmtp.model.formats import Format, Matrix, Scheme
-from arcmtp.ops.activations import dequantise, pack_rows, quantise, row_bytes
+from arcmtp.ops.activations import dequantise, quantise
 from arcmtp.ops.launch import compiled_rows
 from arcmtp.ops.mul_mat import TILE, MulMat, reference
-from arcmtp.runtime import _host
-from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
 
 TOLERANCE = 1e-5
 BUFFER_ROWS = 512
@@ -61,21 +61,19 @@ class Case:
 
     def run(self, x: np.ndarray, launched: int | None = None) -> np.ndarray:
         """By the kernel for as many rows as the launch is told; rows behind the last one are NaN."""
-        rows, orders = len(x), self.bench.device.activation_orders
+        rows = len(x)
         launched = compiled_rows(rows) if launched is None else launched
-        with np.errstate(invalid="ignore"):
-            packed = pack_rows(*quantise(x), orders)
-        quantised = self.bench.poisoned(BUFFER_ROWS * row_bytes(self.k, orders))
-        quantised.write(packed)
+        quantised = self.bench.activation_rows(BUFFER_ROWS, self.k)
+        self.bench.write_activations(quantised, x)
         plain = self.bench.poisoned(BUFFER_ROWS * self.k * 4)
         plain.write(x)
         output = self.bench.poisoned(BUFFER_ROWS * self.op.columns * 4)
         count = self.bench.array(np.array([rows], np.int32))
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         self.op.launch(
             self.program, launches, launched, self.device_weights, quantised, plain, output, count
         )
-        self.bench.device.run(launches)
+        self.bench.run(launches)
         return self.bench.rows(output, rows, self.op.columns)
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from arcmtp.ops.activations import dequantise, quantise, row_bytes, unpack_rows
+from arcmtp.ops.activations import dequantise, quantise
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import Norm, reference
-from arcmtp.runtime import _host
-from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
 
 EPS = 1e-6
 MAX_ROWS = 512
@@ -25,19 +25,19 @@ class Case:
         launched: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         """x_out, float rows, and what quantised consumers see, each [rows, k]."""
-        bench, k, orders = self.bench, self.k, self.bench.device.activation_orders
+        bench, k = self.bench, self.k
         launched = compiled_rows(rows) if launched is None else launched
         x_out, plain = bench.poisoned(MAX_ROWS * k * 4), bench.poisoned(MAX_ROWS * k * 4)
-        quantised = bench.poisoned(MAX_ROWS * row_bytes(k, orders))
-        launches = _host.LaunchList()
+        quantised = bench.activation_rows(MAX_ROWS, k)
+        launches = bench.launches()
         sources = bench.array(np.asarray(source_rows if source_rows is not None else [0], np.int32))
         self.op.launch(
             self.program, launches, launched, bench.array(x), bench.array(partials), x_out,
             bench.array(self.weight), sources, quantised, plain, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
-        bench.device.run(launches)
-        packed = quantised.read(np.uint8, rows * row_bytes(k, orders)).reshape(rows, -1)
-        return bench.rows(x_out, rows, k), bench.rows(plain, rows, k), dequantise(*unpack_rows(packed, k, orders))
+        bench.run(launches)
+        normed = bench.rows(plain, rows, k)
+        return bench.rows(x_out, rows, k), normed, dequantise(*bench.read_activations(quantised, normed))
 
 
 @pytest.mark.avx2

@@ -7,8 +7,8 @@ from arcmtp.model.formats import F16, F32, Format, Matrix
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.ops.router import Router, reference
-from arcmtp.runtime import _host
-from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
 
 EPS, MAX_ROWS, K = 1e-6, 512, 256
 
@@ -47,17 +47,17 @@ class Case:
         device_y.write(y)
         selected, slots = bench.poisoned(MAX_ROWS * used * 4), bench.poisoned(MAX_ROWS * (used + 1) * 4)
         weights = np.concatenate([tiles(self.router, self._formats[0]), tiles(self.gate, self._formats[1])])
-        launches = _host.LaunchList()
+        launches = bench.launches()
         self.op.launch(
             self.program, launches, launched, device_x, device_y, x_out, bench.array(self.weight),
             bench.array(weights), bench.poisoned(self.op.logits_bytes(MAX_ROWS)), self.counters, selected, slots,
             bench.poisoned(MAX_ROWS * K * 5), plain, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
-        bench.device.run(launches)
+        bench.run(launches)
         return (
             bench.rows(x_out, rows, K),
             bench.rows(plain, rows, K),
-            bench.rows(selected, rows, used).view(np.int32),
+            bench.rows(selected, rows, used, np.int32),
             bench.rows(slots, rows, used + 1),
         )
 

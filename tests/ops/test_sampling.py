@@ -8,9 +8,9 @@ import pytest
 
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
 from arcmtp.ops.sampling import STATS, Sampling, reference
-from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
-from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, Bench
+from tests.ops.bench import Bench
+from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
 
 TOLERANCE = 1e-6
 
@@ -21,7 +21,7 @@ class Case:
     def __init__(self, bench: Bench, op: Sampling, program: Program) -> None:
         self.bench, self.op, self.program = bench, op, program
         self.partials = bench.poisoned(self.op.partials_bytes(BLOCK_ROWS))
-        self.arrivals = bench.device.zeros(self.op.arrivals_bytes(BLOCK_ROWS))
+        self.arrivals = bench.zeros(self.op.arrivals_bytes(BLOCK_ROWS))
 
     def padded(self, logits: np.ndarray) -> np.ndarray:
         """Rows of the stride, with NaN in what the vocabulary does not use."""
@@ -39,13 +39,13 @@ class Case:
         device_logits = self.bench.array(self.padded(logits))
         device_targets = self.bench.array(targets.astype(np.int32))
         count = self.bench.array(np.array([rows], np.int32))
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         self.op.launch(
             self.program, launches, launched,
             device_logits, device_targets, ids, stats, self.partials, self.arrivals, count,
         )  # fmt: skip
-        self.bench.device.run(launches)
-        return self.bench.rows(ids, rows, 1).view(np.int32)[:, 0], self.bench.rows(stats, rows, STATS)
+        self.bench.run(launches)
+        return self.bench.rows(ids, rows, 1, np.int32)[:, 0], self.bench.rows(stats, rows, STATS)
 
     def check(self, logits: np.ndarray, targets: np.ndarray | None = None) -> None:
         targets = np.full(len(logits), -1) if targets is None else targets

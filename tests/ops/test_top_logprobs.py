@@ -12,7 +12,8 @@ from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs, reference
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.memory import Buffer
-from tests.ops.conftest import ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
+from tests.ops.bench import Bench, interleaved
+from tests.ops.conftest import ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 
 VOCAB = 1003  # no multiple of 16
 COUNTS = (1, 2, 20, 65, MAX_TOP)
@@ -27,9 +28,9 @@ class Case:
     def __init__(self, bench: Bench, op: TopLogprobs, program: Program) -> None:
         self.bench, self.op, self.program = bench, op, program
         self.scratch = bench.poisoned(op.scratch_bytes(MOST_ROWS))
-        self.counters = bench.device.zeros(op.counter_bytes(MOST_ROWS))
+        self.counters = bench.zeros(op.counter_bytes(MOST_ROWS))
         self.counts = bench.poisoned(SLOTS * 4)
-        self.ids, self.logprobs = (bench.device.host_zeros(MOST_ROWS * PLACES * 4) for _ in range(2))
+        self.ids, self.logprobs = (bench.host_zeros(MOST_ROWS * PLACES * 4) for _ in range(2))
 
     @classmethod
     def of(cls, bench: Bench, *vocabularies: int) -> "list[Case]":
@@ -44,7 +45,7 @@ class Case:
         """For rows of `vocab_used` logits, with NaN in what the vocabulary does not use."""
         columns = self.op.stride - logits.shape[1]
         padded = np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
-        launches = _host.LaunchList()
+        launches = self.bench.launches()
         self.op.launch(
             self.program, launches, len(logits), self.bench.array(padded), stats, self.counts, chosen, self.ids,
             self.logprobs, self.scratch, self.counters, self.bench.runs(slots),
@@ -54,9 +55,9 @@ class Case:
     def results(self, launches: _host.LaunchList, rows: int, *counts: int) -> tuple[np.ndarray, np.ndarray]:
         """ids and logprobs [rows, MAX_TOP + 1] when the first slots are asked for `counts` tokens."""
         self.counts.write(np.array(counts, np.int32))
-        self.ids.view(np.int32)[:] = UNTOUCHED
-        self.logprobs.view(np.float32)[:] = UNTOUCHED
-        self.bench.device.run(launches)
+        self.ids.write(np.full(MOST_ROWS * PLACES, UNTOUCHED, np.int32))
+        self.logprobs.write(np.full(MOST_ROWS * PLACES, UNTOUCHED, np.float32))
+        self.bench.run(launches)
         found = self.ids.view(np.int32), self.logprobs.view(np.float32)
         ids, logprobs = (values[: rows * PLACES].reshape(rows, PLACES).copy() for values in found)
         return ids, logprobs
@@ -201,12 +202,12 @@ def test_what_sampling_leaves_on_the_device_gives_log_probabilities(bench: Bench
     program = bench.program([sample.kernel(rows), op.kernel()])
     targets, chosen = bench.array(np.full(rows, -1, np.int32)), bench.poisoned(rows * 4)
     stats = bench.poisoned(rows * STATS * 4)
-    sampled = _host.LaunchList()
+    sampled = bench.launches()
     sample.launch(
         program, sampled, rows, bench.array(logits), targets, chosen, stats,
-        bench.poisoned(sample.partials_bytes(rows)), bench.device.zeros(sample.arrivals_bytes(rows)), targets,
+        bench.poisoned(sample.partials_bytes(rows)), bench.zeros(sample.arrivals_bytes(rows)), targets,
     )  # fmt: skip
-    bench.device.run(sampled)
+    bench.run(sampled)
     case = Case(bench, op, program)
     ids, logprobs = case.results(case.launches(logits, stats, chosen), rows, vocab)
     assert np.array_equal(ids[:, 0], ids[:, 1]) and np.array_equal(logprobs[:, 0], logprobs[:, 1])

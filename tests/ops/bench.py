@@ -1,0 +1,91 @@
+"""A device on which operator tests run kernels in the geometry of a card."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from arcmtp.ops.activations import pack_rows, quantise, row_bytes, unpack_rows
+from arcmtp.ops.launch import Runs
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Geometry
+from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import Buffer, HostBuffer
+
+POISON = 0xFFFFFFFF
+
+
+class Bench:
+    """A device whose kernels run in one geometry."""
+
+    def __init__(self, device: Device, geometry: Geometry) -> None:
+        self._device, self.geometry = device, geometry
+
+    def program(self, kernels: Iterable[Kernel]) -> Program:
+        return self._device.program(kernels)
+
+    def launches(self) -> _host.LaunchList:
+        return _host.LaunchList()
+
+    def run(self, launches: _host.LaunchList) -> None:
+        self._device.run(launches)
+
+    def alloc(self, nbytes: int) -> Buffer:
+        return self._device.alloc(nbytes)
+
+    def host_zeros(self, nbytes: int) -> HostBuffer:
+        return self._device.host_zeros(nbytes)
+
+    def array(self, values: np.ndarray) -> Buffer:
+        """A buffer holding `values`."""
+        buffer = self.alloc(values.nbytes)
+        buffer.write(values)
+        return buffer
+
+    def zeros(self, nbytes: int) -> Buffer:
+        """A buffer of zero bytes."""
+        buffer = self.alloc(nbytes)
+        buffer.fill(0)
+        return buffer
+
+    def poisoned(self, nbytes: int) -> Buffer:
+        """A buffer whose floats are NaN and whose integers are -1, so that nothing unwritten passes for a result."""
+        buffer = self.alloc(nbytes)
+        buffer.fill(0xFF)
+        return buffer
+
+    def runs(self, slots: Sequence[int] = (0,)) -> Runs:
+        """Runs in these slots."""
+        return Runs(len(slots), self.array(np.array(slots, np.int32)))
+
+    def rows(self, buffer: Buffer, rows: int, width: int, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+        """[rows, width], four bytes each, of a buffer that was poisoned; nothing behind them has been written."""
+        values = buffer.read(dtype, buffer.nbytes // 4).reshape(-1, width)
+        assert (values[rows:].view(np.uint32) == POISON).all(), "a row behind the last was written"
+        return values[:rows]
+
+    def activation_rows(self, rows: int, k: int) -> Buffer:
+        """A poisoned buffer for activation rows of k values."""
+        return self.poisoned(rows * row_bytes(k, self._device.activation_orders))
+
+    def write_activations(self, buffer: Buffer, x: np.ndarray) -> None:
+        """Quantise x float32 [rows, k] into the first rows of a buffer."""
+        with np.errstate(invalid="ignore"):
+            buffer.write(pack_rows(*quantise(x), self._device.activation_orders))
+
+    def read_activations(self, buffer: Buffer, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes int8 [rows, k] and scales float32 [rows, k/32] of the activation rows in a buffer, those of `plain`
+        float32 [rows, k]. Where that has no NaN, copies and sums are those of the codes."""
+        (rows, k), orders = plain.shape, self._device.activation_orders
+        nbytes = row_bytes(k, orders)
+        packed = buffer.read(np.uint8, rows * nbytes).reshape(rows, nbytes)
+        codes, scales = unpack_rows(packed, k, orders)
+        for row in np.flatnonzero(~np.isnan(plain).any(axis=1)):
+            want = pack_rows(codes[row : row + 1], scales[row : row + 1], orders)
+            assert np.array_equal(packed[row : row + 1], want), "copies or sums are not those of the codes"
+        return codes, scales
+
+
+def interleaved(runs: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """[rows * runs, …] of [rows, …] for each run: row r of run u is row r * runs + u."""
+    return np.stack(list(runs), axis=1).reshape(-1, *runs[0].shape[1:])

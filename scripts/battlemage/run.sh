@@ -13,7 +13,7 @@
 #   ARCMTP_EMULATOR_SEED=N                      run groups, and threads between barriers, in a random order of this seed
 #   ARCMTP_EMULATOR_COUNTS=FILE                 write at exit what each kernel has done, as JSON
 #
-# PROGRAM may be a virtual environment's python. For the compiler's assembly of each kernel (isa.py reads it) set
+# PROGRAM may be a virtual environment's python or a script of it. For the compiler's assembly of each kernel (isa.py reads it) set
 # IGC_ShaderDumpEnable=1 IGC_DumpToCustomDir=FOLDER/ NEO_CACHE_PERSISTENT=0 SYCL_CACHE_PERSISTENT=0.
 set -euo pipefail
 prefix=${PREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/arcmtp/battlemage}
@@ -38,6 +38,10 @@ esac
 
 program=$(command -v "$1") || { echo "no such program: $1" >&2; exit 2; }
 shift
+if [ "$(head -c 2 "$program")" = '#!' ]; then # a script, such as an environment's arcmtp: its interpreter is the program
+    set -- "$program" "$@"
+    program=$(head -n 1 "$program" | cut -c 3-)
+fi
 if [ -e "$(dirname "$program")/../pyvenv.cfg" ]; then
     # Started through another loader, an environment's python no longer finds the environment.
     packages=$("$program" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

@@ -59,10 +59,10 @@ std::uint64_t ticks_now(ze_command_list_handle_t list) {
     ze_device_handle_t device = nullptr;
     list_calls.pfnGetDeviceHandle(list, &device);
     ze_device_properties_t properties{};
-    properties.stype = ZE_STRUCTURE_TYPE_DEVICE_PROPERTIES; // with which the resolution is nanoseconds a tick
+    properties.stype = ZE_STRUCTURE_TYPE_DEVICE_PROPERTIES_1_2; // with which the resolution is ticks a second
     DRIVER(zeDeviceGetProperties)(device, &properties);
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    const std::uint64_t ticks = std::chrono::nanoseconds(now).count() / properties.timerResolution;
+    const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
+    const auto ticks = std::uint64_t(double(now.count()) / 1e9 * double(properties.timerResolution));
     return properties.timestampValidBits < 64 ? ticks & ((1ull << properties.timestampValidBits) - 1) : ticks;
 }
 

@@ -12,12 +12,15 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+
 #include <dlfcn.h>
 
 namespace xe2 {
 namespace {
 
 // The driver's own functions.
+ze_device_dditable_t device_calls;
 ze_command_list_dditable_t list_calls;
 ze_command_list_exp_dditable_t list_exp_calls;
 ze_command_queue_dditable_t queue_calls;
@@ -41,16 +44,20 @@ std::vector<std::uint8_t> bytes_at(const void *from, std::size_t count) {
     return {first, first + count};
 }
 
-/// A function of the driver that needs no hook.
-template <class F> F *driver(F *, const char *name) { return reinterpret_cast<F *>(dlsym(RTLD_NEXT, name)); }
-#define DRIVER(name) driver(static_cast<decltype(&name)>(nullptr), #name)
+/// The device's name says that no card is behind it, so that nobody takes its times for a card's.
+ze_result_t device_properties(ze_device_handle_t device, ze_device_properties_t *properties) {
+    const ze_result_t result = device_calls.pfnGetProperties(device, properties);
+    if (result == ZE_RESULT_SUCCESS)
+        std::strncat(properties->name, ", emulated", ZE_MAX_DEVICE_NAME - 1 - std::strlen(properties->name));
+    return result;
+}
 
 /// Bytes of memory that the card has.
 std::size_t memory_size(ze_device_handle_t device) {
     std::uint32_t count = 1;
     ze_device_memory_properties_t properties{};
     properties.stype = ZE_STRUCTURE_TYPE_DEVICE_MEMORY_PROPERTIES;
-    DRIVER(zeDeviceGetMemoryProperties)(device, &count, &properties);
+    device_calls.pfnGetMemoryProperties(device, &count, &properties);
     return properties.totalSize;
 }
 
@@ -60,7 +67,7 @@ std::uint64_t ticks_now(ze_command_list_handle_t list) {
     list_calls.pfnGetDeviceHandle(list, &device);
     ze_device_properties_t properties{};
     properties.stype = ZE_STRUCTURE_TYPE_DEVICE_PROPERTIES_1_2; // with which the resolution is ticks a second
-    DRIVER(zeDeviceGetProperties)(device, &properties);
+    device_calls.pfnGetProperties(device, &properties);
     const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
     const auto ticks = std::uint64_t(double(now.count()) / 1e9 * double(properties.timerResolution));
     return properties.timestampValidBits < 64 ? ticks & ((1ull << properties.timestampValidBits) - 1) : ticks;
@@ -295,6 +302,11 @@ ze_result_t zeGetContextProcAddrTable(ze_api_version_t version, ze_context_ddita
         entries->pfnMakeMemoryResident = make_resident;
         entries->pfnEvictMemory = make_resident;
     });
+}
+
+ze_result_t zeGetDeviceProcAddrTable(ze_api_version_t version, ze_device_dditable_t *entries) {
+    return table("zeGetDeviceProcAddrTable", version, entries, &device_calls,
+                 [&] { entries->pfnGetProperties = device_properties; });
 }
 
 ze_result_t zeGetModuleProcAddrTable(ze_api_version_t version, ze_module_dditable_t *entries) {

@@ -9,7 +9,7 @@ driver="$PREFIX/root/usr/lib/x86_64-linux-gnu"
 [ ! -e "$library" ] || [ -n "$(find "$here" -newer "$library" -print -quit)" ] || exit 0
 objects=$(mktemp -d "$PREFIX/emulator.XXXXXX")
 trap 'rm -rf "$objects"' EXIT
-cxx=(${CXX:-c++} -std=c++17 -O3 -march=native -fno-strict-aliasing -ffp-contract=off -frounding-math -fPIC -fvisibility=hidden -pthread
+cxx=(${CXX:-c++} -std=c++17 -O3 -march=native -fno-strict-aliasing -fwrapv -ffp-contract=off -frounding-math -fPIC -fvisibility=hidden -pthread
     -Wall -Wextra -Wno-psabi -Wno-missing-field-initializers -isystem "$PREFIX/root/usr/include")
 export objects here
 printf '%s\n' "$here"/*.cpp | xargs -P "$(nproc)" -I{} sh -c '"$@" -c "{}" -o "$objects/$(basename "{}").o"' - "${cxx[@]}"

@@ -15,6 +15,7 @@ namespace {
 constexpr int STATUS = 70;                      // of a process that the emulator ends
 constexpr std::size_t LARGE = 64 << 20;         // bytes from which a write asks how much memory the host has left
 constexpr std::size_t HOST_RESERVE = 256 << 20; // bytes that stay free
+constexpr unsigned LAUNCHES = 64;               // between two looks at the memory that kernels have filled
 
 std::uint64_t number_from(const char *variable) {
     const char *const text = std::getenv(variable);
@@ -141,6 +142,8 @@ Launch Device::launch(const KernelObject &object, std::array<std::uint32_t, 3> g
 }
 
 void Device::execute(const Launch &launch) {
+    if (launches_++ % LAUNCHES == 0 && host_memory_left() < HOST_RESERVE)
+        stop("the card's memory has filled that of this machine");
     auto &[kernel, counts] = counts_[launch.kernel->name];
     if (kernel != launch.kernel) { // the same name in another module: the same source, so the same code
         if (kernel && kernel->code.size() != launch.kernel->code.size())

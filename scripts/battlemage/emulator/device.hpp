@@ -51,6 +51,7 @@ class Device {
     void reset_counts() { counts_.clear(); }
 
   private:
+    unsigned launches_ = 0;
     std::unordered_map<const void *, std::vector<std::function<void()>>> recorded_;
     std::map<std::string, std::pair<std::shared_ptr<Kernel>, Counts>> counts_; // by the kernel's name
 };

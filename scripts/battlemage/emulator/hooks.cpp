@@ -125,7 +125,9 @@ void launch(ze_command_list_handle_t list, ze_kernel_handle_t kernel, const ze_g
     act([&](Device &card) {
         const KernelObject &object = card.kernels[kernel];
         const auto argument = [&](int i) {
-            return arguments ? static_cast<const std::uint8_t *>(arguments[i]) : object.arguments.at(i).data();
+            if (!arguments && (std::size_t(i) >= object.arguments.size() || object.arguments[i].empty()))
+                throw Fault(object.kernel->name + " is launched without its argument " + std::to_string(i));
+            return arguments ? static_cast<const std::uint8_t *>(arguments[i]) : object.arguments[i].data();
         };
         const Launch work = card.launch(
             object, {groups.groupCountX, groups.groupCountY, groups.groupCountZ},

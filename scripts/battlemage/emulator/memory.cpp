@@ -1,5 +1,7 @@
 #include "memory.hpp"
 
+#include "instruction.hpp"
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -14,7 +16,9 @@ constexpr int POISON = 0xA5;
 
 std::uint8_t *reserve(std::size_t bytes) {
     void *at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return at == MAP_FAILED ? nullptr : static_cast<std::uint8_t *>(at);
+    if (at == MAP_FAILED)
+        throw Fault("this machine has no room for " + std::to_string(bytes >> 20) + " MiB of the card's memory");
+    return static_cast<std::uint8_t *>(at);
 }
 
 bool begins_before(const Allocation &a, std::uint64_t address) { return a.begin < address; }

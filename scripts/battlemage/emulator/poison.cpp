@@ -8,25 +8,31 @@ namespace {
 
 constexpr std::uint8_t DEFINED = 0xff;
 
+bool bytes_defined(const std::uint8_t *at, int count) {
+    for (; count >= 8; count -= 8, at += 8)
+        if (peek<std::uint64_t>(at) != ~0ull)
+            return false;
+    for (; count > 0; --count, ++at)
+        if (*at != DEFINED)
+            return false;
+    return true;
+}
+
 /// A bit for each channel whose element holds a value.
 std::uint32_t defined_lanes(const Thread &t, const Instruction &in, const Operand &o) {
     if (o.form == Form::IMMEDIATE || o.form == Form::LANES || o.form == Form::NONE)
         return ~0u;
-    if (o.form == Form::INDIRECT && peek<std::uint16_t>(t.defined + o.offset) != 0xffff)
+    if (o.form == Form::INDIRECT && !bytes_defined(t.defined + o.offset, 2))
         fault(in, "uses a register's address that nothing has written");
     const std::uint8_t *at = t.defined + place_of(t, o);
     const int size = size_of(o.type);
-    const auto whole = [&](const std::uint8_t *from) {
-        for (int i = 0; i < size; ++i)
-            if (from[i] != DEFINED)
-                return false;
-        return true;
-    };
     if (o.form == Form::SCALAR)
-        return whole(at) ? ~0u : 0;
+        return bytes_defined(at, size) ? ~0u : 0;
+    if (o.form == Form::CONTIGUOUS && bytes_defined(at, size * in.lanes))
+        return ~0u;
     std::uint32_t lanes = 0;
     for (int i = 0; i < in.lanes; ++i)
-        lanes |= std::uint32_t(whole(at + stride_to(o, i))) << i;
+        lanes |= std::uint32_t(bytes_defined(at + stride_to(o, i), size)) << i;
     return lanes;
 }
 
@@ -34,8 +40,13 @@ void define(Thread &t, const Instruction &in, std::uint32_t written, std::uint32
     const Operand &o = in.target;
     if (o.form == Form::NONE)
         return;
-    std::uint8_t *at = t.defined + place_of(t, o);
+    const std::uint32_t all = all_lanes(in.lanes);
     const int size = size_of(o.type);
+    std::uint8_t *at = t.defined + place_of(t, o);
+    if (o.form == Form::CONTIGUOUS && written == all && ((defined & all) == all || (defined & all) == 0)) {
+        std::memset(at, defined & 1 ? DEFINED : 0, size * in.lanes);
+        return;
+    }
     for (int i = 0; i < in.lanes; ++i)
         if (written >> i & 1)
             std::memset(at + size * i * o.horizontal, defined >> i & 1 ? DEFINED : 0, size);
@@ -49,20 +60,13 @@ void define_flags(Thread &t, const Instruction &in, std::uint32_t written, std::
         poke(at, std::uint16_t((peek<std::uint16_t>(at) & ~written) | (defined & written)));
 }
 
-bool bytes_defined(const Thread &t, int place, int bytes) {
-    for (int i = 0; i < bytes; ++i)
-        if (t.defined[place + i] != DEFINED)
-            return false;
-    return true;
-}
-
 void matrix(Thread &t, const Instruction &in) {
-    const bool weights = bytes_defined(t, in.source[1].offset, in.weight_bits * REGISTER);
+    const bool weights = bytes_defined(t.defined + in.source[1].offset, in.weight_bits * REGISTER);
     bool rows[8];
     for (int row = 0; row < in.rows; ++row) {
-        rows[row] =
-            weights && bytes_defined(t, in.source[2].offset + 32 * row, 32) &&
-            (in.source[0].form == Form::NONE || bytes_defined(t, in.source[0].offset + row * REGISTER, REGISTER));
+        rows[row] = weights && bytes_defined(t.defined + in.source[2].offset + 32 * row, 32) &&
+                    (in.source[0].form == Form::NONE ||
+                     bytes_defined(t.defined + in.source[0].offset + row * REGISTER, REGISTER));
     }
     for (int row = 0; row < in.rows; ++row)
         std::memset(t.defined + in.target.offset + row * REGISTER, rows[row] ? DEFINED : 0, REGISTER);
@@ -111,7 +115,7 @@ void follow_poison(Thread &t, const Instruction &in) {
         std::memset(t.defined + in.target.offset, DEFINED, 8);
         return;
     case Opcode::RET:
-        if (!bytes_defined(t, in.source[0].offset, 4))
+        if (!bytes_defined(t.defined + in.source[0].offset, 4))
             fault(in, "returns to where nothing has written");
         return;
     case Opcode::DPAS:

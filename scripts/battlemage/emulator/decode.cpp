@@ -56,10 +56,8 @@ void take_predicate(Words &words, Instruction &in) {
         return;
     std::string p = words.take();
     p = p.substr(1, p.size() - 2);
-    if (p.rfind("W", 0) == 0) {
-        in.masked = false;
+    if (p.rfind("W", 0) == 0) // whatever the execution mask, which is full here
         p.erase(0, p.rfind("W&", 0) == 0 ? 2 : 1);
-    }
     if (p.empty())
         return;
     in.predicated = true;

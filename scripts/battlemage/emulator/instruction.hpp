@@ -109,14 +109,14 @@ struct Instruction {
     Handler checked = nullptr; // the same with the checks of poison and races, where these differ
     Opcode opcode = Opcode::ILLEGAL;
     Condition condition = Condition::NONE;
-    std::uint8_t lanes = 1, sources = 0, function = 0;                         // bfn's truth table
-    std::uint8_t rows = 0, weight_bits = 0;                                    // of dpas
-    bool saturate = false, predicated = false, inverse = false, masked = true; // not masked: (W)
-    std::uint16_t predicate = 0, flag = 0;                                     // places in Thread::bytes
+    std::uint8_t lanes = 1, sources = 0, function = 0; // bfn's truth table
+    std::uint8_t rows = 0, weight_bits = 0;            // of dpas
+    bool saturate = false, predicated = false, inverse = false;
+    std::uint16_t predicate = 0, flag = 0; // places in Thread::bytes
     Operand target, source[3];
     Send send;
     const Instruction *jump = nullptr;
-    int jump_offset = 0, offset = 0, bytes = 0; // bytes of machine code from the kernel's beginning
+    int jump_offset = 0, offset = 0; // bytes of machine code from the kernel's beginning
     std::string text;
 };
 
@@ -128,7 +128,6 @@ struct Argument {
 struct Kernel {
     std::string name;
     int team_memory = 0, registers = 128, argument_bytes = 0; // of memory in front of the threads' own arguments
-    bool has_barrier = false;
     std::vector<Argument> arguments;
     std::vector<Instruction> code;
 };

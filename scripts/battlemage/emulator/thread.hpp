@@ -17,7 +17,6 @@ struct Thread {
     int index;
     bool signalled, ended;
     std::uint64_t jumps_left; // backwards
-    struct Trace *trace;      // with checks
 };
 
 constexpr int LANES = 16;

@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -31,6 +31,7 @@ from arcmtp.model.tokenizer import BYTE_ALPHABET
 
 Array = npt.NDArray[Any]
 Sampler = Callable[["Bits", int], Array]
+Others = Sequence[tuple[str, Type]]  # ends of matrices' names without ".weight", and their types: the first one counts
 
 CHUNK_ELEMENTS = 1 << 22  # a tensor is made in pieces of at most 16 MiB
 TEMPLATE = """\
@@ -229,10 +230,11 @@ def file_type(matrix_type: Type) -> int:
     return gguf.LlamaFileType[names.get(matrix_type, "MOSTLY_" + matrix_type.name)]
 
 
-def inventory(size: Geometry, matrix_type: Type, output_type: Type) -> Iterator[Tensor]:
+def inventory(size: Geometry, matrix_type: Type, output_type: Type, others: Others = ()) -> Iterator[Tensor]:
     """Every tensor of the file, in file order."""
 
     def matrix(name: str, *shape: int, kind: Type = matrix_type, std: float | None = None) -> Tensor:
+        kind = next((other for end, other in others if name.endswith(end)), kind)
         return Tensor(name + ".weight", shape, kind, partial(MATRIX[kind], std or 1 / sqrt(shape[-1])))
 
     def values(name: str, *shape: int, sample: Sampler) -> Tensor:
@@ -357,9 +359,11 @@ def add_tokenizer(writer: gguf.GGUFWriter, count: int) -> None:
     writer.add_string("tokenizer.chat_template", TEMPLATE)
 
 
-def write_model(path: Path, size: Geometry, matrix_type: Type, output_type: Type, seed: int) -> None:
+def write_model(
+    path: Path, size: Geometry, matrix_type: Type, output_type: Type, seed: int, others: Others = ()
+) -> None:
     """Write the file; no more than one chunk of one tensor is in memory at a time."""
-    tensors = list(inventory(size, matrix_type, output_type))
+    tensors = list(inventory(size, matrix_type, output_type, others))
     writer = gguf.GGUFWriter(path, "qwen35moe")
     add_metadata(writer, size, matrix_type, seed)
     add_tokenizer(writer, size.vocab)

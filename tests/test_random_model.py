@@ -95,6 +95,16 @@ def test_matrices_are_quantised_and_what_the_quantiser_leaves_alone_is_f32(small
         assert (name, kind) == (name, "F32" if stays else "Q4_0")
 
 
+def test_matrices_with_a_type_of_their_own_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "mix.gguf"
+    others = [("blk.1.ffn_down_exps", Type.Q6_K), ("ffn_down_exps", Type.Q5_K), ("eh_proj", Type.F16)]
+    write_model(path, replace(SMALL, layers=2, mtp=True), Type.Q8_0, Type.Q6_K, 1, others)
+    kinds = {name: tensor.type.name for name, tensor in GGUF(path).tensors.items()}
+    down = [kinds[f"blk.{layer}.ffn_down_exps.weight"] for layer in range(3)]
+    assert down == ["Q5_K", "Q6_K", "Q5_K"]
+    assert (kinds["blk.2.nextn.eh_proj.weight"], kinds["blk.1.ffn_down_shexp.weight"]) == ("F16", "Q8_0")
+
+
 def test_decay_rates_are_negative_and_norms_about_one(small: GGUF) -> None:
     for name, tensor in small.tensors.items():
         if tensor.type.name != "F32":

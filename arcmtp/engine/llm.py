@@ -41,7 +41,7 @@ class LLM:
     """A GGUF model of architecture `qwen35moe` on a SYCL device.
 
     path: the file, or any part of a split one; None takes the small model that comes with the package.
-    device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`; None chooses (`arcmtp devices`).
+    device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`, or a `Device`; None chooses (`arcmtp devices`).
     ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows if less.
     requant: "int4" turns every large matrix into 4-bit weights while loading.
     draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; None takes 2 if
@@ -66,7 +66,7 @@ class LLM:
     """
 
     def __init__(
-        self, path: str | Path | None = None, device: str | None = None, ctx: int | None = None,
+        self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: int | None = None, mtp_hidden: Hidden = "post", parallel: int = 1,
     ) -> None:  # fmt: skip
@@ -84,7 +84,7 @@ class LLM:
             raise ArcmtpError(f"parallel is {parallel}; it must be 1 to {STEP_ROWS}")
         self.parallel = parallel
         steps = plan(gguf, self.config, requant, mtp=draft > 0)
-        self.device = Device(device)
+        self.device = device if isinstance(device, Device) else Device(device)
         network = Network(steps, self.device, self.context, self.tokenizer.vocab_used, mtp_hidden, parallel)
         _check_memory(self.context, steps, network)
         weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))

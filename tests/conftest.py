@@ -1,13 +1,38 @@
 """Imported before any test module, so that the SYCL environment is prepared before dpctl loads libsycl."""
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import arcmtp  # noqa: F401  imported for what it sets up
+from arcmtp.runtime.device import Device
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of the test models and texts."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def golden(data_dir: Path) -> dict[str, Any]:
+    """llama.cpp's greedy ids and log-probabilities, by model file name."""
+    content: dict[str, Any] = json.loads((data_dir / "golden.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="session")
+def text(data_dir: Path) -> str:
+    """60,000 bytes that the tiny models have not seen."""
+    return (data_dir / "perplexity.txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def emulated_card() -> Device:
+    """A Battlemage card of scripts/battlemage/run.sh --execute; without one the test is skipped."""
+    if os.environ.get("ARCMTP_EMULATOR") != "1":
+        pytest.skip("needs the emulated card: make emulate-test")
+    return Device("level_zero:gpu")

@@ -1,10 +1,8 @@
 """The tiny models, loaded once per session, and a way to feed a network that the engine does not use yet."""
 
-import json
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +15,6 @@ from arcmtp.model.network import Network
 from arcmtp.ops.attention import Attention
 
 CONTEXT = 1024
-
-
-@pytest.fixture(scope="session")
-def golden(data_dir: Path) -> dict[str, Any]:
-    """llama.cpp's greedy ids and log-probabilities, by model file name."""
-    content: dict[str, Any] = json.loads((data_dir / "golden.json").read_text())
-    return content
-
-
-@pytest.fixture(scope="session")
-def text(data_dir: Path) -> str:
-    """60,000 bytes that the tiny models have not seen."""
-    return (data_dir / "perplexity.txt").read_text()
 
 
 @pytest.fixture(scope="session")

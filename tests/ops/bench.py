@@ -64,6 +64,10 @@ class Bench:
         assert (values[rows:].view(np.uint32) == POISON).all(), "a row behind the last was written"
         return values[:rows]
 
+    def written(self, buffer: Buffer, rows: int) -> np.ndarray:
+        """Which words of a buffer that was poisoned have been written: bool [rows, words]."""
+        return buffer.read(np.uint32, buffer.nbytes // 4).reshape(rows, -1) != POISON
+
     def activation_rows(self, rows: int, k: int) -> Buffer:
         """A poisoned buffer for activation rows of k values."""
         return self.poisoned(rows * row_bytes(k, self._device.activation_orders))

@@ -1,7 +1,5 @@
 """The benches on which every operator test runs, and what the tests share."""
 
-import os
-
 import pytest
 
 from arcmtp.runtime.card import cards
@@ -10,7 +8,7 @@ from tests.ops.bench import Bench
 from tests.ops.twin import TwinBench
 
 B70 = "arc-pro-b70"
-EMULATED = pytest.param(f"emulated {B70}", marks=pytest.mark.emulated)
+EMULATED = pytest.param("emulated", marks=pytest.mark.emulated)
 # For operators whose kernels are the same in every geometry.
 without_geometry = pytest.mark.parametrize("bench", ["cpu", EMULATED], indirect=True)
 
@@ -35,13 +33,8 @@ def device() -> Device:
 
 @pytest.fixture(scope="session", params=["cpu", B70, EMULATED])
 def bench(request: pytest.FixtureRequest, device: Device) -> Bench:
-    """The CPU device in its own and in a card's geometry, and the emulated card beside the latter."""
-    if request.param == "cpu":
-        return Bench(device, device.card.geometry)
-    geometry = cards()[B70].geometry
-    on_cpu = Bench(device, geometry)
-    if request.param == B70:
-        return on_cpu
-    if os.environ.get("ARCMTP_EMULATOR") != "1":
-        pytest.skip("needs the emulated card: make emulate-test")
-    return TwinBench(Bench(Device("level_zero:gpu"), geometry), on_cpu)
+    """The CPU device in its own and in a card's geometry, and the emulated card beside the CPU device."""
+    if request.param in cards():
+        return Bench(device, cards()[request.param].geometry)
+    card: Device = request.getfixturevalue("emulated_card")
+    return TwinBench(Bench(card, card.card.geometry), Bench(device, card.card.geometry))

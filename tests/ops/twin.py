@@ -120,6 +120,10 @@ class TwinBench(Bench):
         first, second = self._benches
         return TwinHostBuffer((first.host_zeros(nbytes), second.host_zeros(nbytes)))
 
+    def written(self, buffer: Buffer, rows: int) -> np.ndarray:
+        parts = zip(self._benches, cast(TwinBuffer, buffer).parts, strict=True)
+        return agreed(*(bench.written(part, rows) for bench, part in parts))
+
     # The layout of activation rows differs.
 
     def activation_rows(self, rows: int, k: int) -> Buffer:

@@ -1,0 +1,53 @@
+"""A layer of each kind with Qwen3.6-35B-A3B's shapes and experts, an MTP block and the head, of random weights."""
+
+from collections.abc import Iterator
+
+import pytest
+from gguf import GGMLQuantizationType as Type
+
+from arcmtp.runtime.device import Device
+from scripts.make_random_model import Geometry, Others, write_model
+from tests.battlemage.pair import Pair
+
+pytestmark = pytest.mark.emulated
+# A gated delta net and attention; of the vocabulary a slice.
+SIZE = Geometry(layers=2, attention_interval=2, experts=256, vocab=8192, mtp=True)
+# As in the file that unsloth publishes as UD-Q4_K_M, Q6_K experts too, which only some of its layers have.
+UD_Q4_K_M: Others = (
+    ("blk.1.ffn_down_exps", Type.Q6_K),
+    ("ffn_down_exps", Type.Q5_K),
+    ("ffn_gate_exps", Type.Q4_K),
+    ("ffn_up_exps", Type.Q4_K),
+    ("ssm_alpha", Type.F32),
+    ("ssm_beta", Type.F32),
+)
+MIXES = {"q4_0": (Type.Q4_0, ()), "ud-q4_k_m": (Type.Q8_0, UD_Q4_K_M)}
+
+
+@pytest.fixture(scope="module", params=MIXES)
+def pair(
+    request: pytest.FixtureRequest, emulated_card: Device, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    path = tmp_path_factory.mktemp("real") / "layers.gguf"
+    kind, others = MIXES[request.param]
+    write_model(path, SIZE, kind, Type.Q6_K, 5, others)
+    pair = Pair(emulated_card, path, ctx=64, draft=3)
+    path.unlink()  # 1.4 GB, and pytest keeps the folders of three runs
+    yield pair
+    pair.close()
+
+
+def test_logits_of_a_prompt_block_and_of_steps(pair: Pair) -> None:
+    ids = list(range(100, 140))
+    pair.start()
+    pair.block(ids[:24])
+    pair.step(ids[24:25])
+    pair.step(ids[25:27])
+    pair.step(ids[27:31], accepted=1)
+    pair.step(ids[28:32])
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["launches", "graphs"])
+def test_tokens_and_drafts(pair: Pair, monkeypatch: pytest.MonkeyPatch, graphs: bool) -> None:
+    monkeypatch.setattr(pair.card.network.graphs, "enabled", graphs)
+    pair.generate(list(range(300, 324)), max_tokens=6, draft=3, logprobs=3)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Explicit IEEE arithmetic: a compiler that fuses or reorders float operations would make bits depend on the row count.
 COMPILE_OPTIONS = ["-O3", "-ffp-contract=off"]
+# To Intel's GPU compiler it comes no other way: without this a * b + c is fused in some kernels and not in others.
+GPU_COMPILE_OPTIONS = ["-Xs", "-ffp-contract=off"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Program:
                 raise ValueError(f"two different kernels are called {kernel.name}")
         team_memory = max([64, *(kernel.team_memory for kernel in self._kernels.values())])
         options = [*COMPILE_OPTIONS, *device.compile_options, f"-DARCMTP_TEAM_MEMORY={team_memory}"]
+        if not device.is_cpu:
+            options += GPU_COMPILE_OPTIONS
         # The CPU driver makes an object of each pointer among a launch's arguments: 12 µs for twelve of them, 6.5 for a
         # struct (docs/log.md). A GPU's driver has to see the pointers, to know what a kernel reaches.
         self._packed = device.is_cpu

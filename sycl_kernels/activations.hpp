@@ -22,11 +22,12 @@ template <int K> inline void quantise_group(u8 *row, int group, vec<float, 16> l
     using Row = ActivationRow<K>;
     const float largest =
         simd::largest<float, 16>(simd::max<float, 16>(simd::abs<16>(low), vec<float, 16>(simd::abs<16>(high))));
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    const float inverse = largest > 0 ? simd::divide(127.0f, largest) : 0.0f;
     const vec<float, 16> a = simd::rint<16>(vec<float, 16>(low * inverse));
     const vec<float, 16> b = simd::rint<16>(vec<float, 16>(high * inverse));
     simd::store_activation_codes(row, K, group, simd::join<float, 16>(a, b));
-    simd::store<float, 1>(reinterpret_cast<float *>(row + Row::SCALES) + group, vec<float, 1>(largest / 127.0f));
+    simd::store<float, 1>(reinterpret_cast<float *>(row + Row::SCALES) + group,
+                          vec<float, 1>(simd::divide(largest, 127.0f)));
     const int first = int(simd::sum<16>(a)), last = int(simd::sum<16>(b));
     int *sums = reinterpret_cast<int *>(row + Row::SUMS) + group;
     simd::store<int, 1>(sums, vec<int, 1>(-(first + last)));

@@ -231,7 +231,8 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         const int at = r * Row::BYTES + Row::OUTPUT;
         Floats<NET::V_DIM> x;
         x.team_load(at);
-        const float inverse = inverse_root(simd::sum<LANES>(products<NET::V_DIM>(x, x)) / NET::V_DIM + rms_eps);
+        const float square = simd::sum<LANES>(products<NET::V_DIM>(x, x));
+        const float inverse = inverse_root(simd::divide(square, NET::V_DIM) + rms_eps);
         const float *z = row(first + r) + NET::Z + head * NET::V_DIM + group * 32;
         const float *weight = norm + group * 32;
         Lanes gated[2];

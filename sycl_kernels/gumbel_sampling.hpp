@@ -168,7 +168,7 @@ inline float candidate_floor(const Options &options, RowSoftmax scores, const fl
     if (options.top_k > 0)
         return reached_by<QUADS, TEAM>(maxima, options.top_k, best);
     // If VOCAB tokens had e^floor each, they would hold 1 - top_p of the sum: what is below the floor is left out.
-    const float tail = scores.sum * (1.0f - options.top_p) / VOCAB;
+    const float tail = simd::divide(scores.sum * (1.0f - options.top_p), VOCAB);
     const float range =
         options.top_p < 1 ? simd::lane<float, LANES>(simd::log<LANES>(Lanes(tail)), 0) - 1e-3f : -GUMBEL_RANGE;
     return best + (range > options.log_min_p ? range : options.log_min_p);
@@ -218,7 +218,7 @@ inline void score_columns(const float *logits, const int *targets, float *stats,
         options.top_k > 0 && (options.top_k < scores.sum || !options.needs_sum()) ? float(options.top_k) : scores.sum;
     simd::store<float, 1>(memory.summary, vec<float, 1>(floor > -FINITE ? floor : -FINITE));
     simd::store<float, 1>(memory.summary + 1, vec<float, 1>(scores.best));
-    simd::store<float, 1>(memory.summary + 2, vec<float, 1>(ALL_SHARES / most));
+    simd::store<float, 1>(memory.summary + 2, vec<float, 1>(simd::divide(ALL_SHARES, most)));
 }
 
 /// The largest score with noise that each lane has met, the lowest column of equals.

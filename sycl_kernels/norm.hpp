@@ -16,8 +16,8 @@ template <int K, int TEAM> inline float inverse_rms(Lanes squares, float eps) {
             squares += simd::team_load<float, LANES>(thread * LANES * 4);
         simd::team_barrier<TEAM>();
     }
-    const Lanes mean = simd::sum<LANES>(squares) / K + eps;
-    return 1.0f / simd::lane<float, LANES>(simd::sqrt<LANES>(mean), 0);
+    const Lanes mean = simd::divide(simd::sum<LANES>(squares), K) + eps;
+    return simd::divide(1.0f, simd::lane<float, LANES>(simd::sqrt<LANES>(mean), 0));
 }
 
 /// x_out[row] = x[row] + partials[row][0] + partials[row][1] + …, and its norm times `weight` to a RowSink. A

@@ -51,6 +51,7 @@ template <int N> inline vec<float, N> sqrt(float __attribute__((ext_vector_type(
 template <int N> inline vec<float, N> divide(float __attribute__((ext_vector_type(N))) a, vec<float, N> b) {
     return a / b;
 }
+inline float divide(float a, float b) { return a / b; }
 template <class T, int N> inline vec<T, N> select(mask<N> m, T __attribute__((ext_vector_type(N))) yes, vec<T, N> no) {
     return m ? yes : no;
 }

@@ -59,6 +59,8 @@ template <int N> inline esimd::simd<float, N> sqrt(esimd::simd<float, N> v) { re
 template <int N> inline esimd::simd<float, N> divide(esimd::simd<float, N> a, esimd::simd<float, N> b) {
     return esimd::div_ieee<float, N>(a, b);
 }
+/// What / is not here: that multiplies by an approximate reciprocal, by a rounded one where the divisor is a constant.
+inline float divide(float a, float b) { return esimd::div_ieee(a, b); }
 template <class T, int N> inline esimd::simd<T, N> select(mask<N> m, esimd::simd<T, N> yes, esimd::simd<T, N> no) {
     return esimd::merge(yes, no, m);
 }

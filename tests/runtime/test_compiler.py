@@ -47,6 +47,44 @@ def test_arguments_of_all_kinds_arrive_whatever_their_order() -> None:
     assert out.read(np.float32, 4).tolist() == [0, 0, 57001.5, 0]
 
 
+@pytest.fixture(params=["cpu", pytest.param("emulated", marks=pytest.mark.emulated)])
+def any_device(request: pytest.FixtureRequest) -> Device:
+    """The CPU device and the emulated card."""
+    return Device("cpu") if request.param == "cpu" else request.getfixturevalue("emulated_card")
+
+
+def test_a_product_is_rounded_before_it_is_added(any_device: Device) -> None:
+    """(1 + 2⁻¹²)² - (1 + 2⁻¹¹) is 2⁻²⁴, which a product that is a float has lost."""
+    bodies = {1: "out[0] = x[0] * x[0] + y[0];"}
+    for n in (2, 16, 32, 64):
+        bodies[n] = f"simd::store<float, {n}>(out, simd::load<float, {n}>(x) * simd::load<float, {n}>(x) + "
+        bodies[n] += f"simd::load<float, {n}>(y));"
+    parameters = "const float *x, const float *y, float *out"
+    kernels = [Kernel(f"product_{n}", "formats.hpp", parameters, body) for n, body in bodies.items()]
+    program, launches = any_device.program(kernels), _host.LaunchList()
+    x, y = (any_device.array(np.full(64, value, np.float32)) for value in (1 + 2.0**-12, -1 - 2.0**-11))
+    sums = [any_device.array(np.ones(64, np.float32)) for _ in kernels]
+    for kernel, out in zip(kernels, sums, strict=True):
+        program.launch(launches, kernel, 1, x, y, out)
+    any_device.run(launches)
+    assert [np.count_nonzero(out.read(np.float32, 64)) for out in sums] == [64 - n for n in bodies]
+
+
+def test_quotients_are_rounded_once(any_device: Device) -> None:
+    body = """for (int i = 0; i < 256; ++i) {
+        quotients[i] = simd::divide(x[i], y[i]);
+        shares[i] = simd::divide(x[i], 127.0f);
+    }"""
+    kernel = Kernel("divide", "formats.hpp", "const float *x, const float *y, float *quotients, float *shares", body)
+    x, y = np.random.default_rng(1).uniform(0.5, 2, (2, 256)).astype(np.float32)
+    quotients, shares, launches = any_device.zeros(1024), any_device.zeros(1024), _host.LaunchList()
+    given = any_device.array(x), any_device.array(y), quotients, shares
+    any_device.program([kernel]).launch(launches, kernel, 1, *given)
+    any_device.run(launches)
+    np.testing.assert_array_equal(quotients.read(np.float32, 256), x / y)
+    np.testing.assert_array_equal(shares.read(np.float32, 256), x / np.float32(127))
+
+
 def test_a_source_with_packed_parameters_takes_one_struct() -> None:
     text = source_text([Kernel("two", "formats.hpp", "const int *x, float y", "use(x, y);")], packed=True)
     assert "struct two_arguments { const int *x; float y; };" in text

@@ -4,7 +4,9 @@
 usage: isa.py DUMP_DIR
 
 Exit status 1 when a kernel spills registers, uses private memory, multiplies 4-bit weights otherwise than by 4-bit
-dpas, or feeds that from block loads under 256 bytes (one 32 x 16 tile of 4-bit weights).
+dpas, or feeds that from block loads under 256 bytes (one 32 x 16 tile of 4-bit weights); and when its floats are not
+those that the sources ask for: approximate maths, a division by `/`, a multiply-add that no fma asks for, or the leave
+to make some.
 """
 
 import re
@@ -19,6 +21,14 @@ BLOCK_LOAD = re.compile(r"d(\d+)x(\d+)t$")
 GATHER = re.compile(r"d(\d+)(?:u32)?(?:x(\d+))?$")
 INT4_PRODUCT = re.compile(r"(mul_mat|experts)_\w*_w4")  # by the names that arcmtp.ops gives them
 DESTINATION = re.compile(r"\br\d+:(\d+)")
+NO_FUSING = "-ffp-contract=off"
+IEEE_MATHS = ("invm", "rsqtm")  # first steps of the exact quotient and square root
+FLOAT_LANES = re.compile(r"\((\d+)\|M\d+\)\s+(?:\(\w+\)f\d\.\d\s+)?\S+:(?:f|hf|bf|df)\b")
+# The compiler's subroutines for integers: they correct what an approximate reciprocal gives, so that it is exact.
+INTEGER_DIVISION = re.compile(r"^__vc_builtin_[su](?:div|rem)_i\d+\S*:$.*?^\s*ret\b", re.MULTILINE | re.DOTALL)
+FUNCTION = re.compile(r"define .*@(\w+)\(")
+FMA = re.compile(r"\bcall\b.* @llvm\.fma\.(?:v(\d+))?b?f\d+\(")
+DIVISION = re.compile(r"= f(?:div|rem)\b")
 
 
 @dataclass
@@ -34,6 +44,10 @@ class Kernel:
     dpas_4bit: int = 0
     dp4a: int = 0
     mad: int = 0
+    math: int = 0  # approximate maths
+    fused: int = 0  # lanes of floating-point multiply-adds
+    fma: int = 0  # lanes of them that the sources ask for
+    fdiv: int = 0  # divisions by `/` in the sources, without those that are exact products
     loads: int = 0  # from global memory, without the thread's arguments and its scratch space
     load_bytes: int = 0  # the longest contiguous piece of global memory that one message reads
     stores: int = 0
@@ -51,6 +65,12 @@ class Kernel:
             found.append("multiplies 4-bit weights without 4-bit dpas")
         if self.dpas_4bit and self.load_bytes < TILE_BYTES:
             found.append(f"loads at most {self.load_bytes} bytes at a time for 4-bit dpas")
+        if self.math:
+            found.append(f"has {self.math} instructions of approximate maths")
+        if self.fused > self.fma:
+            found.append(f"fuses {self.fused - self.fma} lanes of products and sums that no fma joins")
+        if self.fdiv:
+            found.append(f"divides floats {self.fdiv} times by /, which is not IEEE on a GPU: simd::divide is")
         return found
 
 
@@ -90,8 +110,12 @@ def count(kernel: Kernel, line: str) -> None:
         kernel.dpas_4bit += bool(re.search(r":[us]4\b", line))
     elif operation == "dp4a":
         kernel.dp4a += 1
-    elif operation in ("mad", "madm"):
+    elif operation == "math":
+        kernel.math += parts[0] not in IEEE_MATHS
+    elif operation in ("mad", "madm", "mac"):
         kernel.mad += 1
+        if operation != "madm" and (lanes := FLOAT_LANES.search(line)):
+            kernel.fused += int(lanes[1])
     elif operation == "send" and "gtwy" in parts and "EOT" not in line:
         kernel.barriers += 1
     elif operation in ("jmpi", "goto", "while", "if", "brc", "brd"):
@@ -122,7 +146,30 @@ def thread_memory(zeinfo: Path) -> dict[str, int]:
     return found
 
 
-def read_kernel(path: Path, memory: dict[str, int]) -> Kernel:
+def asked(ir: Path) -> dict[str, tuple[int, int]]:
+    """Lanes of fma and divisions by `/` of each kernel, from the IR of which the compiler then generates code.
+
+    Fusing is code generation's work, so a lane of a multiply-add more than these was fused unasked. That is seen in
+    each kernel as it is compiled; a rule for sources would not do, as nearly all of them ask for some fma. Fewer are no
+    defect: where few lanes of an fma are used, only these are computed. Such a kernel could hide a fused lane from the
+    count, so the option that forbids fusing is demanded as well, and the others show that the compiler heeds it.
+    Divisions are looked for here since code shows one by a constant as a product with its rounded reciprocal.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    kernel, fma, divisions = "", 0, 0
+    for line in ir.read_text(errors="replace").splitlines():
+        if function := FUNCTION.match(line):
+            kernel, fma, divisions = function[1], 0, 0
+        elif call := FMA.search(line):
+            fma += int(call[1] or 1)
+        elif DIVISION.search(line):
+            divisions += 1
+        if kernel:
+            found[kernel] = fma, divisions
+    return found
+
+
+def read_kernel(path: Path, memory: dict[str, int], arithmetic: dict[str, tuple[int, int]]) -> Kernel:
     text = path.read_text(errors="replace")
     symbol = re.search(r"^//\.kernel (\S+)", text, re.MULTILINE)
     if not symbol:
@@ -132,18 +179,21 @@ def read_kernel(path: Path, memory: dict[str, int]) -> Kernel:
     kernel.instr = header(text, r"^//\.instCount (\d+)")
     kernel.spill_bytes = header(text, r"^//\.spill size (\d+)")
     kernel.private_bytes = max(0, memory[symbol[1]] - kernel.spill_bytes)
-    for line in text.splitlines():
+    kernel.fma, kernel.fdiv = arithmetic[symbol[1]]
+    for line in INTEGER_DIVISION.sub("", text).splitlines():
         count(kernel, line)
     return kernel
 
 
-def read_dump(dump: Path) -> list[Kernel]:
-    """All kernels of a dump, by name. The files of a module share their name's beginning with its .zeinfo."""
-    kernels = []
+def read_dump(dump: Path) -> tuple[list[Kernel], list[str]]:
+    """All kernels of a dump, by name, and the defects of modules, whose files share their names' beginning."""
+    kernels, defects = [], []
     for zeinfo in dump.glob("*.zeinfo"):
-        memory = thread_memory(zeinfo)
-        kernels += [read_kernel(asm, memory) for asm in dump.glob(f"{zeinfo.stem}_*.asm")]
-    return sorted(kernels, key=lambda kernel: kernel.name)
+        if NO_FUSING not in (dump / f"{zeinfo.stem}_options.txt").read_text():
+            defects.append(f"module {zeinfo.stem} is compiled without {NO_FUSING}")
+        memory, arithmetic = thread_memory(zeinfo), asked(dump / f"{zeinfo.stem}_optimized.ll")
+        kernels += [read_kernel(asm, memory, arithmetic) for asm in dump.glob(f"{zeinfo.stem}_*.asm")]
+    return sorted(kernels, key=lambda kernel: kernel.name), defects
 
 
 def table(kernels: list[Kernel]) -> str:
@@ -161,12 +211,12 @@ def main() -> int:
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
         print("usage: isa.py DUMP_DIR", file=sys.stderr)
         return 2
-    kernels = read_dump(Path(sys.argv[1]))
+    kernels, defects = read_dump(Path(sys.argv[1]))
     if not kernels:
         print(f"isa.py: {sys.argv[1]} holds no assembly of a kernel", file=sys.stderr)
         return 1
     print(table(kernels))
-    defects = [f"{kernel.name} {defect}" for kernel in kernels for defect in kernel.defects()]
+    defects += [f"{kernel.name} {defect}" for kernel in kernels for defect in kernel.defects()]
     print(f"{len(kernels)} kernels, " + ("no spills, no private memory" if not defects else f"{len(defects)} defects"))
     for defect in defects:
         print(f"defect: {defect}")

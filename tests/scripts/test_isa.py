@@ -26,6 +26,26 @@ CODE = """\
 (W&~f0.0) jmpi                               L208                                                //  ALU pipe: int; $12
 (W)     send.gtwy (1|M0)         null     r127  null:0  0x0            0x02000010  {EOT,F@1,$2} // end of thread
 """
+FUSED = """\
+        mad (16|M0)              acc0.0<1>:f   acc0.0<1;0>:f     r4.0<1;0>:f       r4.0<1>:f        {Compacted,$12.dst}
+        mac (16|M0)              r51.0<1>:f    r50.0<1;1,0>:f    r6.0<1;1,0>:f                      {Compacted,F@1}
+"""
+# Exact: integers, and the steps that make an IEEE quotient of its first one.
+EXACT = """\
+(W)     mad (1|M0)               r127.0<1>:ud  r127.2<0;0>:ud    r127.0<0;0>:uw    0x40:uw              {I@1}
+        math.invm (16|M0) (eo)f0.0  r58.mme0:f  r52.nomme<1;1,0>:f  r49.nomme<1;1,0>:f {A@1}
+        madm (16|M0)             r60.mme1:f    r47.nomme:f       r52.nomme:f       r58.mme0:f       {M@1}
+"""
+INTEGER_DIVISION = """\
+(W)     call (16|M0)             r45.8         __vc_builtin_srem_i32__rtz__BB_2 {A@1}
+(W)     send.gtwy (1|M0)         null     r127  null:0  0x0            0x02000010           {EOT,F@1,$12}
+__vc_builtin_srem_i32__rtz__BB_2:
+_L_k13_9_origEntry:
+        math.inv (1|M0)          r11.0<1>:f    r5.0<0;1,0>:f                    {F@2}
+        mad (1|M0)               r11.0<1>:f    r11.0<0;0>:f      r12.0<0;0>:f      r11.0<0>:f       {A@1}
+        ret (16|M0)                          r45.8                            {A@1}
+"""
+FMA = "  %26 = tail call <16 x float> @llvm.fma.v16f32(<16 x float> %25, <16 x float> %25, <16 x float> %21)\n"
 SPILL = "(W)     store.ugm.d32x64t.a32 (1|M0)  ss[a0.2][r70:1-0xFF40] r57:4  {$12} //  spill to offset[3*64] of V39\n"
 ZEINFO = """\
 kernels:
@@ -40,14 +60,27 @@ BUFFER = """\
         usage:           {usage}
         size:            {size}
 """
+IR = """\
+define dllexport spir_kernel void @__sycl_kernel_{name}(ptr addrspace(1) nocapture readonly align 4 %0) {{
+{body}  ret void
+}}
+
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+"""
+OPTIONS = "-ffp-contract=off -vc-codegen -disable-finalizer-msg"
 MISC = """\
 kernels_misc_info:
   - name:            __sycl_kernel_{name}
 """
 
 
-def dump(folder: Path, code: str = CODE, head: str = "", buffers: str = "", name: str = "mul_mat") -> None:
+def dump(
+    folder: Path, code: str = CODE, head: str = "", buffers: str = "", name: str = "mul_mat", ir: str = "",
+    options: str = OPTIONS,
+) -> None:  # fmt: skip
     (folder / f"VC_asm1___sycl_kernel_{name}.asm").write_text(HEAD.format(name=name) + head + code)
+    (folder / "VC_asm1_optimized.ll").write_text(IR.format(name=name, body=ir))
+    (folder / "VC_asm1_options.txt").write_text(options)
     (folder / "VC_asm1.zeinfo").write_text((ZEINFO + buffers + MISC).format(name=name))
 
 
@@ -115,6 +148,58 @@ def test_four_bit_weights_without_four_bit_dpas_fail(tmp_path: Path, name: str) 
     status, _, text = report(tmp_path)
     assert status == 1
     assert f"defect: {name} multiplies 4-bit weights without 4-bit dpas" in text
+
+
+def test_multiply_adds_are_counted_by_lanes_and_those_that_an_fma_asks_for_are_no_defect(tmp_path: Path) -> None:
+    dump(tmp_path, FUSED, ir=FMA * 2)
+    status, kernel, _ = report(tmp_path)
+    assert (status, kernel["fused"], kernel["fma"], kernel["mad"]) == (0, "32", "32", "2")
+
+
+def test_a_multiply_add_that_no_fma_asks_for_fails(tmp_path: Path) -> None:
+    dump(tmp_path, FUSED, ir=FMA)
+    status, _, text = report(tmp_path)
+    assert status == 1
+    assert "defect: mul_mat fuses 16 lanes of products and sums that no fma joins" in text
+
+
+def test_a_kernel_whose_unused_lanes_are_left_out_is_no_defect(tmp_path: Path) -> None:
+    dump(tmp_path, FUSED, ir=FMA * 3)
+    assert report(tmp_path)[0] == 0
+
+
+def test_a_compiler_that_is_free_to_fuse_fails(tmp_path: Path) -> None:
+    dump(tmp_path, options="-vc-codegen -disable-finalizer-msg")
+    status, _, text = report(tmp_path)
+    assert status == 1
+    assert "defect: module VC_asm1 is compiled without -ffp-contract=off" in text
+
+
+@pytest.mark.parametrize("function", ["inv", "rsqt", "sqt", "exp", "log", "sin", "cos", "fdiv", "pow"])
+def test_approximate_maths_fails(tmp_path: Path, function: str) -> None:
+    dump(tmp_path, f"        math.{function} (16|M0)         r10.0<1>:f    r5.0<1;1,0>:f            {{$2.dst}}\n")
+    status, kernel, text = report(tmp_path)
+    assert (status, kernel["math"]) == (1, "1")
+    assert "defect: mul_mat has 1 instructions of approximate maths" in text
+
+
+def test_integers_and_the_steps_of_an_ieee_quotient_are_exact(tmp_path: Path) -> None:
+    dump(tmp_path, EXACT + INTEGER_DIVISION)
+    status, kernel, _ = report(tmp_path)
+    assert (status, kernel["math"], kernel["fused"], kernel["mad"]) == (0, "0", "0", "2")
+
+
+def test_instructions_behind_an_integer_division_are_checked_again(tmp_path: Path) -> None:
+    dump(tmp_path, INTEGER_DIVISION + FUSED)
+    assert report(tmp_path)[1]["fused"] == "32"
+
+
+@pytest.mark.parametrize("divisor", ["%124", "1.270000e+02"])
+def test_a_division_that_is_not_ieee_fails_where_the_code_shows_a_product(tmp_path: Path, divisor: str) -> None:
+    dump(tmp_path, ir=f"  %126 = fdiv float %125, {divisor}\n")
+    status, kernel, text = report(tmp_path)
+    assert (status, kernel["fdiv"]) == (1, "1")
+    assert "defect: mul_mat divides floats 1 times by /" in text
 
 
 def test_a_dump_without_kernels_fails(tmp_path: Path) -> None:

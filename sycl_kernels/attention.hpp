@@ -121,7 +121,7 @@ template <class S, int ROWS> struct Attention {
     /// unseen ones up to a multiple of 16 * KEY_VECTORS. The values of the same keys are prefetched meanwhile.
     inline void score(int start, int first, int keys) const {
         constexpr int STEP = S::SCORE_STEP, SUMS = PASS * S::SCORE_HEADS, UNIT = S::KEY_VECTORS * LANES;
-        constexpr int AHEAD = STEP * UNIT / S::SCORE_PARTS;
+        constexpr int AHEAD = STEP * UNIT / S::SCORE_PARTS / 2 * 2; // whole words
         const int units = (keys + UNIT - 1) / UNIT * S::CHAINS * S::SCORE_PARTS;
         for (int unit = rank; unit < units; unit += S::TEAM) {
             const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
@@ -215,7 +215,7 @@ template <class S, int ROWS> struct Attention {
     template <bool ALL>
     inline void add_values(int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
         constexpr int WIDE = S::VECTORS_AT_ONCE, SUMS = PASS * S::VALUE_HEADS, NEXT = S::SPLITS * S::TILE;
-        constexpr int AHEAD = LANES * S::HEAD_DIM * WIDE / (S::VECTORS * S::DIM_PARTS * S::VALUE_PARTS);
+        constexpr int AHEAD = LANES * S::HEAD_DIM * WIDE / (S::VECTORS * S::DIM_PARTS * S::VALUE_PARTS) / 2 * 2;
         const int query = first * S::RATIO + head_of(0), reach = base + first - start;
         for (int v = 0; v < S::VECTORS; v += WIDE) {
             const half *from = cache.value(kv_head, start) + first_dim() + v * LANES;

@@ -88,11 +88,13 @@ template <class T, int N> inline void scatter(T *to, vec<int, N> index, vec<T, N
     esimd::scatter<typename element<T>::type, N>(reinterpret_cast<typename element<T>::type *>(to),
                                                  vec<u32, N>(index * int(sizeof(T))), value);
 }
-/// A hint that BYTES bytes will be loaded soon.
+constexpr int power_of_two_within(int n) { return n < 2 ? n : 2 * power_of_two_within(n / 2); }
+/// A hint that BYTES bytes, whole words, will be loaded soon. A load has a power of two; what is left over is not asked
+/// for.
 template <int BYTES> inline void prefetch(const void *from) {
-    constexpr int PIECE = BYTES < 256 ? BYTES : 256;
+    constexpr int PIECE = power_of_two_within(BYTES < 256 ? BYTES : 256);
 #pragma unroll
-    for (int at = 0; at < BYTES; at += PIECE)
+    for (int at = 0; at + PIECE <= BYTES; at += PIECE)
         esimd::prefetch<u32, PIECE / 4>(reinterpret_cast<const u32 *>(static_cast<const u8 *>(from) + at),
                                         esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
                                                           esimd::cache_hint_L2<esimd::cache_hint::cached>});

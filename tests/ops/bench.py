@@ -21,6 +21,10 @@ class Bench:
     def __init__(self, device: Device, geometry: Geometry) -> None:
         self._device, self.geometry = device, geometry
 
+    def repeats(self, count: int, least: int) -> int:
+        """How often to do what chance varies: `count` times, or `least` where a launch takes long."""
+        return count
+
     def program(self, kernels: Iterable[Kernel]) -> Program:
         return self._device.program(kernels)
 

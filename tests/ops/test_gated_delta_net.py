@@ -115,8 +115,9 @@ class Case:
         assert position == [len(part) for part in tokens]
         for slot in RUN_SLOTS:
             self._run(Block(0), self._rows(0, tokens[0][:0]), memory, pending, [slot])
-        assert (memory.read(np.uint8, memory.nbytes).reshape(SLOTS, -1)[list(FREE_SLOTS)] == 0xFF).all()
-        states = memory.read(op.head_dtype, SLOTS * self.heads.v).reshape(SLOTS, -1)["state"]
+        heads = memory.read(op.head_dtype, SLOTS * self.heads.v).reshape(SLOTS, -1)
+        assert (heads[list(FREE_SLOTS)].view(np.uint8) == 0xFF).all()
+        states = heads["state"]
         return [
             (np.concatenate([plain for plain, _ in each]), np.concatenate([packed for _, packed in each]), states[slot])
             for each, slot in zip(results, RUN_SLOTS, strict=True)

@@ -44,7 +44,7 @@ def run_of(options: Options, rows: int, seed: int) -> Run:
 def test_runs_in_any_slots_choose_what_each_chooses_alone(
     small: GumbelBench, settings: tuple[Options, ...], rows: int
 ) -> None:
-    for seed in range(6):
+    for seed in range(small.bench.repeats(6, least=1)):
         runs = [run_of(options, rows, 3 * seed + index) for index, options in enumerate(settings)]
         ids, stats = small.run_all(runs, RUN_SLOTS)
         for index, run in enumerate(runs):

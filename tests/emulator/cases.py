@@ -11,7 +11,7 @@ from tests.emulator.forms import LANES
 from tests.emulator.machine import FLAGS, REGISTER, REGISTERS, State, run
 from tests.emulator.values import DTYPES, held, immediate, is_float, same, size, values
 
-GROUPS = 16
+GROUPS = 64
 MOST_LANES = 32
 MOST_BYTES = 128  # an operand lies in at most two registers
 SOURCES = (10, 14, 18)  # registers
@@ -81,7 +81,7 @@ class Inputs:
         registers[:] = rng.integers(256, size=registers.shape, dtype=np.uint8)
         self.flags = rng.integers(2**32, size=(GROUPS, 4), dtype=np.uint32)
         special[:, 0, FLAGS : FLAGS + 16] = self.flags.view(np.uint8)
-        self.lanes = [values(rng, kind, GROUPS * MOST_LANES).reshape(GROUPS, MOST_LANES) for kind in self.kinds]
+        self.lanes = [values(rng, kind, (GROUPS, MOST_LANES)) for kind in self.kinds]
         self.put()
 
     def put(self) -> None:
@@ -136,11 +136,14 @@ def check(
     run([*prologue, *lines, *epilogue], state)
 
     assert (state.special[:, 0, FLAGS : FLAGS + 16] == inputs.flags.view(np.uint8)).all(), "flags are written"
+    of_registers = of_lanes(lane, inputs.operands(Way(MOST_LANES), modifiers)[1], target)
     for line, place, way, arguments in zip(lines, places, chosen, seen, strict=True):
         area = slice(place, place + TARGET_STRIDE)
         expected = before[:, 0, area].reshape(GROUPS, -1).view(dtype)
         enabled = way.enabled(inputs.flags)
-        expected[:, : way.lanes][enabled] = of_lanes(lane, arguments, target)[enabled]
+        from_registers = way.scalar is None and way.immediate is None
+        results = of_registers[:, : way.lanes] if from_registers else of_lanes(lane, arguments, target)
+        expected[:, : way.lanes][enabled] = results[enabled]
         expect(line, state.registers[:, 0, area].reshape(GROUPS, -1).view(dtype), expected, arguments)
 
 

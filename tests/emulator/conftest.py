@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def emulator() -> None:
     if os.environ.get("ARCMTP_EMULATOR") != "1":
-        pytest.skip("needs the emulator: scripts/battlemage/run.sh --execute .venv/bin/python -m pytest tests/emulator")
+        pytest.skip("needs the emulator: make emulate-test")

@@ -34,6 +34,7 @@ FORMS = {
     "dpas": "d,d,u4,b d,d,ub,b d,d,u2,b",
 }
 WITHOUT_OPERANDS = ("send", "sync", "jmpi", "goto", "join", "call", "ret", "nop", "illegal")
+MESSAGES_BY_NAME = ("load", "store", "atomic_iinc", "atomic_iadd", "fence")  # for send, in the compiler's own text
 LANES = (1, 2, 4, 8, 16, 32)
 REGIONS = ("<1>", "<2>", "<0;1,0>", "<1;1,0>", "<2;1,0>", "<4;1,0>", "<1;0>", "<0;0>", "<0>")
 LOADS = {  # element, with "t" where one run of elements lies behind one address
@@ -50,7 +51,7 @@ OTHER_MESSAGES = (
     "fence.ugm.invalidate.gpu", "signal barrier", "end of thread",
 )  # fmt: skip
 
-_INSTRUCTION = re.compile(r"\s*(?:\([^)]*\))?\s*([a-z][\w.]*)\s*(?:\((\d+)\|M0\))?\s*(.*)$")
+_INSTRUCTION = re.compile(r"\s*(?:\([^)]*\))?\s*([a-z][\w.]*)(?!\w*:)\s*(?:\((\d+)\|M0\))?\s*(.*)$")
 _TYPE = re.compile(r":(uq|ud|uw|ub|uv|u4|u2|hf|q|d|w|b|f|v)\b(?!\d)")
 
 
@@ -77,22 +78,24 @@ def what_occurs(disassembly: str) -> tuple[set[str], set[str], set[int], set[str
         if not found:
             continue
         opcode, count, operands = found.groups()
-        if not opcode.startswith(("math.", "sync.")):
-            opcode = opcode.split(".")[0]
         if count:
             lanes.add(int(count))
+        if not opcode.startswith(("math.", *MESSAGES_BY_NAME)):
+            opcode = opcode.split(".")[0]
         if opcode == "send":
-            sent.add(_message(comment))
-        elif opcode.split(".")[0] in WITHOUT_OPERANDS:
-            forms.add(opcode.split(".")[0])
+            sent.add(_message(comment.split("//")[0].split(";")[-1]))
+        elif opcode.split(".")[0] in MESSAGES_BY_NAME:
+            sent.add(_message(opcode + (".bti[255]" if "bti[255]" in operands else "")))
+        elif opcode in WITHOUT_OPERANDS:
+            forms.add(opcode)
         else:
             forms.add(f"{opcode} {','.join(_TYPE.findall(operands))}")
             regions.update(re.findall(r"<[\d;,]+>", operands))
     return forms, sent, lanes, regions
 
 
-def _message(comment: str) -> str:
-    text = re.sub(r"\[A[^]]*\]", "", comment.split(";")[-1]).strip()
+def _message(text: str) -> str:
+    text = re.sub(r"\[A[^]]*\]", "", text).strip()
     if text.startswith(("fence", "signal", "end")):
         return text
     return ".".join(text.split(".")[:3]) + (".bti[255]" if "bti[255]" in text else "")

@@ -66,6 +66,15 @@ def test_mad_rounds_its_product_and_sum_once() -> None:
     assert state.get(20 * REGISTER, 1, np.float32)[0, 0, 0] == 2.0**-24
 
 
+@pytest.mark.parametrize("lanes", [1, 16, 32])
+def test_an_immediate_zero_keeps_its_sign(lanes: int) -> None:
+    state = State()
+    state.put(10 * REGISTER, np.full(32, -0.0, np.float32))
+    region = "<0;1,0>" if lanes == 1 else "<1;1,0>"
+    run([f"add ({lanes}|M0) r20.0<1>:f r10.0{region}:f 0x80000000:f"], state)
+    assert np.signbit(state.get(20 * REGISTER, lanes, np.float32)).all()
+
+
 @pytest.mark.parametrize("lanes", [1, 8, 16])
 def test_mac_adds_the_accumulator(lanes: int) -> None:
     rng = np.random.default_rng(lanes)

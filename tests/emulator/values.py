@@ -38,34 +38,36 @@ def held(value: int, kind: str) -> int:
     return value - (1 << bits) if low < 0 and value >> (bits - 1) else value
 
 
-def integers(rng: np.random.Generator, kind: str, count: int) -> np.ndarray:
-    """Half of them edges of the type, the others of any number of bits."""
+def edges(kind: str) -> np.ndarray:
+    """Values at which something changes."""
+    if is_float(kind):
+        with np.errstate(over="ignore"):
+            return np.array(FLOAT_EDGES, np.float32).astype(DTYPES[kind])
     low, high = limits(kind)
-    edges = (0, 1, 2, 3, 7, 31, 32, 63, 64, high, high - 1, high >> 1, low, low + 1, -1, -2, -32, 1 << (size(kind) * 4))
-    chosen = []
-    for pick, bits, random in zip(
-        rng.integers(2 * len(edges), size=count),
-        rng.integers(1, 8 * size(kind) + 1, size=count),
-        rng.integers(2**63, size=count, dtype=np.uint64),
-        strict=True,
-    ):
-        random = int(random) * 2 + int(pick) % 2
-        chosen.append(held(edges[pick] if pick < len(edges) else random >> (64 - int(bits)), kind))
-    return np.array(chosen, DTYPES[kind])
+    chosen = (0, 1, 2, 3, 7, 31, 32, 63, 64, high, high - 1, high >> 1, low, low + 1, -1, -2, -32, 1 << size(kind) * 4)
+    return np.array([held(edge, kind) for edge in chosen], DTYPES[kind])
+
+
+def integers(rng: np.random.Generator, kind: str, count: int) -> np.ndarray:
+    """Half of them edges, the others of any number of bits."""
+    random = rng.integers(256, size=(count, size(kind)), dtype=np.uint8).view(f"u{size(kind)}")[:, 0]
+    any_bits = random >> rng.integers(8 * size(kind), size=count).astype(random.dtype)
+    return np.where(rng.integers(2, size=count), any_bits.view(DTYPES[kind]), rng.choice(edges(kind), count))
 
 
 def reals(rng: np.random.Generator, kind: str, count: int) -> np.ndarray:
     """A third of them edges, a third of any bits, a third around 1."""
     dtype = DTYPES[kind]
-    with np.errstate(over="ignore"):
-        edges = rng.choice(np.array(FLOAT_EDGES, np.float32), count).astype(dtype)
     any_bits = rng.integers(256, size=(count, size(kind)), dtype=np.uint8).view(dtype)[:, 0]
     common = rng.normal(scale=4, size=count).astype(dtype)
-    return np.choose(rng.integers(3, size=count), (edges, any_bits, common)).astype(dtype)
+    return np.choose(rng.integers(3, size=count), (rng.choice(edges(kind), count), any_bits, common)).astype(dtype)
 
 
-def values(rng: np.random.Generator, kind: str, count: int) -> np.ndarray:
-    return reals(rng, kind, count) if is_float(kind) else integers(rng, kind, count)
+def values(rng: np.random.Generator, kind: str, shape: tuple[int, int]) -> np.ndarray:
+    """Of that shape; the first column holds every edge, as it is all that instructions of one channel see."""
+    result = (reals if is_float(kind) else integers)(rng, kind, shape[0] * shape[1]).reshape(shape)
+    result[:, 0] = rng.permutation(np.resize(edges(kind), shape[0]))
+    return result
 
 
 def immediate(value: np.generic, kind: str) -> str:

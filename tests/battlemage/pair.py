@@ -26,7 +26,8 @@ class Pair:
     def generate(self, *prompts: Sequence[int], max_tokens: int, **options: Any) -> list[Generation]:
         """Continue all prompts at once."""
         on_card, on_cpu = (self._generate(llm, prompts, max_tokens, options) for llm in (self.card, self.cpu))
-        assert [said(result) for result in on_card] == [said(result) for result in on_cpu]
+        for result, want in zip(on_card, on_cpu, strict=True):
+            assert said(result) == said(want), f"on the card {said(result)}, on the CPU {said(want)}"
         return on_card
 
     @staticmethod

@@ -23,7 +23,8 @@ if [ "${1:-}" = --execute ]; then
     shift
     PREFIX=$prefix "$(dirname "$0")/emulator/build.sh"
     driver="$prefix/libze_emulated_battlemage.so"
-    export ARCMTP_EMULATOR=1
+    exec {errors}>&2 # where the emulator's last line goes, whatever the program does to its own standard error
+    export ARCMTP_EMULATOR=1 ARCMTP_EMULATOR_ERRORS=$errors
 fi
 [ $# -gt 0 ] || { echo "usage: run.sh [--execute] PROGRAM ARGUMENTS..." >&2; exit 2; }
 

@@ -37,13 +37,24 @@ const Instruction *call(Thread &t, const Instruction *in) {
     return jump_to(t, in);
 }
 
-/// Back to where a call left: the register holds the offset of an instruction.
-const Instruction *come_back(Thread &t, const Instruction *in) {
-    const auto offset = int(peek<std::uint32_t>(t.bytes + in->source[0].offset));
+const Instruction *at_offset(const Thread &t, const Instruction &in, int offset) {
     for (const Instruction &each : t.group->kernel.code)
         if (each.offset == offset)
             return &each;
-    fault(*in, "a thread returns to where no instruction begins");
+    fault(in, "a thread returns or jumps to where no instruction begins");
+}
+
+/// Back to where a call left: the register holds the offset of an instruction.
+const Instruction *come_back(Thread &t, const Instruction *in) {
+    return at_offset(t, *in, int(peek<std::uint32_t>(t.bytes + in->source[0].offset)));
+}
+
+/// The register holds bytes from this instruction on: the compiler adds the 16 of its own to an index into the table.
+const Instruction *jump_by_register(Thread &t, const Instruction *in) {
+    const Instruction *const target = at_offset(t, *in, in->offset + integer<std::int32_t>(t, in->source[0]));
+    if (target <= in)
+        fault(*in, "a thread jumps back by a table");
+    return target;
 }
 
 const Instruction *pass(Thread &, const Instruction *in) { return in + 1; }
@@ -132,7 +143,9 @@ void take_control_register(const Thread &t, const Instruction &in) {
 Handler control_handler(const Instruction &in) {
     switch (in.opcode) {
     case Opcode::JMPI:
-        return jump;
+        if (in.source[0].form == Form::NONE)
+            return jump;
+        return in.predicated ? nullptr : jump_by_register;
     case Opcode::GOTO:
         return go_to;
     case Opcode::CALL:

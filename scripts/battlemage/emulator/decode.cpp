@@ -164,6 +164,11 @@ void decode_words(Words &words, const std::string &comment, Instruction &in) {
     case Opcode::ILLEGAL:
         return;
     case Opcode::JMPI:
+        if (words.peek()[0] == 'r') { // into a table of jumps
+            in.source[0] = operand(words.take() + ":d");
+            return;
+        }
+        [[fallthrough]];
     case Opcode::GOTO:
         in.jump_offset = in.offset + std::atoi(words.take().c_str());
         return;
@@ -242,8 +247,9 @@ void decode(Kernel &kernel, const std::uint8_t *code, std::size_t bytes) {
     for (const Instruction &in : kernel.code)
         by_offset[in.offset] = &in;
     for (Instruction &in : kernel.code) {
+        const bool to_register = in.opcode == Opcode::JMPI && in.source[0].form != Form::NONE;
         const bool jumps = in.opcode == Opcode::JMPI || in.opcode == Opcode::GOTO || in.opcode == Opcode::CALL;
-        if (!jumps)
+        if (!jumps || to_register)
             continue;
         const auto found = by_offset.find(in.jump_offset);
         if (found == by_offset.end())

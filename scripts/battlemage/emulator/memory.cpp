@@ -22,6 +22,7 @@ std::uint8_t *reserve(std::size_t bytes) {
 }
 
 bool begins_before(const Allocation &a, std::uint64_t address) { return a.begin < address; }
+bool begins_behind(std::uint64_t address, const Allocation &a) { return address < a.begin; }
 
 } // namespace
 
@@ -56,11 +57,11 @@ void Memory::remove(std::uint64_t address) {
 }
 
 const Allocation *Memory::find(std::uint64_t address, std::size_t bytes) const {
-    const auto next = std::lower_bound(allocations_.begin(), allocations_.end(), address + 1, begins_before);
+    const auto next = std::upper_bound(allocations_.begin(), allocations_.end(), address, begins_behind);
     if (next == allocations_.begin())
         return nullptr;
     const Allocation &found = *(next - 1);
-    return address + bytes <= found.begin + found.bytes ? &found : nullptr;
+    return found.holds(address, bytes) ? &found : nullptr;
 }
 
 bool Memory::overlaps(std::uint64_t address, std::size_t bytes) const {
@@ -72,7 +73,7 @@ bool Memory::overlaps(std::uint64_t address, std::size_t bytes) const {
 
 std::string Memory::describe(std::uint64_t address, std::size_t bytes) const {
     char text[160];
-    const auto next = std::lower_bound(allocations_.begin(), allocations_.end(), address + 1, begins_before);
+    const auto next = std::upper_bound(allocations_.begin(), allocations_.end(), address, begins_behind);
     if (next == allocations_.begin())
         std::snprintf(text, sizeof text, "%zu bytes at 0x%llx, before every allocation", bytes,
                       (unsigned long long)address);

@@ -14,6 +14,10 @@ struct Allocation {
     std::uint8_t *host = nullptr;    // the content
     std::uint8_t *defined = nullptr; // with checks, of device memory: 1 where a byte was written
     bool owned = false;              // `host` was made here, the address is the driver's alone
+
+    bool holds(std::uint64_t address, std::size_t count) const {
+        return address >= begin && count <= bytes && address - begin <= bytes - count;
+    }
 };
 
 class Memory {

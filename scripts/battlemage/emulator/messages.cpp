@@ -24,7 +24,7 @@ std::uint64_t address_of(const Thread &t, const Instruction &in, int channel) {
 Place in_global(Thread &t, const Instruction &in, std::uint64_t address, std::size_t bytes) {
     Group &group = *t.group;
     const Allocation *found = group.last;
-    if (!found || address < found->begin || address + bytes > found->begin + found->bytes) {
+    if (!found || !found->holds(address, bytes)) {
         found = group.memory.find(address, bytes);
         if (!found)
             fault(in, "touches " + group.memory.describe(address, bytes));
@@ -36,15 +36,16 @@ Place in_global(Thread &t, const Instruction &in, std::uint64_t address, std::si
 
 Place in_team(Thread &t, const Instruction &in, std::uint64_t address, std::size_t bytes) {
     TeamMemory &team = t.group->team;
-    if (address + bytes > std::uint64_t(t.group->kernel.team_memory))
+    const auto size = std::uint64_t(t.group->kernel.team_memory);
+    if (bytes > size || address > size - bytes)
         fault(in, "touches bytes " + std::to_string(address) + " to " + std::to_string(address + bytes) +
-                      " of team memory, which has " + std::to_string(t.group->kernel.team_memory));
+                      " of team memory, which has " + std::to_string(size));
     return {team.bytes.data() + address, team.defined.empty() ? nullptr : team.defined.data() + address};
 }
 
 Place in_arguments(Thread &t, const Instruction &in, std::uint64_t address, std::size_t bytes) {
     const auto &arguments = t.group->arguments;
-    if (address + bytes > arguments.size())
+    if (bytes > arguments.size() || address > arguments.size() - bytes)
         fault(in, "reads arguments beyond the last");
     return {const_cast<std::uint8_t *>(arguments.data()) + address, nullptr};
 }

@@ -83,6 +83,7 @@ void take_region(std::string &text, Operand &o) {
     if (angle == std::string::npos)
         return;
     int v = 0, w = 0, h = 0;
+    char end = 0;
     const char *const region = text.c_str() + angle;
     if (std::sscanf(region, "<%d;%d,%d>", &v, &w, &h) == 3) {
         o.vertical = v, o.width = w, o.horizontal = h;
@@ -90,7 +91,7 @@ void take_region(std::string &text, Operand &o) {
         if (h != 0 && (v == 0 || v % h))
             unknown("region", text);
         o.vertical = v, o.width = h ? v / h : 1, o.horizontal = h;
-    } else if (std::sscanf(region, "<%d>", &h) == 1) {
+    } else if (std::sscanf(region, "<%d%c", &h, &end) == 2 && end == '>') {
         o.vertical = o.horizontal = h, o.width = 1;
     } else
         unknown("region", text);

@@ -109,6 +109,8 @@ void follow_poison(Thread &t, const Instruction &in) {
         const std::uint32_t channels = in.opcode == Opcode::JMPI || in.send.block ? 1 : all_lanes(in.lanes);
         if (in.predicated && (defined_predicate(t, in) & channels) != channels)
             fault(in, "depends on a flag that nothing has written");
+        if (in.opcode == Opcode::JMPI && !defined_lanes(t, in, in.source[0]))
+            fault(in, "jumps by a register that nothing has written");
         return;
     }
     case Opcode::CALL:

@@ -22,7 +22,7 @@ bool is_low_half(const Operand &low, const Operand &whole) {
 /// of the first factor and the second one's lower half, and neither factor may change in between.
 bool follows_its_mul(const Kernel &kernel, const Instruction &in) {
     for (const Instruction *before = &in - 1; before >= kernel.code.data(); --before) {
-        if (before->jump || before->opcode == Opcode::RET)
+        if (before->opcode == Opcode::JMPI || before->jump || before->opcode == Opcode::RET)
             return false;
         if (before->opcode == Opcode::SEND)
             continue;

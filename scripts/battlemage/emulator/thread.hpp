@@ -172,17 +172,22 @@ inline float signed_as(const Operand &o, float value) {
     return o.negate ? -size : size;
 }
 
+inline Floats everywhere(float one) { // not one + 0, which loses the sign of -0
+    Floats value;
+    for (int i = 0; i < LANES; ++i)
+        value[i] = one;
+    return value;
+}
+
 /// The same for a float32 or float16 operand.
 inline Floats floats(const Thread &t, const Operand &o, int first) {
     if (o.form == Form::IMMEDIATE)
-        return Floats{} + o.real;
-    const std::uint8_t *at = t.bytes + place_of(t, o);
+        return everywhere(o.real);
     Floats value;
-    if (o.form == Form::SCALAR) {
-        const float one = real_at(at, o.type);
-        for (int i = 0; i < LANES; ++i)
-            value[i] = one;
-    } else if (o.form == Form::CONTIGUOUS && o.type == Type::F)
+    const std::uint8_t *at = t.bytes + place_of(t, o);
+    if (o.form == Form::SCALAR)
+        value = everywhere(real_at(at, o.type));
+    else if (o.form == Form::CONTIGUOUS && o.type == Type::F)
         value = peek<Floats>(at + 4 * first);
     else
         for (int i = 0; i < LANES; ++i)

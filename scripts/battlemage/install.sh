@@ -9,6 +9,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=${PREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/arcmtp/battlemage}
+layout=2 # of PREFIX; one of another layout is filled again
 packages=(intel-ocloc libigc2 libigc2-tools libigdfcl2 libze-dev libze1 libze-intel-gpu1)
 
 cannot_fetch() {
@@ -21,7 +22,7 @@ debian_archive() {
         grep -oE '^(URIs:|deb ).*' | grep -oE '[a-z+]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true
 }
 
-[ "$(cat "$prefix/complete" 2>/dev/null)" != "${packages[*]}" ] || exit 0
+[ "$(cat "$prefix/complete" 2>/dev/null)" != $layout ] || exit 0
 [ "$(uname -m)" = x86_64 ] || cannot_fetch "Intel's driver exists for x86_64 only, this machine is $(uname -m)"
 command -v apt-get >/dev/null || cannot_fetch "no apt-get here, and the packages come from Debian"
 archive=$(debian_archive)
@@ -61,5 +62,5 @@ ${CC:-cc} -shared -fPIC -O1 "$here/null_device_shim.c" -o "$prefix/libze_null_ba
     -Wl,--no-as-needed -l:libze_intel_gpu.so.1 -Wl,-rpath,"$libraries" -Wl,--allow-shlib-undefined
 PREFIX=$prefix "$here/emulator/build.sh"
 ln -sf root/usr/bin/"$(basename "$(ls "$prefix"/root/usr/bin/ocloc-* | sort -V | tail -n 1)")" "$prefix/ocloc"
-echo "${packages[*]}" >"$prefix/complete"
+echo $layout >"$prefix/complete"
 echo "Battlemage tools are in $prefix"

@@ -1,6 +1,7 @@
 """check.sh with stand-ins for the driver's loader and for python: what it makes of their results."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def check(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 def tools(tmp_path: Path) -> Path:
     """A folder with an installation in `tools`."""
     executable(tmp_path / "tools" / "root" / "usr" / "lib64" / "ld-linux-x86-64.so.2", LOADER)
-    for name in ("complete", "libze_null_battlemage.so"):
-        (tmp_path / "tools" / name).touch()
+    layout = re.search(r"^layout=\d+", CHECK.with_name("install.sh").read_text(), re.MULTILINE)
+    assert layout
+    (tmp_path / "tools" / "complete").write_text(layout[0].removeprefix("layout="))
     return tmp_path
 
 

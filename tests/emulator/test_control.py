@@ -164,3 +164,14 @@ def test_a_block_of_threads_finds_its_numbers_in_r0() -> None:
     assert (header[..., 1] == np.arange(3)[:, None]).all()
     assert (header[..., 2] & 0xFF == np.arange(4)).all()
     assert not header[..., 6:].any()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_jump_by_a_register_goes_into_the_table_behind_it(index: int) -> None:
+    """As the compiler writes a switch: 16 bytes an entry, and 16 for the jump itself."""
+    state = State()
+    state.put(10 * REGISTER, np.array([16 + 16 * index], np.int32))
+    table = [f"(W) jmpi PLACE_{i}" for i in range(3)]
+    places = [f"PLACE_{i}:\n    mov (1|M0) r11.0<1>:d {100 + i}:d\n    (W) jmpi END" for i in range(3)]
+    state = run(["(W) jmpi r10.0", *table, *places, "END:"], state)
+    assert state.get(11 * REGISTER, 1, np.int32).item() == 100 + index

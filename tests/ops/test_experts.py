@@ -90,7 +90,12 @@ class Case:
         seen = dequantise(*bench.read_activations(hidden_q, plain_rows)).reshape(result.shape)
         live = np.isfinite(result)
         assert np.abs(seen - result)[live].max() <= np.abs(result[live]).max() / 127
-        return result, bench.rows(shared, rows, self.shared_width)
+        return result, bench.rows(shared, self.shared_rows(rows, launched), self.shared_width)[:rows]
+
+    def shared_rows(self, rows: int, launched: int) -> int:
+        """Rows of the shared expert that a launch writes: whole passes where they are counted when it runs."""
+        each = self.bench.geometry.mul_mat_rows if compiled_rows(launched) == 0 else 1
+        return -(-rows // each) * each
 
     def run_down(
         self, hidden: np.ndarray, shared: np.ndarray, selected: np.ndarray, slots: np.ndarray,
@@ -104,14 +109,17 @@ class Case:
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
         chosen.write(selected.astype(np.int32))
         partials = bench.poisoned(MAX_ROWS * (USED + 1) * K * 4)
+        slot_weights = bench.poisoned(MAX_ROWS * (USED + 1) * 4)
+        slot_weights.write(slots.astype(np.float32))
         launches = bench.launches()
         self.down_op.launch(
             self.program, launches, launched, bench.array(self.down.bytes),
             bench.array(self.shared_down.bytes), *routed_rows, *shared_rows, chosen,
-            bench.array(slots.astype(np.float32)), partials, bench.array(np.array([rows], np.int32)),
+            slot_weights, partials, bench.array(np.array([rows], np.int32)),
         )  # fmt: skip
         bench.run(launches)
-        return bench.rows(partials, rows, (USED + 1) * K).reshape(rows, USED + 1, K)
+        written = bench.rows(partials, self.shared_rows(rows, launched), (USED + 1) * K)
+        return written[:rows].reshape(rows, USED + 1, K)
 
 
 def choose(rng: np.random.Generator, rows: int) -> np.ndarray:

@@ -1,6 +1,9 @@
 # make demo         install into .venv and let the bundled model write
 # make test         lint, types, formatting and all tests
 # make battlemage   kernels and a dry run for an Arc Pro B70 that need not be there
+# make emulate      the bundled model writes by Battlemage's instructions, which an emulator executes
+# make emulate-test tests of the emulator, and tests of operators and models on the emulated card
+# make emulate-all  those that take long too, operators in a random order of threads, and deliberate errors
 # make build        rebuild the host module after a change (VENV=FOLDER builds for another environment)
 # make format       format C++ and order imports
 
@@ -11,9 +14,13 @@ bin := $(VENV)/bin
 install := $(bin)/python -m pip --disable-pip-version-check install --quiet
 # Without build isolation: the build needs the 1.7 GB of the SYCL runtime too, and so they come once.
 editable := $(install) --no-build-isolation --editable
-cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp scripts/battlemage/*.c)
+cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp scripts/battlemage/*.c \
+	scripts/battlemage/emulator/*.h scripts/battlemage/emulator/*.[ch]pp)
+# The emulated card beside the CPU device.
+emulated := ONEAPI_DEVICE_SELECTOR='opencl:cpu;level_zero:gpu' PYTHONPATH=. scripts/battlemage/run.sh --execute $(bin)/python
+checks := ARCMTP_EMULATOR_CHECKS=poison,races
 
-.PHONY: demo test lint build battlemage format clean
+.PHONY: demo test lint build battlemage emulate emulate-test emulate-all emulator format clean
 
 demo: build
 	$(bin)/arcmtp generate --raw -p "def read_lines(path):" -n 96
@@ -33,6 +40,22 @@ build: $(VENV)/.installed
 
 battlemage: build
 	PYTHON=$(abspath $(bin)/python) scripts/battlemage/check.sh
+
+emulate: emulator
+	$(emulated) scripts/battlemage/demo.py
+
+emulate-test: emulator
+	$(checks) $(emulated) -m pytest -m "emulated and not nightly" tests/emulator tests/ops tests/scripts
+	$(emulated) -m pytest -m "emulated and not nightly" tests/battlemage
+	for card in b580 b50; do CARD=$$card $(emulated) -m pytest -m emulated -k "golden or geometry" tests/battlemage || exit 1; done
+
+emulate-all: emulate-test
+	$(emulated) -m pytest -m "emulated and nightly" tests
+	ARCMTP_EMULATOR_SEED=1 $(emulated) -m pytest -m emulated tests/ops
+	$(bin)/python scripts/battlemage/mutations.py
+
+emulator: build $(VENV)/.installed-tools
+	scripts/battlemage/install.sh
 
 format: $(VENV)/.installed-tools
 	$(bin)/ruff check --fix

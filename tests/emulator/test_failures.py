@@ -74,7 +74,10 @@ def test_what_no_kernel_holds_is_refused(line: str) -> None:
     ],
 )
 def test_mach_and_macl_need_the_mul_of_their_factors(lines: list[str]) -> None:
-    refused(lines, len(lines) - 1, "mul")
+    state = State()
+    for register, value in ((9, 3), (10, 5), (11, 7)):
+        state.put(register * REGISTER, np.array([value], np.int32))
+    refused(lines, len(lines) - 1, "mul", state)
 
 
 @pytest.mark.parametrize("mode", [0x10, 0x20])

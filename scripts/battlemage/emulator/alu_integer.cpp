@@ -176,8 +176,10 @@ const Instruction *control_register(Thread &t, const Instruction *in) {
     return in + 1;
 }
 
-/// The upper 32 bits of a product; the lower ones go to the accumulator. The mul before it is part of the sequence.
-const Instruction *multiply_high(Thread &t, const Instruction *in) {
+/// mach and macl, the upper and the lower 32 bits of a product, of which a mul before them has left the first half in
+/// the accumulator: the first factor times the second one's lower 16 bits. mach leaves the lower bits of the whole
+/// there.
+const Instruction *finish_product(Thread &t, const Instruction *in) {
     const std::uint32_t mask = enabled(t, *in);
     for (int i = 0; i < in->lanes; ++i) {
         if (!(mask >> i & 1))
@@ -185,9 +187,14 @@ const Instruction *multiply_high(Thread &t, const Instruction *in) {
         const auto factor = [&](const Operand &o) {
             return integers<std::int64_t>(t, o, i / LANES * LANES)[i % LANES];
         };
-        const std::int64_t product = factor(in->source[0]) * factor(in->source[1]);
-        poke(t.bytes + ACC + 4 * i, std::uint32_t(product));
-        put_integer(t.bytes + place_of(t, in->target) + 4 * i * in->target.horizontal, in->target.type, product >> 32);
+        const std::int64_t a = factor(in->source[0]), b = factor(in->source[1]), product = a * b;
+        if (peek<std::uint32_t>(t.bytes + ACC + 4 * i) != std::uint32_t(a * (b & 0xffff)))
+            fault(*in, "the accumulator does not hold the mul of these factors");
+        const bool upper = in->opcode == Opcode::MACH;
+        if (upper)
+            poke(t.bytes + ACC + 4 * i, std::uint32_t(product));
+        put_integer(t.bytes + place_of(t, in->target) + 4 * i * in->target.horizontal, in->target.type,
+                    upper ? product >> 32 : product);
     }
     return in + 1;
 }
@@ -219,7 +226,6 @@ Handler integer_handler(const Instruction &in) {
     case Opcode::ADD3:
         return by_width<Add3, 3>(in);
     case Opcode::MUL:
-    case Opcode::MACL:
         return by_width<Mul, 2>(in);
     case Opcode::MAD:
         return by_width<Mad, 3>(in);
@@ -244,7 +250,9 @@ Handler integer_handler(const Instruction &in) {
     case Opcode::BFREV:
         return in.source[0].type == Type::UD ? pick<ReverseBits, std::int32_t, 1>(in) : nullptr;
     case Opcode::MACH:
-        return in.condition == Condition::NONE && !in.saturate ? multiply_high : nullptr;
+    case Opcode::MACL:
+        return in.condition == Condition::NONE && !in.saturate && size_of(in.target.type) == 4 ? finish_product
+                                                                                               : nullptr;
     case Opcode::SEL:
         if (in.predicated)
             return nullptr; // a choice, not arithmetic

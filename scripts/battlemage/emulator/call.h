@@ -36,7 +36,8 @@ struct EmulatorCall {
 /* 0; or 1, and one line in `message` that says what was wrong. */
 int emulator_call(struct EmulatorCall *call, char *message, uint64_t message_bytes);
 
-/* What the kernels of this process have done since the last reset, as JSON in a file; 0, or 1 where it cannot be written. */
+/* What the kernels of this process have done since the last reset, as JSON in a file; 0, or 1 where it cannot be
+ * written. */
 int emulator_write_counts(const char *path);
 void emulator_reset_counts(void);
 

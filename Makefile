@@ -16,8 +16,11 @@ install := $(bin)/python -m pip --disable-pip-version-check install --quiet
 editable := $(install) --no-build-isolation --editable
 cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp scripts/battlemage/*.c \
 	scripts/battlemage/emulator/*.h scripts/battlemage/emulator/*.[ch]pp)
-# The emulated card beside the CPU device.
-emulated := ONEAPI_DEVICE_SELECTOR='opencl:cpu;level_zero:gpu' PYTHONPATH=. scripts/battlemage/run.sh --execute $(bin)/python
+# The emulated card beside the CPU device; tests on it in two processes, since compiling takes most of their time.
+emulated := ONEAPI_DEVICE_SELECTOR='opencl:cpu;level_zero:gpu' PYTHONPATH=.
+on_card := $(emulated) scripts/battlemage/run.sh --execute $(bin)/python
+test_on_card = $(emulated) $(bin)/python -m pytest --dist loadfile \
+	--tx "2*popen//python=scripts/battlemage/run.sh --execute $(bin)/python"
 checks := ARCMTP_EMULATOR_CHECKS=poison,races
 
 .PHONY: demo test lint build battlemage emulate emulate-test emulate-all emulator format clean
@@ -42,17 +45,18 @@ battlemage: build
 	PYTHON=$(abspath $(bin)/python) scripts/battlemage/check.sh
 
 emulate: emulator
-	$(emulated) scripts/battlemage/demo.py
+	$(on_card) scripts/battlemage/demo.py
 
 emulate-test: emulator
-	$(checks) $(emulated) -m pytest -m "emulated and not nightly" tests/emulator tests/ops tests/scripts
-	$(emulated) -m pytest -m "emulated and not nightly" tests/battlemage
-	for card in b580 b50; do CARD=$$card $(emulated) -m pytest -m emulated -k "golden or geometry" tests/battlemage || exit 1; done
+	$(checks) $(test_on_card) -m "emulated and not nightly" tests/emulator tests/ops tests/runtime tests/scripts
+	$(test_on_card) -m "emulated and not nightly" tests/battlemage
+	for card in b580 b50; do CARD=$$card $(test_on_card) -m emulated -k "golden or geometry" tests/battlemage || exit 1; done
 
 emulate-all: emulate-test
-	$(emulated) -m pytest -m "emulated and nightly" tests
-	ARCMTP_EMULATOR_SEED=1 $(emulated) -m pytest -m emulated tests/ops
+	$(test_on_card) -m "emulated and nightly" tests
+	ARCMTP_EMULATOR_SEED=1 $(test_on_card) -m emulated tests/ops
 	$(bin)/python scripts/battlemage/mutations.py
+	$(on_card) scripts/battlemage/count_launches.py
 
 emulator: build $(VENV)/.installed-tools
 	scripts/battlemage/install.sh

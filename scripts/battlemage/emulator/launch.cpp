@@ -62,7 +62,7 @@ class Worker {
         const auto &team = shared.launch.team;
         count_ = int(team[0] * team[1] * team[2]);
         counts_.executed.resize(kernel_.code.size());
-        group_.team.resize(kernel_.team_memory, checks_ & (POISON | RACES));
+        group_.team.resize(kernel_.team_memory, checks_ != 0);
         if (checks_ & (RACES | LINES))
             group_.trace.launch = &shared.trace;
         threads_ = thread_storage(count_);

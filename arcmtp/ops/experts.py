@@ -128,7 +128,11 @@ class ExpertsDown:
         weights: Any, shared_weights: Any, hidden_quantised: Any, hidden_plain: Any, shared_quantised: Any,
         shared_plain: Any, selected: Any, slot_weights: Any, partials: Any, row_count: Any,
     ) -> None:  # fmt: skip
-        """slot_weights [rows, used + 1] f32; partials [rows, used + 1, n] f32; the rest as ExpertsGateUp wrote it."""
+        """slot_weights [rows, used + 1] f32; partials [rows, used + 1, n] f32; the rest as ExpertsGateUp wrote it.
+
+        Counted rows of the shared expert are computed in whole passes of `mul_mat_rows`: rows up to the pass's end are
+        read and written too.
+        """
         units = rows * self.used if compiled_rows(rows) else self._down.experts
         groups = (1 + units) * _spans(self._down.n, self._geometry)
         program.launch(

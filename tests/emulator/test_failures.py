@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tests.emulator.machine import A0, FLAGS, REGISTER, Fault, State, run
+from tests.emulator.machine import A0, FLAGS, POISON, RACES, REGISTER, Fault, State, run
 from tests.emulator.messages import BARRIER, SIGNAL, memory
 
 pytestmark = pytest.mark.emulated
@@ -137,7 +137,8 @@ def test_an_atomic_operation_outside_of_memory_or_between_words_is_told() -> Non
 )  # fmt: skip
 def test_an_access_outside_of_team_memory_is_told(kind: str, address: int, shape: str, displacement: int) -> None:
     line = memory(kind, "slm", shape, 10, 20, displacement)
-    refused([line], 0, "team memory", with_memory(address, np.uint32))
+    for checks in (0, POISON | RACES):
+        refused([line], 0, "team memory", with_memory(address, np.uint32), checks)
 
 
 def test_a_channel_that_does_not_execute_may_have_any_address() -> None:

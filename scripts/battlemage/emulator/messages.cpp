@@ -73,10 +73,13 @@ void must_be_defined(const Thread &t, const Instruction &in, int place, std::siz
         fault(in, std::string(what) + " that nothing has written, in r" + std::to_string(place / REGISTER));
 }
 
-/// What the checks ask of an access before it happens.
-void look_at(Thread &t, const Instruction &in, int channel, std::uint64_t address, std::size_t bytes) {
+void address_must_be_defined(const Thread &t, const Instruction &in, int channel) {
     const int width = in.send.wide ? 8 : 4;
     must_be_defined(t, in, in.send.address + width * channel, width, "uses an address");
+}
+
+/// What the checks ask of an access that lies where it may.
+void look_at(Thread &t, const Instruction &in, std::uint64_t address, std::size_t bytes) {
     const bool writes = in.send.message == Message::STORE;
     if (in.send.space == Space::TEAM) {
         if (const char *why = t.group->team.touch(address, bytes, t.index, writes))
@@ -119,8 +122,10 @@ template <bool CHECKED, bool LOADS> void move_block(Thread &t, const Instruction
     const std::size_t bytes = in.send.bytes * in.send.count;
     const std::uint64_t address = address_of(t, in, 0);
     if (CHECKED)
-        look_at(t, in, 0, address, bytes);
+        address_must_be_defined(t, in, 0);
     const Place place = locate(t, in, address, bytes);
+    if (CHECKED)
+        look_at(t, in, address, bytes);
     if (LOADS) {
         std::memcpy(t.bytes + in.target.offset, place.bytes, bytes);
         if (CHECKED && place.defined)
@@ -149,8 +154,10 @@ template <bool CHECKED, bool LOADS> const Instruction *by_channel(Thread &t, con
             continue;
         const std::uint64_t address = address_of(t, *in, channel);
         if (CHECKED)
-            look_at(t, *in, channel, address, bytes);
+            address_must_be_defined(t, *in, channel);
         const Place place = locate(t, *in, address, bytes);
+        if (CHECKED)
+            look_at(t, *in, address, bytes);
         if (send.space == Space::GLOBAL)
             t.group->masked_bytes[LOADS ? 0 : 1] += bytes;
         for (int element = 0; element < send.count; ++element) {
@@ -186,7 +193,7 @@ template <bool CHECKED> const Instruction *atomic(Thread &t, const Instruction *
         const bool adds = in->send.message == Message::ATOMIC_ADD;
         std::unique_lock<std::mutex> lock;
         if (CHECKED) {
-            must_be_defined(t, *in, in->send.address + 8 * channel, 8, "uses an address");
+            address_must_be_defined(t, *in, channel);
             if (adds)
                 must_be_defined(t, *in, in->send.data + 4 * channel, 4, "adds a value");
             if (place.defined && !all_defined(place.defined, 4))

@@ -294,6 +294,8 @@ template <class S, int ROWS> struct Partials {
             return;
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < Attention<S, ROWS>::OWNED; ++i) {
+            if (!attention.reaches(i / S::VALUE_HEADS, split))
+                continue;
             const SoftmaxSum<S::VECTORS> sum = attention.softmax_sum(i, values);
             float *to = at(i / S::VALUE_HEADS, attention.head_of(i), split);
             ARCMTP_UNROLL_ON_GPU

@@ -77,7 +77,20 @@ std::uint32_t defined_predicate(const Thread &t, const Instruction &in) {
     return in.predicated ? peek<std::uint32_t>(t.defined + in.predicate) : ~0u;
 }
 
+/// Flags that are kept in a register for a while: of their 16 bits only some may hold values.
+bool copies_bits(const Instruction &in) {
+    const Operand &from = in.source[0];
+    return in.opcode == Opcode::MOV && in.lanes == 1 && !in.predicated && !from.modified() &&
+           from.form == Form::SCALAR && in.target.form != Form::INDIRECT && in.target.form != Form::NONE &&
+           size_of(from.type) == size_of(in.target.type) && is_integer(from.type) && is_integer(in.target.type);
+}
+
 void calculation(Thread &t, const Instruction &in) {
+    if (copies_bits(in)) {
+        std::memcpy(t.defined + in.target.offset, t.defined + in.source[0].offset, size_of(in.target.type));
+        if (in.condition == Condition::NONE)
+            return;
+    }
     std::uint32_t defined = ~0u, sources[3] = {~0u, ~0u, ~0u};
     for (int i = 0; i < in.sources; ++i)
         defined &= sources[i] = defined_lanes(t, in, in.source[i]);

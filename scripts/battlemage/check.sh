@@ -3,6 +3,7 @@
 #   - code report: no kernel of Qwen3.6-35B-A3B spills or uses private memory, and those with 4-bit weights feed them to
 #     dpas from loads of at least 256 bytes; their floats are computed as the sources say: IEEE quotients and roots, and no
 #     product fused with a sum but by fma
+#   - forms: each form of instruction and message in that assembly has a test of the emulator (tests/emulator/)
 #   - dry run: the bundled model loads, prompts and decoding run through the driver without an error, and the kernels in
 #     each captured graph are those of the CPU's, name by name
 #
@@ -16,6 +17,7 @@ python=${PYTHON:-$root/.venv/bin/python}
 export PYTHONPATH=$root PYTHONUNBUFFERED=1
 
 "$here/install.sh"
+cd "$root"
 work=$(mktemp -d)
 mkdir "$work/dump"
 
@@ -45,8 +47,9 @@ set +m
 step "dry run" dry_run
 wait
 step "code report" "$python" "$here/isa.py" "$work/dump"
+step "forms" env ARCMTP_EMULATOR=1 ARCMTP_KERNEL_ASSEMBLY="$work/dump" "$python" -m pytest -q tests/emulator/test_forms.py
 
 echo "Battlemage (${CARD:-b70}, no hardware)"
 cat "$work/summary"
 printf '%-19s %5d s\n' total $SECONDS
-[ "$(grep -c passed "$work/summary")" = 3 ]
+[ "$(grep -c passed "$work/summary")" = 4 ]

@@ -12,10 +12,12 @@ LOADER = '#!/bin/sh\n# --library-path FOLDERS PROGRAM ARGUMENTS...\nshift 2\nexe
 PYTHON = """\
 #!/bin/sh
 script=$(basename "$1")
+[ "$1" != -m ] || script=$2
 echo "$script speaks"
 case $script in
 compile_kernels.py) touch "$IGC_DumpToCustomDir/assembly" ;;
 isa.py) test -e "$2/assembly" ;;
+pytest) test -e "$ARCMTP_KERNEL_ASSEMBLY/assembly" ;;
 esac || exit 1
 [ "$script" != "$FAILING" ]
 """
@@ -49,28 +51,32 @@ def tools(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_success_ends_with_a_table_of_the_three_checks_and_leaves_nothing_behind(tools: Path) -> None:
+def test_success_ends_with_a_table_of_the_checks_and_leaves_nothing_behind(tools: Path) -> None:
     done = check(tools, FAILING="")
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     assert "compilation: compile_kernels.py speaks" in lines
     assert "dry run: dry_run.py speaks" in lines
-    assert lines[-5] == "Battlemage (b70, no hardware)"
-    assert sorted(line.split("  ")[0] for line in lines[-4:-1]) == ["code report", "compilation", "dry run"]
-    assert [line.split()[-3] for line in lines[-4:-1]] == ["passed"] * 3
+    assert lines[-6] == "Battlemage (b70, no hardware)"
+    assert sorted(line.split("  ")[0] for line in lines[-5:-1]) == ["code report", "compilation", "dry run", "forms"]
+    assert [line.split()[-3] for line in lines[-5:-1]] == ["passed"] * 4
     assert lines[-1].startswith("total ")
     assert sorted(path.name for path in tools.iterdir()) == ["python", "tools"]
 
 
 @pytest.mark.parametrize(
     ("script", "check_name"),
-    [("compile_kernels.py", "compilation"), ("dry_run.py", "dry run"), ("isa.py", "code report")],
+    [
+        ("compile_kernels.py", "compilation"), ("dry_run.py", "dry run"), ("isa.py", "code report"),
+        ("pytest", "forms"),
+    ],
 )
 def test_a_check_that_fails_fails_the_whole_and_the_others_still_run(tools: Path, script: str, check_name: str) -> None:
     done = check(tools, FAILING=script)
     assert done.returncode == 1
-    results = {line[:12].strip(): line[12:].split()[0] for line in done.stdout.splitlines()[-4:-1]}
-    assert results == dict.fromkeys(("compilation", "dry run", "code report"), "passed") | {check_name: "FAILED"}
+    results = {line[:12].strip(): line[12:].split()[0] for line in done.stdout.splitlines()[-5:-1]}
+    checks = dict.fromkeys(("compilation", "dry run", "code report", "forms"), "passed")
+    assert results == checks | {check_name: "FAILED"}
 
 
 def test_where_the_tools_cannot_be_fetched_the_status_is_3_and_one_line_says_why(tmp_path: Path) -> None:

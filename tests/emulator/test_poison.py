@@ -93,6 +93,19 @@ def test_what_is_computed_and_then_not_used_may_be_unwritten() -> None:
         run([*lines, memory("store", "ugm", "d32x16t", 10, 31)], state(), POISON)
 
 
+def test_flags_kept_in_a_register_come_back_bit_by_bit() -> None:
+    """As the compiler spills them: 16 bits, of which only those hold values that somebody compared."""
+    kept = [
+        "mov (1|M0) r60.0<1>:d 0:w",
+        "cmp (16|M0) (eq)f1.0 null<1>:d r60.0<1;1,0>:d 0:w",  # its first lane alone
+        "mov (1|M0) r20.20<1>:uw f1.0<0;1,0>:uw",
+        "mov (1|M0) f2.0<1>:uw r20.20<0;1,0>:uw",
+    ]
+    run([*kept, "(W&f2.0) jmpi END", "mov (1|M0) r21.0<1>:d 0:w", "END:"], state(), POISON)
+    with pytest.raises(Fault, match="nothing has written"):
+        run([*kept, f"(f2.0) {memory('store', 'ugm', 'd32', 10, 20, lanes=16)}"], state(), POISON)
+
+
 def test_team_memory_holds_nothing_until_it_is_stored_to() -> None:
     load = ["mov (1|M0) r12.0<1>:ud 0x40:ud", memory("load", "slm", "d64x8t", 12, 20), STORE]
     with pytest.raises(Fault, match="nothing has written, in r20"):

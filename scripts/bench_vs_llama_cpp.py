@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 
 from arcmtp import LLM
-from arcmtp.cli_common import integers
-from arcmtp.engine.bench_mtp import Request, answer, prompts, questions
-from arcmtp.engine.bench_mtp_text import aggregate, speeds
+from arcmtp.bench.mtp import Request, answer, prompts, questions
+from arcmtp.bench.mtp_text import aggregate, speeds
+from arcmtp.cli.common import integers
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.gguf import GGUF
+from arcmtp.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer
 
 PACKAGE = "llama-cpp-python==0.3.36"

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from arcmtp import ArcmtpError
-from arcmtp.serve.client import chat, connect, first_model
+from arcmtp.bench.client import chat, connect, first_model
 
 MOST = 0.2
 LETTERS = "etaoinshrdlu"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 
+from arcmtp.gguf import GGUF
 from arcmtp.model.chat import ChatTemplate
-from arcmtp.model.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer
 from scripts.make_random_model import (
     FULL,

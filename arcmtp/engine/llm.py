@@ -15,10 +15,10 @@ from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError, ContextExceeded
+from arcmtp.gguf import GGUF
 from arcmtp.model.chat import ChatTemplate
 from arcmtp.model.config import Config
 from arcmtp.model.drafter import Hidden
-from arcmtp.model.gguf import GGUF
 from arcmtp.model.network import Choice, Network
 from arcmtp.model.plan import Plan, has_mtp, plan
 from arcmtp.model.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.gguf import GGUF, Value
+from arcmtp.gguf import GGUF, Value
 
 ARCHITECTURE = "qwen35moe"
 LayerKind = Literal["gdn", "attention"]

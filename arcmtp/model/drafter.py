@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from arcmtp.formats.matrix import Matrix
 from arcmtp.model.config import Config
-from arcmtp.model.formats import Matrix
 from arcmtp.model.layer import LayerOps, Rows, attention, matrices
 from arcmtp.model.plan import MtpPlan
 from arcmtp.model.weights import MtpBlock

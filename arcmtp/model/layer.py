@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from arcmtp.formats.matrix import Matrix
 from arcmtp.model.config import Config
-from arcmtp.model.formats import Matrix
 from arcmtp.model.plan import LayerPlan
 from arcmtp.model.weights import AttentionLayer, GdnLayer, Layer
 from arcmtp.model.workspace import Workspace

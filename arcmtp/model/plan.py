@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.matrix import Matrix, Requant, Scheme, format_of
+from arcmtp.gguf import GGUF, GgmlType, Tensor
 from arcmtp.model.config import Config, LayerKind
-from arcmtp.model.formats import Matrix, Requant, Scheme, format_of
-from arcmtp.model.gguf import GGUF, GgmlType, Tensor
 
 SEGMENT_ALIGNMENT = 64
 VECTOR_TYPES = (GgmlType.F32, GgmlType.F16, GgmlType.BF16)

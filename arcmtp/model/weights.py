@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from arcmtp.formats.matrix import LANES, Floats, Matrix
+from arcmtp.gguf import GGUF, GgmlType, Tensor
 from arcmtp.model.config import Config
-from arcmtp.model.formats import LANES, Floats, Matrix
-from arcmtp.model.gguf import GGUF, GgmlType, Tensor
 from arcmtp.model.plan import LayerPlan, MtpPlan, Plan, Segment, Segments, buffer_bytes, elements
 from arcmtp.runtime import _host
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from arcmtp.formats.activations import row_bytes
 from arcmtp.model.config import Config
 from arcmtp.ops.accept import TURN_WORDS
-from arcmtp.ops.activations import row_bytes
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS

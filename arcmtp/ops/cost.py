@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arcmtp.model.formats import Matrix
-from arcmtp.ops.activations import row_bytes
+from arcmtp.formats.activations import row_bytes
+from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.launch import Consumers
 
 

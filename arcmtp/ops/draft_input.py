@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from arcmtp.model.formats import LANES, Matrix
+from arcmtp.formats.matrix import LANES, Matrix
 from arcmtp.ops.cost import Cost, consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.model import formats
-from arcmtp.model.formats import Matrix
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
 from arcmtp.runtime import _host

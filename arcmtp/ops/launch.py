@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from arcmtp.model.formats import Matrix, Scheme
+from arcmtp.formats.matrix import Matrix, Scheme
 
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
 STEP_ROWS = 32  # rows of a step of several sequences

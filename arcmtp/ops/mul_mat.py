@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.model.formats import Matrix
+from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
 from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
 from arcmtp.runtime import _host

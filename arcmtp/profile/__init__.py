@@ -1,1 +1,1 @@
-"""What a machine and a model do: `arcmtp doctor`."""
+"""A generation timed by piece and by launch: `arcmtp profile`."""

@@ -9,7 +9,7 @@ from statistics import fmean, median
 import numpy as np
 
 from arcmtp import __version__
-from arcmtp.engine.bench import READ_BYTES
+from arcmtp.bench.speed import READ_BYTES
 from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth

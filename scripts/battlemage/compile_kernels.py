@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from pathlib import Path
 
+from arcmtp.formats.matrix import Requant
+from arcmtp.gguf import GGUF, GgmlType, Tensor
 from arcmtp.model.config import Config
-from arcmtp.model.formats import Requant
-from arcmtp.model.gguf import GGUF, GgmlType, Tensor
 from arcmtp.model.network import Network
 from arcmtp.model.plan import plan
 from arcmtp.runtime.compiler import Kernel

@@ -29,9 +29,9 @@ from unittest import mock
 
 import numpy as np
 
+from arcmtp.formats.matrix import Format
+from arcmtp.gguf import Tensor
 from arcmtp.model import weights
-from arcmtp.model.formats import Format
-from arcmtp.model.gguf import Tensor
 from arcmtp.model.network import Choice, Network
 from arcmtp.model.plan import Plan, Segment, elements, plan
 from arcmtp.ops.accept import turn

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.gguf import GGUF
 from arcmtp.model.chat import ChatTemplate
-from arcmtp.model.gguf import GGUF
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"

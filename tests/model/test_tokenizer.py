@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError, ContextExceeded
-from arcmtp.model.gguf import GGUF
+from arcmtp.gguf import GGUF
 from arcmtp.model.tokenizer import BYTE_ALPHABET, Detokenizer, Tokenizer
 
 ROOT = Path(__file__).parents[2]

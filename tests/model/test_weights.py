@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.matrix import F32, W4, W4_K, W6_16, W8, Matrix, Requant, unpack
+from arcmtp.gguf import GGUF
 from arcmtp.model import weights
 from arcmtp.model.config import Config
-from arcmtp.model.formats import F32, W4, W4_K, W6_16, W8, Matrix, Requant, unpack
-from arcmtp.model.gguf import GGUF
 from arcmtp.model.plan import Plan, plan
 from arcmtp.model.weights import GdnLayer, Merged, Weights, load
 

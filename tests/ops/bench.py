@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from arcmtp.ops.activations import pack_rows, quantise, row_bytes, unpack_rows
+from arcmtp.formats.activations import pack_rows, quantise, row_bytes, unpack_rows
 from arcmtp.ops.launch import Runs
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry

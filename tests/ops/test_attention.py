@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.ops.activations import quantise
+from arcmtp.formats.activations import quantise
 from arcmtp.ops.attention import KEY_TILE, Attention, Columns, reference, rope_table
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime.compiler import Program

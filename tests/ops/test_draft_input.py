@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from arcmtp.model import formats
-from arcmtp.model.formats import Format, Matrix
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.draft_input import DraftInput, Order, order, reference
 from arcmtp.ops.embedding import reference as embedding_reference
 from arcmtp.ops.launch import Consumers, compiled_rows

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from arcmtp.model import formats
-from arcmtp.model.formats import Format, Matrix
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.embedding import Embedding, reference
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
 from arcmtp.runtime.compiler import Program

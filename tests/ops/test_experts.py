@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from arcmtp.model import formats
-from arcmtp.model.formats import F16, W4, W4_K, W6_16, W6_K, W8, Format, Matrix, Scheme
-from arcmtp.ops.activations import dequantise, quantise
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.activations import dequantise, quantise
+from arcmtp.formats.matrix import F16, W4, W4_K, W6_16, W6_K, W8, Format, Matrix, Scheme
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime.memory import Buffer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from arcmtp.ops.activations import dequantise, quantise
+from arcmtp.formats.activations import dequantise, quantise
 from arcmtp.ops.gated_delta_net import WINDOW, Columns, GatedDeltaNet, Heads, reference
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers
 from arcmtp.runtime.memory import Buffer

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from arcmtp.model import formats
-from arcmtp.model.formats import Format, Matrix, Scheme
-from arcmtp.ops.activations import dequantise, quantise
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.activations import dequantise, quantise
+from arcmtp.formats.matrix import Format, Matrix, Scheme
 from arcmtp.ops.launch import compiled_rows
 from arcmtp.ops.mul_mat import TILE, MulMat, reference
 from tests.ops.bench import Bench

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from arcmtp.ops.activations import dequantise, quantise
+from arcmtp.formats.activations import dequantise, quantise
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import Norm, reference
 from tests.ops.bench import Bench

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from arcmtp.model.formats import F16, F32, Format, Matrix
+from arcmtp.formats.matrix import F16, F32, Format, Matrix
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.ops.router import Router, reference

@@ -3,8 +3,8 @@
 import pytest
 
 from arcmtp import LLM
-from arcmtp.model import formats
-from arcmtp.model.formats import Matrix
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.matrix import Matrix
 from arcmtp.model.network import Choice, Network
 from arcmtp.ops.attention import Attention, Columns
 from arcmtp.ops.experts import ExpertsDown

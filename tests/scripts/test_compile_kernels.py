@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from gguf import GGMLQuantizationType as Type
 
-from arcmtp.model.formats import Requant
+from arcmtp.formats.matrix import Requant
 from arcmtp.model.network import Network
 from arcmtp.model.plan import plan
 from arcmtp.runtime.card import cards

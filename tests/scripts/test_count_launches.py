@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from arcmtp.model import formats
-from arcmtp.model.formats import Format, Matrix, unpack
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.matrix import Format, Matrix, unpack
 from arcmtp.ops.cost import Cost
 from arcmtp.profile.launches import Label
 from arcmtp.runtime import _host

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from arcmtp.doctor import machine as checks
+from arcmtp.doctor.device import DeviceChecks, driver, graph, loaded_runtime, model_memory, product
+from arcmtp.doctor.findings import Finding
+from arcmtp.doctor.machine import Machine
+from arcmtp.doctor.report import PlannedModel, isolated
 from arcmtp.engine.llm import BUNDLED_MODEL
-from arcmtp.profile import machine as checks
-from arcmtp.profile.device import DeviceChecks, driver, graph, loaded_runtime, model_memory, product
-from arcmtp.profile.doctor import PlannedModel, isolated
-from arcmtp.profile.findings import Finding
-from arcmtp.profile.machine import Machine
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import for_device, load
 from arcmtp.runtime.device import Device

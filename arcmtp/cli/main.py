@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from arcmtp import __version__
-from arcmtp.cli_bench import add_bench, check_place
-from arcmtp.cli_common import Parser, Progress, add_model_options, integer, load
-from arcmtp.cli_profile import add_profile
+from arcmtp.cli.bench import add_bench, check_place
+from arcmtp.cli.common import Parser, Progress, add_model_options, integer, load
+from arcmtp.cli.profile import add_profile
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -215,8 +215,8 @@ def _devices(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from arcmtp.profile.doctor import PlannedModel, examine, line, summary
-    from arcmtp.profile.machine import Machine
+    from arcmtp.doctor.machine import Machine
+    from arcmtp.doctor.report import PlannedModel, examine, line, summary
 
     if options.ctx is not None and options.model is None:
         raise ArcmtpError("--ctx needs -m, the file whose memory it is to be planned for")

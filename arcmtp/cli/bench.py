@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli_common import Parser, Progress, add_model_options, integer, integers, load
+from arcmtp.cli.common import Parser, Progress, add_model_options, integer, integers, load
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
     from arcmtp import LLM
-    from arcmtp.engine.compare import Model
+    from arcmtp.bench.compare import Model
 
     SubParsers = argparse._SubParsersAction[Parser]
 
@@ -96,8 +96,8 @@ def _add_serve(others: SubParsers) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from arcmtp.engine.bench import as_text, bench, needed_context
-    from arcmtp.engine.compare import compare
+    from arcmtp.bench.compare import compare
+    from arcmtp.bench.speed import as_text, bench, needed_context
 
     if options.compare:
         print(compare("llama", *options.compare))
@@ -110,9 +110,9 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _mtp(options: argparse.Namespace) -> int:
-    from arcmtp.engine.bench_mtp import bench_mtp, prompts
-    from arcmtp.engine.bench_mtp_text import as_json, as_markdown
-    from arcmtp.engine.compare import compare
+    from arcmtp.bench.compare import compare
+    from arcmtp.bench.mtp import bench_mtp, prompts
+    from arcmtp.bench.mtp_text import as_json, as_markdown
 
     if options.compare:
         print(compare("mtp", *options.compare))
@@ -125,12 +125,12 @@ def _mtp(options: argparse.Namespace) -> int:
 
 
 def _ops(options: argparse.Namespace) -> None:
-    from arcmtp.engine.compare import compare
+    from arcmtp.bench.compare import compare
 
     if options.compare:
         print(compare("ops", *options.compare))
         return
-    from arcmtp.profile.bench_ops import as_text, bench_ops
+    from arcmtp.bench.ops import as_text, bench_ops
     from arcmtp.runtime.device import Device
 
     with Progress() as progress:
@@ -140,21 +140,21 @@ def _ops(options: argparse.Namespace) -> None:
 
 def _model(options: argparse.Namespace, llm: LLM) -> Model:
     """Which model a result is of."""
-    from arcmtp.engine.compare import Model
+    from arcmtp.bench.compare import Model
     from arcmtp.engine.llm import BUNDLED_MODEL
 
     return Model(Path(options.model or BUNDLED_MODEL).name, llm.network.weights.nbytes)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from arcmtp.engine.compare import compare
+    from arcmtp.bench.compare import compare
 
     if options.compare:
         print(compare("serve", *options.compare))
         return 0
     if options.url is None:
         raise ArcmtpError("URL is missing, such as http://127.0.0.1:8080 (see arcmtp bench serve --help)")
-    from arcmtp.serve.bench import Load, as_text, bench_serve
+    from arcmtp.bench.serve import Load, as_text, bench_serve
     from arcmtp.serve.options import read_keys
 
     load = Load(options.concurrency, options.requests, options.prompt_tokens, options.max_tokens, options.seed)

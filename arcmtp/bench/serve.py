@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 
+from arcmtp.bench.client import Answer, chat, connect, first_model
 from arcmtp.errors import ArcmtpError
-from arcmtp.serve.client import Answer, chat, connect, first_model
 
 Progress = Callable[[str, int, int], None]
 

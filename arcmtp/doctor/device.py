@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from dpctl.utils import intel_device_info
 
-from arcmtp.engine.bench import READ_BYTES
+from arcmtp.bench.speed import READ_BYTES
+from arcmtp.doctor.findings import Finding, NamedCheck
+from arcmtp.doctor.machine import Machine
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.errors import ArcmtpError
-from arcmtp.model import formats
-from arcmtp.model.formats import Matrix
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.activations import dequantise, pack_rows, quantise
+from arcmtp.formats.matrix import Matrix
 from arcmtp.model.network import Network
 from arcmtp.model.plan import has_mtp, plan
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.ops.activations import dequantise, pack_rows, quantise
 from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.ops.mul_mat import MulMat, reference
-from arcmtp.profile.findings import Finding, NamedCheck
-from arcmtp.profile.machine import Machine
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import GENERIC
 from arcmtp.runtime.compiler import Kernel
@@ -31,7 +31,7 @@ from arcmtp.runtime.environment import runtime_lib_dir
 from arcmtp.runtime.graphs import GraphCache
 
 if TYPE_CHECKING:
-    from arcmtp.profile.doctor import PlannedModel
+    from arcmtp.doctor.report import PlannedModel
 
 MINIMUM_DRIVER = "24.48.31907"  # Intel's first GPU driver with production support of Battlemage
 GPU_PACKAGES = "apt-get install libze1 libze-intel-gpu1 (Debian, Ubuntu), or Intel's package archive"

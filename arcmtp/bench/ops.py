@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, WEIGHT_BYTES, Bench, Case
 from arcmtp.engine.llm import Progress
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth
-from arcmtp.profile.operator_cases import CASES, MAX_LAUNCHES, WEIGHT_BYTES, Bench, Case
 from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
 

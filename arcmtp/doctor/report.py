@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from arcmtp.doctor.findings import Finding, NamedCheck, guarded
+from arcmtp.doctor.machine import Machine
+from arcmtp.gguf import GGUF
 from arcmtp.model.config import Config
-from arcmtp.model.gguf import GGUF
-from arcmtp.profile.findings import Finding, NamedCheck, guarded
-from arcmtp.profile.machine import Machine
 
 PATIENCE_S = 300.0  # compiling on a busy machine takes most of a minute
 DRIVER_REMEDY = "`dmesg` may say more; update the driver"
@@ -67,7 +67,7 @@ def _run(checks: Iterable[NamedCheck]) -> Iterator[Finding]:
 
 def _device_checks(machine: Machine, device: str | None, model: PlannedModel | None) -> Iterator[NamedCheck]:
     try:
-        from arcmtp.profile.device import DeviceChecks
+        from arcmtp.doctor.device import DeviceChecks
     except Exception as error:  # a libsycl that is missing or not the right one, most likely
         message = f"{type(error).__name__}: {error}"
         remedy = "unset LD_LIBRARY_PATH; if that does not help, pip install --force-reinstall arcmtp"

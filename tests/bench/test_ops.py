@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from arcmtp.bench.operator_cases import CASES
 from arcmtp.cli import main
-from arcmtp.profile.operator_cases import CASES
 
 
 def test_a_case_is_measured_at_every_row_count(capsys: pytest.CaptureFixture[str]) -> None:

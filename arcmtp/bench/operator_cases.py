@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from arcmtp.model import formats
-from arcmtp.model.formats import Format, Matrix
-from arcmtp.ops.activations import row_bytes
+from arcmtp.formats import matrix as formats
+from arcmtp.formats.activations import row_bytes
+from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.attention import Columns as AttentionColumns
 from arcmtp.ops.cost import Cost

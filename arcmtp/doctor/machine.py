@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arcmtp.profile.findings import Finding, NamedCheck
+from arcmtp.doctor.findings import Finding, NamedCheck
 from arcmtp.runtime.card import GENERIC, Card, for_device
 from arcmtp.runtime.environment import runtime_lib_dir
 

@@ -17,8 +17,8 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM
+from arcmtp.bench.mtp import Report
 from arcmtp.cli import main
-from arcmtp.engine.bench_mtp import Report
 from arcmtp.engine.llm import BUNDLED_MODEL
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir as package_data_dir

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.gguf import GGUF, GgmlType
 from arcmtp.model.config import Config
-from arcmtp.model.gguf import GGUF, GgmlType
 
 ROOT = Path(__file__).parents[2]
 FILES = [

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.formats import (
+from arcmtp.formats.matrix import (
     FORMATS,
     SUPPORTED_TYPES,
     W4,
@@ -21,7 +21,7 @@ from arcmtp.model.formats import (
     pack_reference,
     unpack,
 )
-from arcmtp.model.gguf import Bytes, GgmlType
+from arcmtp.gguf import Bytes, GgmlType
 from arcmtp.runtime import _host
 
 FLOAT_FIELDS = {  # byte positions of the f16 scales in a block

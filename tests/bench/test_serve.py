@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from arcmtp.bench.serve import Level, Load, Percentiles, Report, as_text, bench_serve
 from arcmtp.cli import main
-from arcmtp.serve.bench import Level, Load, Percentiles, Report, as_text, bench_serve
 from tests.serve.conftest import Server, running
 
 ONE = Load(concurrency=[1], requests=1, prompt_tokens=10, max_tokens=4)

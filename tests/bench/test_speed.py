@@ -7,8 +7,8 @@ import json
 import pytest
 
 from arcmtp import LLM, ArcmtpError
-from arcmtp.engine.bench import Result, as_text, bench, needed_context
-from arcmtp.engine.compare import Model
+from arcmtp.bench.compare import Model
+from arcmtp.bench.speed import Result, as_text, bench, needed_context
 
 MODEL = Model("m.gguf", 1000)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from arcmtp import LLM, ArcmtpError
-from arcmtp.engine.bench_mtp import Report, Request, bench_mtp, prompts, step_costs
-from arcmtp.engine.bench_mtp_text import aggregate, as_json, as_markdown
-from arcmtp.engine.compare import Model
+from arcmtp.bench.compare import Model
+from arcmtp.bench.mtp import Report, Request, bench_mtp, prompts, step_costs
+from arcmtp.bench.mtp_text import aggregate, as_json, as_markdown
 from tests.engine.conftest import CONTEXT
 
 KEYS = [

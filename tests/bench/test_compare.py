@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from arcmtp import ArcmtpError
+from arcmtp.bench.compare import Model, compare
+from arcmtp.bench.mtp import Report, Request
+from arcmtp.bench.mtp_text import as_json
+from arcmtp.bench.serve import Level, Load
+from arcmtp.bench.serve import Report as ServeReport
+from arcmtp.bench.serve import as_text as serve_text
+from arcmtp.bench.speed import Result, as_text
 from arcmtp.cli import main
-from arcmtp.engine.bench import Result, as_text
-from arcmtp.engine.bench_mtp import Report, Request
-from arcmtp.engine.bench_mtp_text import as_json
-from arcmtp.engine.compare import Model, compare
-from arcmtp.serve.bench import Level, Load
-from arcmtp.serve.bench import Report as ServeReport
-from arcmtp.serve.bench import as_text as serve_text
 
 MODEL = Model("m.gguf", 1_000_000)
 

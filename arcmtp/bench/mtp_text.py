@@ -6,8 +6,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from arcmtp.engine.bench_mtp import Report, Request
-from arcmtp.engine.compare import Model
+from arcmtp.bench.compare import Model
+from arcmtp.bench.mtp import Report, Request
 
 
 def aggregate(passes: Sequence[Sequence[Request]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
-from arcmtp.engine.compare import Model
+from arcmtp.bench.compare import Model
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli_common import Progress, add_model_options, integer, load
+from arcmtp.cli.common import Progress, add_model_options, integer, load
 
 if TYPE_CHECKING:
     from arcmtp import LLM
-    from arcmtp.cli_bench import SubParsers
+    from arcmtp.cli.bench import SubParsers
     from arcmtp.profile.runs import Request
 
 DEFAULT_REQUEST = "code_python"  # of those of `arcmtp bench mtp`
@@ -68,8 +68,8 @@ def _profile(options: argparse.Namespace) -> None:
 
 
 def _request(llm: LLM, options: argparse.Namespace) -> Request:
-    from arcmtp.engine.bench import random_ids
-    from arcmtp.engine.bench_mtp import prompts
+    from arcmtp.bench.mtp import prompts
+    from arcmtp.bench.speed import random_ids
     from arcmtp.profile.runs import Request
 
     if options.prompt_tokens:

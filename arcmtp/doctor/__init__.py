@@ -1,0 +1,1 @@
+"""Checks of the machine, which need no SYCL, and of a device."""

@@ -1,0 +1,1 @@
+"""How weights, activation rows and caches lie in device memory."""

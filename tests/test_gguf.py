@@ -18,7 +18,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF, GgmlType
 from arcmtp.model.config import Config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FILES = [
     ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf",
     ROOT / "tests/data/tiny-qwen36moe-f16.gguf",

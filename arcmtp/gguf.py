@@ -98,7 +98,7 @@ _TYPES = {int(kind): kind for kind in GgmlType}
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorInfo:
     """One entry of the tensor table."""
 
     name: str
@@ -107,6 +107,11 @@ class Tensor:
     offset: int  # bytes from the start of its part
     nbytes: int
     part: int
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return self.nbytes // self.type.block_bytes * self.type.block
 
     @property
     def row_bytes(self) -> int:
@@ -130,7 +135,7 @@ class GGUF:
         count = _split_count(opened)
         self._parts = [opened] if count == 1 else _open_parts(self.path, count)
         self.metadata: Mapping[str, Value] = self._parts[0].metadata
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors: dict[str, TensorInfo] = {}
         for part in self._parts:
             for tensor in part.tensors:
                 if tensor.name in self.tensors:
@@ -139,16 +144,16 @@ class GGUF:
         if count > 1:
             self._check_split_total()
 
-    def data(self, tensor: Tensor) -> Bytes:
+    def data(self, tensor: TensorInfo) -> Bytes:
         """The tensor's bytes in the file, uint8 [nbytes], read-only and not yet read from disk."""
         return self._parts[tensor.part].bytes[tensor.offset : tensor.offset + tensor.nbytes]
 
-    def rows(self, tensor: Tensor) -> Bytes:
+    def rows(self, tensor: TensorInfo) -> Bytes:
         """The tensor's bytes as uint8 [experts, rows, row_bytes]; a matrix has 1 expert, a vector 1 row."""
         experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
         return self.data(tensor).reshape(experts, -1, tensor.row_bytes)
 
-    def release(self, tensor: Tensor, start: int, stop: int) -> None:
+    def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
         """Drop the whole pages inside the tensor's bytes [start, stop) from memory; they can be read again."""
         page = mmap.PAGESIZE
         first = -(-(tensor.offset + start) // page) * page
@@ -333,7 +338,7 @@ def _alignment(path: Path, metadata: Mapping[str, Value]) -> int:
     return value
 
 
-def _read_tensors(cursor: _Cursor, count: int, part: int, alignment: int) -> list[Tensor]:
+def _read_tensors(cursor: _Cursor, count: int, part: int, alignment: int) -> list[TensorInfo]:
     entries = [_read_tensor_info(cursor, index, alignment) for index in range(count)]
     data_start = -(-cursor.position // alignment) * alignment
     tensors = []
@@ -342,7 +347,7 @@ def _read_tensors(cursor: _Cursor, count: int, part: int, alignment: int) -> lis
         end = data_start + offset + nbytes
         if end > cursor.size:
             raise cursor.error(f"truncated: tensor {name!r} ends at byte {end}, the file has {cursor.size}")
-        tensors.append(Tensor(name, shape, kind, data_start + offset, nbytes, part))
+        tensors.append(TensorInfo(name, shape, kind, data_start + offset, nbytes, part))
     _check_overlap(cursor, tensors)
     return tensors
 
@@ -366,7 +371,7 @@ def _read_tensor_info(cursor: _Cursor, index: int, alignment: int) -> tuple[str,
     return name, shape, kind, offset
 
 
-def _check_overlap(cursor: _Cursor, tensors: list[Tensor]) -> None:
+def _check_overlap(cursor: _Cursor, tensors: list[TensorInfo]) -> None:
     ordered = sorted(tensors, key=lambda tensor: tensor.offset)
     for before, after in pairwise(ordered):
         if before.offset + before.nbytes > after.offset:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arcmtp.engine.results import Cycle
-from arcmtp.model.network import Choice, Network, Piece
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.model.network import Network
+from arcmtp.model.stage import LaunchList
 from arcmtp.ops.launch import STEP_ROWS
 from arcmtp.runtime import _host
 
@@ -39,8 +41,8 @@ class Batch:
     def __init__(self, network: Network) -> None:
         self.network = network
         self._members: list[TokenSequence] = []
-        self._drafts: list[Piece] = []
-        self._step: Piece
+        self._drafts: list[LaunchList] = []
+        self._step: LaunchList
         self._under_way: deque[_UnderWay] = deque()
         self._drafted = False  # since the last first draft call
 
@@ -66,7 +68,7 @@ class Batch:
             self._collect()
         if self._drafted:
             self._drafted = False
-            self.network.graphs.submit(*self._drafts[0])
+            self.network.stage.submit(self._drafts[0])
             self.network.device.wait()
         self._members = []
 
@@ -89,9 +91,9 @@ class Batch:
 
     def form(self, members: list[TokenSequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
-        network, w, runs = self.network, self.network.workspace, len(members)
+        network, w, runs = self.network, self.network.controls, len(members)
         rows = members[0].draft + 1
-        choice = Choice(any(member.by_options for member in members), any(member.top > 0 for member in members))
+        choice = SamplingMode(any(member.by_options for member in members), any(member.top > 0 for member in members))
         self._step = network.step(rows, choice, runs)
         self._drafts = [network.draft(index, rows, choice, runs) for index in range(1, rows)]
         first = np.array([[len(member.slot.ids) for member in members]])
@@ -102,28 +104,30 @@ class Batch:
         if self._drafts:
             w.sampled.write(last)
             w.accepted.fill(0)
-            size = w.carried.nbytes // network.slots
+            assert network.mtp is not None
+            carried = network.mtp.carried.tensor
+            size = carried.nbytes // network.slots
             for run, member in enumerate(members):
-                network.step_hidden.copy_from(w.carried, size, run * size, member.slot.index * size)
+                network.step_hidden.copy_from(carried, size, run * size, member.slot.index * size)
         self._members = members
 
     def _submit(self) -> _UnderWay:
-        network, graphs = self.network, self.network.graphs
+        network, stage, graphs = self.network, self.network.stage, self.network.stage.graphs
         timed = bool(self._drafts) and any(member.log is not None for member in self._members)
         marks, host_us, captured = [], [], []
         if timed:
-            marks.append(network.timeline.mark())
+            marks.append(network.stage.timeline.mark())
         for piece in self._drafts:
             captures, began = graphs.statistics.captures, time.perf_counter()
-            graphs.submit(*piece)
+            stage.submit(piece)
             host_us.append((time.perf_counter() - began) * 1e6)
             captured.append(graphs.statistics.captures > captures)
             if timed:
-                marks.append(network.timeline.mark())
-        event = graphs.submit(*self._step)
+                marks.append(network.stage.timeline.mark())
+        event = stage.submit(self._step)
         self._drafted = bool(self._drafts)
         if timed:
-            marks.append(network.timeline.mark())
+            marks.append(network.stage.timeline.mark())
         return _UnderWay(self._members, event, marks, host_us, captured)
 
     def _collect(self) -> None:
@@ -132,7 +136,7 @@ class Batch:
         oldest.event.wait() if self._ahead else self.network.device.wait()
         self._under_way.popleft()
         marks = oldest.marks
-        between = [self.network.timeline.microseconds(a, b) for a, b in itertools.pairwise(marks)]
+        between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(marks)]
         for run, member in enumerate(oldest.members):
             cycle = member.take(run, len(oldest.members))
             if cycle is not None and cycle.tokens and member.log is not None and marks:

@@ -16,13 +16,12 @@ from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.gguf import GGUF
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.chat import ChatTemplate
 from arcmtp.model.config import Config
-from arcmtp.model.drafter import Hidden
-from arcmtp.model.network import Choice, Network
-from arcmtp.model.plan import Plan, has_mtp, plan
+from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.model.weights import load
 from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
 from arcmtp.runtime.device import Device
@@ -68,7 +67,7 @@ class LLM:
     def __init__(
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
-        draft: int | None = None, mtp_hidden: Hidden = "post", parallel: int = 1,
+        draft: int | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
     ) -> None:  # fmt: skip
         began = time.perf_counter()
         report = progress or (lambda stage, done, total: None)
@@ -83,13 +82,13 @@ class LLM:
         if not 1 <= parallel <= STEP_ROWS:
             raise ArcmtpError(f"parallel is {parallel}; it must be 1 to {STEP_ROWS}")
         self.parallel = parallel
-        steps = plan(gguf, self.config, requant, mtp=draft > 0)
         self.device = device if isinstance(device, Device) else Device(device)
-        network = Network(steps, self.device, self.context, self.tokenizer.vocab_used, mtp_hidden, parallel)
-        _check_memory(self.context, steps, network)
-        weights = load(steps, self.device, lambda done, total: report("loading weights", done, total))
-        self.requant_errors = weights.requant_errors
-        network.load(weights)
+        options = NetworkOptions(
+            self.context, self.tokenizer.vocab_used, parallel, mtp=draft > 0, hidden_rows=mtp_hidden, requant=requant
+        )
+        network = Network(gguf, self.config, options, self.device)
+        _check_memory(self.context, network)
+        self.requant_errors = network.load(lambda done, total: report("loading weights", done, total))
         shapes = [(0, 1)]
         for rows in sorted({1, draft + 1}):
             shapes += [(rows, runs) for runs in range(1, min(parallel, most_runs(rows - 1)) + 1)]
@@ -99,8 +98,8 @@ class LLM:
         report("compiling kernels", len(shapes), len(shapes))
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = graphs is None and not self.device.is_cpu
-        self.graph_choice = choose(self.device, network.step(draft + 1, Choice()).launches) if measured else None
-        network.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
+        self.graph_choice = choose(self.device, network.step(draft + 1, SamplingMode()).bound) if measured else None
+        network.stage.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
         self._scheduler: Scheduler | None = Scheduler(network, self._boundary)
         self._sequence: TokenSequence | None = None
@@ -154,9 +153,9 @@ class LLM:
 
     def launches_per_cycle(self, draft: int, sampler: Sampler) -> int:
         """Kernels that run for `draft` drafts and the step that verifies them."""
-        rows, choice = draft + 1, Choice(by_options=not sampler.options.plain)
+        rows, choice = draft + 1, SamplingMode(by_options=not sampler.options.plain)
         drafts = [self.network.draft(index, rows, choice) for index in range(1, rows)]
-        return sum(len(piece.launches) for piece in (*drafts, self.network.step(rows, choice)))
+        return sum(len(piece) for piece in (*drafts, self.network.step(rows, choice)))
 
     def _end_sequences(self) -> None:
         self.scheduler.end_all()
@@ -254,10 +253,10 @@ class LLM:
             raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
         if isinstance(stop, str) or not all(stop):
             raise ArcmtpError(f"stop is {stop!r}; it must be a list of strings that are not empty")
-        self._prepare(draft, Choice(not sampler.options.plain, logprobs > 0))
+        self._prepare(draft, SamplingMode(not sampler.options.plain, logprobs > 0))
         return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop)
 
-    def _prepare(self, draft: int, choice: Choice) -> None:
+    def _prepare(self, draft: int, choice: SamplingMode) -> None:
         """Compile what is not yet, so that no step of any stream waits for it."""
         self.network.first(choice)
         for runs in range(1, min(self.parallel, most_runs(draft)) + 1):
@@ -272,9 +271,9 @@ def _checked_draft(draft: int) -> int:
     return draft
 
 
-def _check_memory(context: int, steps: Plan, network: Network) -> None:
+def _check_memory(context: int, network: Network) -> None:
     """Refuse what the device cannot hold before anything is allocated."""
-    need = memory_plan(steps, network)
+    need = memory_plan(network)
     if need.nbytes > need.free_bytes:
         raise ArcmtpError(
             f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from arcmtp.model.network import Network
-from arcmtp.model.plan import Plan
 from arcmtp.ops.attention import KEY_TILE
 from arcmtp.ops.launch import MAX_ROWS
 
@@ -32,14 +31,14 @@ class MemoryPlan:
         return f"at most ctx {self.largest_context} fits" + f", with parallel {self.parallel}" * (self.parallel > 1)
 
 
-def memory_plan(steps: Plan, network: Network) -> MemoryPlan:
+def memory_plan(network: Network) -> MemoryPlan:
     """The plan of a network that is not loaded, on its device, for its context."""
     free = network.device.free_memory
-    excess = steps.nbytes + network.nbytes - free
+    excess = network.weights.nbytes + network.nbytes - free
     fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE - MAX_ROWS
     cache = network.context * network.bytes_per_position
     return MemoryPlan(
-        weights_bytes=steps.nbytes,
+        weights_bytes=network.weights.nbytes,
         cache_bytes=cache,
         buffer_bytes=network.nbytes - cache,
         free_bytes=free,

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.workspace import Workspace
+from arcmtp.model.controls import Controls
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, Options
-from arcmtp.runtime.memory import Buffer
 
 
 @dataclass(frozen=True)
@@ -95,22 +94,22 @@ class Sampler:
         if self.options.repetition_penalty != 1:
             self._prompt.update(ids)
 
-    def write(self, workspace: Workspace[Buffer], slot: int) -> None:
+    def write(self, controls: Controls, slot: int) -> None:
         """Give the device all that it needs to choose every token of the sequence in a slot from now on."""
         o = self.options
         options = Options(
             o.temperature, o.top_k if o.top_k < self._vocab else 0, o.top_p, o.min_p, o.repetition_penalty,
             o.presence_penalty, o.frequency_penalty, o.adjusts, self.seed or 0,
         ).words()  # fmt: skip
-        workspace.sampling_options.write(options, slot * options.nbytes)
+        controls.options.write(options, slot * options.nbytes)
         if not o.adjusts:
             return
-        slots = workspace.sampling_options.nbytes // options.nbytes
-        states = np.zeros(workspace.token_states.nbytes // 4 // slots, np.int32)
+        slots = controls.options.nbytes // options.nbytes
+        states = np.zeros(controls.token_states.nbytes // 4 // slots, np.int32)
         states[list(self._prompt)] = IN_PROMPT
         states[list(o.logit_bias)] |= np.arange(1, len(o.logit_bias) + 1, dtype=np.int32) << BIAS_SHIFT
-        workspace.token_states.write(states, slot * states.nbytes)
-        workspace.biases.write(np.array([0, *o.logit_bias.values()], np.float32), slot * BIASES * 4)
+        controls.token_states.write(states, slot * states.nbytes)
+        controls.biases.write(np.array([0, *o.logit_bias.values()], np.float32), slot * BIASES * 4)
 
 
 def _is_number(value: object) -> bool:

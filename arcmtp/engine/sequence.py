@@ -11,7 +11,7 @@ from arcmtp.engine.results import Cycle, TopLogprobs
 from arcmtp.engine.sampling import GREEDY, Sampler
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.network import Choice
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.ops.accept import RECORD, RECORDS, turn
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
@@ -69,14 +69,14 @@ class TokenSequence:
     def begin(self, limit: int, stop_ids: Collection[int] = ()) -> Cycle:
         """Choose the first token of a generation of at most `limit` tokens, which any of `stop_ids` ends: that after
         the last token of the block that was evaluated last, which is all that the device has done since."""
-        network, w, slot = self._network, self._network.workspace, self.slot.index
+        network, w, slot = self._network, self._network.controls, self.slot.index
         self._sampler.write(w, slot)
         w.turns.write(turn(limit, stop_ids), slot * turn(0, ()).nbytes)
         w.top_counts.write(_int32([self.top]), 4 * slot)
         self.last, self.cycles_taken, self._done = -1, -1, False
         w.positions.write(_int32([len(self.slot.ids) - 1]))
         w.source_rows.write(_int32([self._last_row]))
-        network.graphs.submit(*network.first(Choice(self.by_options, self.top > 0)))
+        network.stage.submit(network.first(SamplingMode(self.by_options, self.top > 0)))
         network.device.wait()
         w.source_rows.write(_int32([0]))
         self.take(0, 1)
@@ -109,7 +109,7 @@ class TokenSequence:
         if self._done:
             return None
         self.cycles_taken += 1
-        records = self._network.records.view(RECORD)
+        records = self._network.controls.records.view().view(RECORD)
         record = records[self.slot.index * RECORDS + self.cycles_taken % RECORDS]
         count, self._done = int(record["count"]), bool(record["done"])
         if not count:
@@ -133,13 +133,13 @@ class TokenSequence:
             wanted = range(max(first - 1 - start, 0), len(block))
             for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
                 scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
-        self._network.workspace.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
+        self._network.controls.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
         return np.concatenate(scores)
 
     def _top_of(self, row: int) -> TopLogprobs:
         first = row * (MAX_TOP + 1) + 1
-        ids = self._network.top_ids.view(np.int32)[first : first + self.top].tolist()
-        logprobs = self._network.top_logprobs_found.view(np.float32)[first : first + self.top].tolist()
+        ids = self._network.controls.top_ids.view()[first : first + self.top].tolist()
+        logprobs = self._network.controls.top_logprobs.view()[first : first + self.top].tolist()
         self.bytes_to_host += 8 * self.top
         return [(token, logprob) for token, logprob in zip(ids, logprobs, strict=True) if token >= 0]
 
@@ -148,11 +148,11 @@ class TokenSequence:
         self._last_row = len(block) - 1
 
     def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        w, padding = self._network.workspace, MAX_ROWS - len(rows)
+        w, padding = self._network.controls, MAX_ROWS - len(rows)
         w.source_rows.write(_int32([*rows, *[rows[-1]] * padding]))
         w.targets.write(_int32([*targets, *[-1] * padding]))
-        self._network.device.run(self._network.head(MAX_ROWS))
-        return w.stats.read(np.float32, MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
+        self._network.stage.run(self._network.logits(MAX_ROWS))
+        return w.stats.read(MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
 
 
 def _int32(values: Sequence[int]) -> np.ndarray:

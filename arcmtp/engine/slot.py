@@ -63,12 +63,12 @@ class Slot:
     def evaluate(self, ids: Sequence[int]) -> None:
         """Evaluate up to BLOCK_ROWS further tokens."""
         assert 0 < len(ids) <= BLOCK_ROWS
-        w, device = self._network.workspace, self._network.device
+        w, device = self._network.controls, self._network.device
         w.block_ids.write(np.array(ids, np.int32))
         w.block_positions.write(np.arange(len(self.ids), len(self.ids) + len(ids), dtype=np.int32))
         w.block_slot.write(np.array([self.index], np.int32))
         w.row_count.write(np.array([len(ids)], np.int32))
-        self._network.graphs.submit("block", self._network.block(), as_graph=False)
+        self._network.stage.submit(self._network.block(), as_graph=False)
         w.pending_count.fill(0, 4 * self.index, 4)
         device.wait()
         self.ids += ids

@@ -12,6 +12,7 @@ from arcmtp.engine.results import Chunk, Cycle, Generation, Statistics, TopLogpr
 from arcmtp.engine.sampling import Sampler
 from arcmtp.engine.stop_strings import StopStrings
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.network import Network
 from arcmtp.model.tokenizer import Detokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Stream:
     ) -> None:  # fmt: skip
         self.prompt_ids, self.max_tokens, self.top = prompt_ids, max_tokens, top
         self.sampler, self.draft, self.stop_ids = sampler, draft, llm.tokenizer.eos_ids
-        self.log = DraftLog(llm.network.head_product.segments[0].n, llm.network.graphs.enabled)
+        self.log = DraftLog(_draft_head_rows(llm.network), llm.network.stage.graphs.enabled)
         self.cached_tokens = 0  # of the prompt, which were not evaluated again
         self.prompt_seconds = self.decode_seconds = 0.0  # of the turns in which it read its prompt, and decoded
         self.ended = False  # advanced no further
@@ -42,7 +43,7 @@ class Stream:
         self.finish_reason: Literal["stop", "length"] | None = None
         self._started = False
         self._decoded = self._bytes_to_host = 0  # tokens that cycles gave, without the first, and what that moved
-        self._graphs_before = llm.network.graphs.statistics.copy()
+        self._graphs_before = llm.network.stage.graphs.statistics.copy()
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
@@ -119,7 +120,7 @@ class Stream:
         )  # fmt: skip
 
     def _statistics(self, tokens: int) -> Statistics:
-        network, graphs = self._llm.network, self._llm.network.graphs.statistics.since(self._graphs_before)
+        network, graphs = self._llm.network, self._llm.network.stage.graphs.statistics.since(self._graphs_before)
         rate = self._decoded / self.decode_seconds if self._decoded else 0.0
         evaluated = len(self.prompt_ids) - self.cached_tokens
         step_bytes = network.step_bytes(len(self.prompt_ids) + tokens // 2)
@@ -141,3 +142,8 @@ class Stream:
             load_seconds=self._llm.load_seconds,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
+
+
+def _draft_head_rows(network: Network) -> int:
+    """Rows of the output matrix that a draft call reads."""
+    return network.mtp.head.weights.output.matrices[0].n if network.mtp else 0

@@ -1,15 +1,19 @@
 """The end of a step: which of its rows count, what they say, and where the next step begins; all on the device."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import MAX_ROWS, RUN_PARAMETERS, Runs, cpp_bool, row_suffix
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32
 
+PARAMETERS = (
+    *parameters(sampled=reads(I32), logits=reads(F32), stats=reads(F32), ids=writes(I32), positions=writes(I32)),
+    *parameters(pending_count=writes(I32), accepted=writes(I32), turns=writes(I32), states=writes(I32)),
+    *parameters(records=writes(I32), hidden=reads(F32), carried=writes(F32)),
+    *RUN_PARAMETERS,
+)
 TURN_WORDS = 32
 DONE, STEP, LEFT, STOPS, STOP_IDS = range(5)  # words of `turn` (accept.hpp)
 MAX_STOP_IDS = TURN_WORDS - STOP_IDS
@@ -53,34 +57,24 @@ class Accept:
     def kernel(self, rows: int, evaluated: bool) -> Kernel:
         """For 1…8 rows a run, which a step has `evaluated`, or whose tokens follow a block."""
         return Kernel(
-            name=f"accept_{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
+            operator="accept",
+            variant=f"{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
             header="accept.hpp",
-            parameters="const int *sampled, const float *logits, const float *stats, int *ids, int *positions, "
-            "int *pending_count, int *accepted, int *turns, int *states, int *records, const float *hidden, "
-            f"float *carried, {RUN_PARAMETERS}",
+            parameters=PARAMETERS,
             body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize} && TURN_WORDS == {TURN_WORDS});\n    "
             f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>(sampled, logits, stats, "
             "ids, positions, pending_count, accepted, turns, states, records, hidden, carried, {run_count, slots});",
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int, evaluated: bool,
-        sampled: Any, logits: Any, stats: Any, ids: Any, positions: Any, pending_count: Any, accepted: Any,
-        turns: Any, states: Any, records: Any, hidden: Any, carried: Any, runs: Runs,
-    ) -> None:  # fmt: skip
-        """Of `rows` rows of each run: sampled int32, logits f32 [stride] and stats f32 [3] of the sampling before; ids,
-        positions int32 of the step, which become those of the next: its first token, and positions that follow each
-        other; hidden f32 [hidden]. Of each run: accepted int32, the last row that counts. Of each slot: pending_count
-        int32, how many rows count (0 after a block); turns int32 [32]; states int32 [stride], in which tokens are
-        counted; records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
-        program.launch(
-            launches, self.kernel(rows, evaluated), runs.count, sampled, logits, stats, ids, positions, pending_count,
-            accepted, turns, states, records, hidden, carried, *runs.arguments,
-        )  # fmt: skip
-
-    def cost(self) -> Cost:
-        """Of any row count: the record, and the hidden row that is carried on."""
-        return Cost(RECORD.itemsize + 8 * self.hidden)
+    def launch(self, rows: int, evaluated: bool, runs: Runs, **arguments: Argument) -> Launch:
+        """Of `rows` rows of each run: sampled i32, logits f32 [stride] and stats f32 [3] of the sampling before; ids,
+        positions i32 of the step, which become those of the next: its first token, and positions that follow each
+        other; hidden f32 [hidden]. Of each run: accepted i32, the last row that counts. Of each slot: pending_count
+        i32, how many rows count (0 after a block); turns i32 [32]; states i32 [stride], in which tokens are counted;
+        records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
+        cost = Cost(RECORD.itemsize + 8 * self.hidden)
+        kernel = self.kernel(rows, evaluated)
+        return Launch(kernel, runs.count, rows * runs.count, arguments | runs.arguments, lambda work: cost)
 
 
 def reference(

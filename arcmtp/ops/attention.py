@@ -1,16 +1,28 @@
 """Gated full attention: q/k norm, RoPE, KV cache and split online softmax; one launch for 1…8 rows, two for a block."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.ops.cost import Cost, consumed_bytes
+from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import (
+    FLOAT,
+    INT,
+    Argument,
+    Cost,
+    Kernel,
+    Launch,
+    Parameters,
+    Work,
+    parameters,
+    reads,
+    writes,
+)
+from arcmtp.runtime.tensor import F16, F32, I32, U8
 
 KEY_TILE = 64  # keys that are weighed together; the context is padded to whole tiles
 TILE = 16  # keys that lie together in the cache
@@ -18,9 +30,14 @@ CHUNK = 4  # rows of a block that a work-group takes
 STORE_CHUNK = 16  # rows of a block whose keys and values a work-group stores
 
 _INPUTS = (
-    "const float *projected, const float *q_norm, const float *k_norm, const float *rope, const int *positions, "
-    f"half *caches, int context, float eps, {RUN_PARAMETERS}"
+    *parameters(projected=reads(F32), q_norm=reads(F32), k_norm=reads(F32), rope=reads(F32), positions=reads(I32)),
+    *parameters(caches=writes(F16), context=INT, eps=FLOAT),
+    *RUN_PARAMETERS,
 )
+_ROWS = parameters(quantised=writes(U8), plain=writes(F32))
+_STEP = (*_INPUTS, *parameters(partials=writes(F32), counters=writes(I32)), *_ROWS)
+_BLOCK = (*_INPUTS, *parameters(row_count=reads(I32)), *_ROWS)
+_STORE = (*_INPUTS, *parameters(row_count=reads(I32)))
 
 
 @dataclass(frozen=True)
@@ -52,121 +69,87 @@ class Attention:
         self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
         self._team, self._splits = geometry.attention_team, geometry.attention_splits
 
-    def cache_bytes(self, context: int) -> int:
-        """Bytes of a layer's KV cache for `context` positions."""
-        return 2 * self.kv_heads * _padded(context) * self.head_dim * 2
+    def cache_shape(self, context: int) -> tuple[int, int, int, int]:
+        """Of the f16 keys and values of one sequence of `context` positions, whole tiles of them."""
+        return 2, self.kv_heads, _padded(context), self.head_dim
 
     def cache_spans(self, context: int, tokens: int) -> list[tuple[int, int]]:
         """(first byte, bytes) of each part of a KV cache for `context` positions where the first `tokens` lie."""
         size, used = _padded(context) * self.head_dim * 2, -(-tokens // TILE) * TILE * self.head_dim * 2
         return [(span * size, used) for span in range(2 * self.kv_heads)]
 
-    def partial_bytes(self, rows: int) -> int:
-        """Bytes of the scratch buffer that holds the splits' sums of a step of `rows` rows."""
-        return rows * self.q_heads * self._splits * (self.head_dim + 16) * 4
+    def partials_shape(self, rows: int) -> tuple[int, int, int, int]:
+        """Of the f32 scratch memory for the splits' sums of a step of `rows` rows."""
+        return rows, self.q_heads, self._splits, self.head_dim + 16
 
-    def counter_bytes(self, runs: int) -> int:
-        """Bytes of the arrival counters of so many runs, which are zero before the first launch."""
-        return runs * self.kv_heads * 4
+    def step(self, rows: int, runs: Runs, context: int, **arguments: Argument) -> Launch:
+        """A step of 1…8 rows of each run.
 
-    def kernels(self, rows: int) -> list[Kernel]:
-        """For 1…8 rows a run, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        return [self._step(rows)] if rows else [self.store_kernel(0), self._block()]
-
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any,
-        caches: Any, context: int, runs: Runs, partials: Any, counters: Any, quantised: Any, plain: Any,
-    ) -> None:  # fmt: skip
-        """projected [rows of all runs, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions i32
-        [rows of all runs]; caches: `cache_bytes` for each slot. A block has one run.
-
-        partials and counters have the bytes that the methods tell; quantised, plain are the consumers' rows.
+        projected [rows of all runs, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions i32
+        [rows of all runs]; caches f16: `cache_shape` for each slot, of `context` positions; partials f32:
+        `partials_shape`; counters [runs, kv_heads] i32, zero between launches; quantised, plain: the consumers' rows.
         """
-        inputs = self._inputs(projected, q_norm, k_norm, rope, positions, caches, context, runs)
-        if rows:
-            groups = runs.count * self.kv_heads * self._splits
-            program.launch(launches, self._step(rows), groups, *inputs, partials, counters, quantised, plain)
-        else:
-            self.launch_store(
-                program, launches, 0, projected, q_norm, k_norm, rope, positions, row_count, caches, context, runs
-            )
-            groups = self.kv_heads * BLOCK_ROWS // CHUNK
-            program.launch(launches, self._block(), groups, *inputs, row_count, quantised, plain)
-
-    def costs(self, rows: int, context: int, block: bool = False) -> list[Cost]:
-        """Of the launches of `launch` for `rows` rows, the last of which sees `context` keys."""
-        queries, seen = self.q_heads * self.head_dim, rows * context - rows * (rows - 1) // 2
-        row = 8 * queries + consumed_bytes(self.consumers, queries)  # queries and gates
-        cache = 2 * self.kv_heads * self.head_dim * 2 * context
-        weighed = Cost(cache + rows * row, (4 * seen + 4 * rows) * queries)
-        return [self.store_cost(rows), weighed] if block else [self.store_cost(rows) + weighed]
-
-    def store_cost(self, rows: int) -> Cost:
-        """Of `launch_store`."""
-        values = rows * self.kv_heads * self.head_dim
-        return Cost(2 * values * (4 + 2), 8 * values)
-
-    def launch_store(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, row_count: Any, caches: Any, context: int,
-        runs: Runs,
-    ) -> None:  # fmt: skip
-        """Only put the rows' keys and values into the caches, as `launch` does: of `rows` rows in all, at any
-        `positions`."""
-        inputs = self._inputs(projected, q_norm, k_norm, rope, positions, caches, context, runs)
-        groups = self.kv_heads * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
-        program.launch(launches, self.store_kernel(rows), groups, *inputs, row_count)
-
-    def _inputs(
-        self, projected: Any, q_norm: Any, k_norm: Any, rope: Any, positions: Any, caches: Any, context: int, runs: Runs
-    ) -> tuple[Any, ...]:
-        return (
-            projected, q_norm, k_norm, rope, positions, caches, _padded(context), float(self.rms_eps), *runs.arguments
-        )  # fmt: skip
-
-    def store_kernel(self, rows: int) -> Kernel:
-        """Of `launch_store`."""
-        call = f"attention_store<Shape, {STORE_CHUNK}>(in, {compiled_rows(rows) or 'row_count[0]'})"
-        return self._kernel(f"attention_store_{row_suffix(rows)}", f"{_INPUTS}, const int *row_count", call, 64)
-
-    def _step(self, rows: int) -> Kernel:
-        return self._kernel(
-            f"attention_{self.consumers.suffix}_{row_suffix(rows)}",
-            f"{_INPUTS}, float *partials, int *counters, u8 *quantised, float *plain",
+        groups = runs.count * self.kv_heads * self._splits
+        kernel = self._kernel(
+            f"{self.consumers.suffix}_{row_suffix(rows)}",
+            _STEP,
             f"attention_step<Shape, {rows}>(in, partials, counters, sink)",
             self._team_memory(rows),
         )
+        count = rows * runs.count
+        return Launch(kernel, groups, count, self._inputs(arguments, runs, context), self._step_cost)
 
-    def _block(self) -> Kernel:
-        return self._kernel(
-            f"attention_{self.consumers.suffix}_{row_suffix(0)}",
-            f"{_INPUTS}, const int *row_count, u8 *quantised, float *plain",
+    def block(self, runs: Runs, context: int, **arguments: Argument) -> Launch:
+        """A block of one run, whose keys and values are stored: as `step`, with row_count i32 instead of scratch."""
+        kernel = self._kernel(
+            f"{self.consumers.suffix}_{row_suffix(0)}",
+            _BLOCK,
             f"attention_block<Shape, {CHUNK}>(in, row_count[0], sink)",
             self._team_memory(CHUNK),
         )
+        groups = self.kv_heads * BLOCK_ROWS // CHUNK
+        return Launch(kernel, groups, 0, self._inputs(arguments, runs, context), self._weigh_cost)
 
-    def _kernel(self, name: str, parameters: str, call: str, team_memory: int) -> Kernel:
+    def store(self, rows: int, runs: Runs, context: int, **arguments: Argument) -> Launch:
+        """Only put the keys and values of `rows` rows in all (0: `row_count`) into the caches, at any `positions`;
+        arguments as of `block`, without the consumers' rows."""
+        call = f"attention_store<Shape, {STORE_CHUNK}>(in, {compiled_rows(rows) or 'row_count[0]'})"
+        kernel = self._kernel(row_suffix(rows), _STORE, call, 64, operator="attention_store")
+        groups = self.kv_heads * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
+        return Launch(kernel, groups, rows, self._inputs(arguments, runs, context), self._store_cost)
+
+    def _inputs(self, arguments: Mapping[str, Argument], runs: Runs, context: int) -> dict[str, Argument]:
+        return {**arguments, "context": _padded(context), "eps": float(self.rms_eps), **runs.arguments}
+
+    def _step_cost(self, work: Work) -> Cost:
+        return self._store_cost(work) + self._weigh_cost(work)
+
+    def _weigh_cost(self, work: Work) -> Cost:
+        rows, queries = work.rows, self.q_heads * self.head_dim
+        seen = rows * work.context - rows * (rows - 1) // 2
+        row = 8 * queries + consumed_bytes(self.consumers, queries)  # queries and gates
+        cache = 2 * self.kv_heads * self.head_dim * 2 * work.context
+        return Cost(cache + rows * row, (4 * seen + 4 * rows) * queries)
+
+    def _store_cost(self, work: Work) -> Cost:
+        values = work.rows * self.kv_heads * self.head_dim
+        return Cost(2 * values * (4 + 2), 8 * values)
+
+    def _kernel(
+        self, variant: str, parameters: Parameters, call: str, team_memory: int, operator: str = "attention"
+    ) -> Kernel:
         c = self.columns
-        shape = (
-            self.q_heads,
-            self.kv_heads,
-            self.head_dim,
-            self.rope_dim,
-            c.stride,
-            c.k,
-            c.v,
-            self._team,
-            self._splits,
-        )
+        shape = (self.q_heads, self.kv_heads, self.head_dim, self.rope_dim, c.stride, c.k, c.v)
+        template = ", ".join(map(str, (*shape, self._team, self._splits)))
         sink = ""
-        if "plain" in parameters:
+        if parameters is not _STORE:
             sink = f"RowSink<Shape::WIDTH, {self.consumers.template}> sink{{quantised, plain}}; "
         return Kernel(
-            name=f"{name}_{'_'.join(map(str, shape[:7]))}",
+            operator=operator,
+            variant=f"{variant}_{'_'.join(map(str, shape))}",
             header="attention.hpp",
             parameters=parameters,
-            body=f"using Shape = AttentionShape<{', '.join(map(str, shape))}>; const AttentionInput<Shape> "
+            body=f"using Shape = AttentionShape<{template}>; const AttentionInput<Shape> "
             f"in{{projected, q_norm, k_norm, rope, positions, caches, context, eps, {{run_count, slots}}}}; "
             f"{sink}{call};",
             team=self._team,

@@ -5,17 +5,18 @@ import time
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Cost, Kernel, Launch, parameters, reads, writes
 from arcmtp.runtime.memory import Buffer
+from arcmtp.runtime.tensor import U32
 
 GROUP_BYTES = 1 << 18  # that one work-group reads
 
 _KERNEL = Kernel(
-    name="read_all",
+    operator="read_all",
+    variant="",
     header="activations.hpp",
-    parameters="const simd::u32 *data, simd::u32 *sums",
+    parameters=parameters(data=reads(U32), sums=writes(U32)),
     body=f"const simd::u32 *from = data + simd::u64(simd::group_index()) * {GROUP_BYTES // 4};"
     " vec<simd::u32, 64> a = 0, b = 0;"
     f" for (int i = 0; i < {GROUP_BYTES // 4}; i += 128) {{"
@@ -33,9 +34,9 @@ class ReadBandwidth:
     def __init__(self, device: Device, data: Buffer) -> None:
         groups = data.nbytes // GROUP_BYTES
         self._device, self._nbytes = device, groups * GROUP_BYTES
-        self._launches = _host.LaunchList()
         sums = device.zeros(groups * 256)
-        device.program([_KERNEL]).launch(self._launches, _KERNEL, groups, data, sums)
+        launch = Launch(_KERNEL, groups, 0, {"data": data, "sums": sums}, lambda work: Cost(self._nbytes))
+        self._launches = device.bind([launch])
         self.gbs = 0.0
         self.measure()
         want = data.read(np.uint32, GROUP_BYTES // 4).sum(dtype=np.uint32)

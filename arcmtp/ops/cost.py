@@ -4,24 +4,10 @@ Bytes are weights, caches and state that it uses, each once, and the rows that i
 not counted. Operations are multiplications and additions of the algorithm, whatever their type; exp and sqrt are one.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from arcmtp.formats.activations import row_bytes
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.launch import Consumers
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Bytes to move and operations to do."""
-
-    nbytes: int
-    operations: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.nbytes + other.nbytes, self.operations + other.operations)
+from arcmtp.runtime.launch import Cost
 
 
 def consumed_bytes(consumers: Consumers, k: int) -> int:
@@ -29,6 +15,6 @@ def consumed_bytes(consumers: Consumers, k: int) -> int:
     return row_bytes(k, orders=1) * consumers.quantised + 4 * k * consumers.plain
 
 
-def product_cost(matrix: Matrix, rows: int, experts: int = 1) -> Cost:
+def product_cost(matrix: Matrix, rows: int, experts: float = 1) -> Cost:
     """Weights and operations of `rows` rows, each times one of `experts` different matrices of a stack."""
-    return Cost(experts * matrix.tiles * matrix.tile_bytes, 2 * rows * matrix.n * matrix.k)
+    return Cost(int(experts * matrix.tiles * matrix.tile_bytes), 2 * rows * matrix.n * matrix.k)

@@ -1,16 +1,25 @@
 """What the MTP block begins with: a token's embedding and the hidden row of the token before it, each normed."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from arcmtp.formats.matrix import LANES, Matrix
-from arcmtp.ops.cost import Cost, consumed_bytes
+from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
+
+PARAMETERS = (
+    *parameters(weights=reads(U8), tokens=reads(I32), hidden=reads(F32), token_norm=reads(F32)),
+    *parameters(hidden_norm=reads(F32), eps=FLOAT, accepted=reads(I32), positions=reads(I32)),
+    *parameters(row_positions=writes(I32), carried=reads(F32)),
+    *RUN_PARAMETERS,
+    *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
+)
+_CARRY = parameters(hidden=reads(F32), row_count=reads(I32), carried=writes(F32), slot=reads(I32))
 
 Order = Literal["draft", "step", "prompt"]
 
@@ -35,56 +44,40 @@ class DraftInput:
             f"{self.consumers.template}"
         )
         return Kernel(
-            name=f"draft_input_{m.format.name.lower()}_{m.k}_{self.consumers.suffix}_{order}_{row_suffix(rows)}",
+            operator="draft_input",
+            variant=f"{m.format.name.lower()}_{m.k}_{self.consumers.suffix}_{order}_{row_suffix(rows)}",
             header="draft_input.hpp",
-            parameters="const u8 *weights, const int *tokens, const float *hidden, const float *token_norm, "
-            "const float *hidden_norm, float eps, const int *accepted, const int *positions, int *row_positions, "
-            f"const float *carried, {RUN_PARAMETERS}, const int *row_count, u8 *quantised, float *plain",
-            body=f"draft_input<{template}>(weights, tokens, hidden, token_norm, hidden_norm, eps, accepted, positions, "
-            "row_positions, carried, {run_count, slots}, row_count, quantised, plain);",
+            parameters=PARAMETERS,
+            call=f"draft_input<{template}>",
             team=self._team,
             team_memory=self._team * 64,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int, order: Order,
-        weights: Any, tokens: Any, hidden: Any, token_norm: Any, hidden_norm: Any,
-        accepted: Any, positions: Any, row_positions: Any, carried: Any, runs: Runs, row_count: Any, quantised: Any,
-        plain: Any,
-    ) -> None:  # fmt: skip
-        """weights: the buffer of the embedding's tiles; tokens int32 [rows]; hidden f32 [rows, k]; token_norm,
-        hidden_norm f32 [k]. Order "step": accepted int32 [runs], the last row of each run that was accepted; positions
-        int32 [runs], of the token that this row chose; row_positions int32 [rows], where each row belongs, is written.
-        Order "prompt", of one run: carried f32 [slots, k], the hidden row before the first one."""
-        program.launch(
-            launches, self.kernel(rows, order), rows or BLOCK_ROWS, weights, tokens, hidden, token_norm, hidden_norm,
-            float(self.eps), accepted, positions, row_positions, carried, *runs.arguments, row_count, quantised, plain,
-        )  # fmt: skip
+    def launch(self, rows: int, order: Order, runs: Runs, **arguments: Argument) -> Launch:
+        """rows: those of all runs. weights: the buffer of the embedding's tiles; tokens i32 [rows]; hidden f32 [rows,
+        k]; token_norm, hidden_norm f32 [k]. Order "step": accepted i32 [runs], the last row of each run that was
+        accepted; positions i32 [runs], of the token that this row chose; row_positions i32 [rows], where each row
+        belongs, is written. Order "prompt", of one run: carried f32 [slots, k], the hidden row before the first one.
+        quantised, plain: the consumers' rows; row_count i32."""
+        arguments |= {"eps": float(self.eps), **runs.arguments}
+        return Launch(self.kernel(rows, order), rows or BLOCK_ROWS, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows."""
+    def _cost(self, work: Work) -> Cost:
         m = self.embedding
         row = m.tile_bytes // LANES + 4 * m.k + consumed_bytes(self.consumers, 2 * m.k)
-        return Cost(rows * row + 8 * m.k, 9 * rows * m.k)
+        return Cost(work.rows * row + 8 * m.k, 9 * work.rows * m.k)
 
-    def carry_kernel(self) -> Kernel:
-        """Of `launch_carry`."""
-        return Kernel(
-            name=f"carry_hidden_{self.embedding.k}",
-            header="draft_input.hpp",
-            parameters="const float *hidden, const int *row_count, float *carried, const int *slot",
-            body=f"carry_hidden<{self.embedding.k}>(hidden, row_count[0], carried, slot[0]);",
-        )
-
-    def launch_carry(
-        self, program: Program, launches: _host.LaunchList, hidden: Any, row_count: Any, carried: Any, slot: Any
-    ) -> None:
+    def carry(self, **arguments: Argument) -> Launch:
         """The last of `row_count` rows of hidden f32 [rows, k] becomes row `slot` of carried f32 [slots, k]."""
-        program.launch(launches, self.carry_kernel(), 1, hidden, row_count, carried, slot)
-
-    def carry_cost(self) -> Cost:
-        """Of `launch_carry`."""
-        return Cost(8 * self.embedding.k)
+        k = self.embedding.k
+        kernel = Kernel(
+            operator="carry_hidden",
+            variant=str(k),
+            header="draft_input.hpp",
+            parameters=_CARRY,
+            body=f"carry_hidden<{k}>(hidden, row_count[0], carried, slot[0]);",
+        )
+        return Launch(kernel, 1, 0, arguments, lambda work: Cost(8 * k))
 
 
 def order(rows: int, last: int) -> list[int]:

@@ -1,16 +1,14 @@
 """Rows of the token embedding, which lies in column tiles like every matrix: a token is a lane of a tile."""
 
-from typing import Any
-
 import numpy as np
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
 
+PARAMETERS = parameters(weights=reads(U8), ids=reads(I32), x=writes(F32), row_count=reads(I32))
 SPAN = 256  # inputs of a work-group (EMBEDDING_SPAN of embedding.hpp)
 
 
@@ -25,23 +23,20 @@ class Embedding:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         m, count = self.matrix, compiled_rows(rows) or "row_count[0]"
         return Kernel(
-            name=f"embedding_{m.format.name.lower()}_{m.n}x{m.k}_{m.offset}_{row_suffix(rows)}",
+            operator="embedding",
+            variant=f"{m.format.name.lower()}_{m.n}x{m.k}_{m.offset}_{row_suffix(rows)}",
             header="embedding.hpp",
-            parameters="const u8 *weights, const int *ids, float *x, const int *row_count",
+            parameters=PARAMETERS,
             body=f"embedding<{m.format.name}, {m.k}, {m.n}, {m.offset}>(weights, ids, x, {count});",
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int, weights: Any, ids: Any, x: Any, row_count: Any
-    ) -> None:
-        """weights: the buffer of the matrix's tiles; ids int32 [rows]; x float32 [rows, k]."""
-        groups = (rows or BLOCK_ROWS) * self._spans
-        program.launch(launches, self.kernel(rows), groups, weights, ids, x, row_count)
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """weights: the buffer of the matrix's tiles; ids i32 [rows]; x f32 [rows, k]; row_count i32."""
+        return Launch(self.kernel(rows), (rows or BLOCK_ROWS) * self._spans, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows."""
+    def _cost(self, work: Work) -> Cost:
         m = self.matrix
-        return Cost(rows * (m.tile_bytes // formats.LANES + 4 * m.k), rows * m.k)
+        return Cost(work.rows * (m.tile_bytes // formats.LANES + 4 * m.k), work.rows * m.k)
 
 
 def reference(matrix: Matrix, weights: np.ndarray, ids: np.ndarray) -> np.ndarray:

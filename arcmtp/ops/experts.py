@@ -1,15 +1,24 @@
 """The experts of a MoE layer in two launches: gate, up and SwiGLU; then down, as weighted partial sums."""
 
-from typing import Any
-
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
+from arcmtp.ops.cost import consumed_bytes, product_cost
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
+
+_GATE_UP = parameters(
+    weights=reads(U8), shared_weights=reads(U8), quantised=reads(U8), plain=reads(F32), selected=reads(I32),
+    hidden_quantised=writes(U8), hidden_plain=writes(F32), shared_quantised=writes(U8), shared_plain=writes(F32),
+    row_count=reads(I32),
+)  # fmt: skip
+_DOWN = parameters(
+    weights=reads(U8), shared_weights=reads(U8), hidden_quantised=reads(U8), hidden_plain=reads(F32),
+    shared_quantised=reads(U8), shared_plain=reads(F32), selected=reads(I32), slot_weights=reads(F32),
+    partials=writes(F32), row_count=reads(I32),
+)  # fmt: skip
 
 
 def _formats(*matrices: Matrix) -> str:
@@ -56,40 +65,31 @@ class ExpertsGateUp:
             f"{self._shared_consumers.template}"
         )
         return Kernel(
-            name=f"experts_gate_up_{gate.k}_{gate.experts}x{gate.n}_{shared.n}_{self._formats}_"
-            f"{self._consumers.suffix}_{self._shared_consumers.suffix}_{row_suffix(rows)}",
+            operator="experts_gate_up",
+            variant=f"{gate.k}_{gate.experts}x{gate.n}_{shared.n}_{self._formats}_{self._consumers.suffix}_"
+            f"{self._shared_consumers.suffix}_{row_suffix(rows)}",
             header="experts.hpp",
-            parameters="const u8 *weights, const u8 *shared_weights, const u8 *quantised, const float *plain, "
-            "const int *selected, u8 *hidden_quantised, float *hidden_plain, u8 *shared_quantised, "
-            "float *shared_plain, const int *row_count",
-            body=f"experts_gate_up<{template}>(weights, shared_weights, quantised, plain, selected, hidden_quantised, "
-            "hidden_plain, shared_quantised, shared_plain, row_count);",
+            parameters=_GATE_UP,
+            call=f"experts_gate_up<{template}>",
             team=g.mul_mat_team,
             team_memory=_team_memory(g, 4),
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        weights: Any, shared_weights: Any, quantised: Any, plain: Any, selected: Any,
-        hidden_quantised: Any, hidden_plain: Any, shared_quantised: Any, shared_plain: Any, row_count: Any,
-    ) -> None:  # fmt: skip
-        """quantised, plain: rows of k; selected [rows, used] i32, readable to a multiple of 16."""
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """weights, shared_weights: tiles; quantised, plain: rows of k; selected [rows, used] i32, readable to a
+        multiple of 16; hidden_quantised, hidden_plain, shared_quantised, shared_plain: the consumers' rows; row_count
+        i32."""
         units = rows * self.used if compiled_rows(rows) else self._gate.experts
         groups = _spans(self._shared_gate.n, self._geometry) + units * _spans(self._gate.n, self._geometry)
-        program.launch(
-            launches, self.kernel(rows), groups,
-            weights, shared_weights, quantised, plain, selected, hidden_quantised, hidden_plain, shared_quantised,
-            shared_plain, row_count,
-        )  # fmt: skip
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
-    def cost(self, rows: int, experts: int) -> Cost:
-        """Of `rows` rows that choose so many different routed experts."""
+    def _cost(self, work: Work) -> Cost:
         row = consumed_bytes(Consumers.of([*self._routed, *self._shared]), self._gate.k)
         row += self.used * (4 + consumed_bytes(self._consumers, self._gate.n))
         row += consumed_bytes(self._shared_consumers, self._shared_gate.n)
-        routed = (product_cost(matrix, rows * self.used, experts) for matrix in self._routed)
-        shared = (product_cost(matrix, rows) for matrix in self._shared)
-        return sum((*routed, *shared), Cost(rows * row))
+        routed = (product_cost(matrix, work.rows * self.used, work.experts) for matrix in self._routed)
+        shared = (product_cost(matrix, work.rows) for matrix in self._shared)
+        return sum((*routed, *shared), Cost(work.rows * row))
 
 
 class ExpertsDown:
@@ -112,22 +112,16 @@ class ExpertsDown:
         )
         shapes = f"{down.k}_{shared.k}_{down.experts}x{down.n}"
         return Kernel(
-            name=f"experts_down_{shapes}_{_formats(down, shared)}_{row_suffix(rows)}",
+            operator="experts_down",
+            variant=f"{shapes}_{_formats(down, shared)}_{row_suffix(rows)}",
             header="experts.hpp",
-            parameters="const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised, "
-            "const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain, const int *selected, "
-            "const float *slot_weights, float *partials, const int *row_count",
-            body=f"experts_down<{template}>(weights, shared_weights, hidden_quantised, hidden_plain, shared_quantised, "
-            "shared_plain, selected, slot_weights, partials, row_count);",
+            parameters=_DOWN,
+            call=f"experts_down<{template}>",
             team=g.mul_mat_team,
             team_memory=_team_memory(g, 1),
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        weights: Any, shared_weights: Any, hidden_quantised: Any, hidden_plain: Any, shared_quantised: Any,
-        shared_plain: Any, selected: Any, slot_weights: Any, partials: Any, row_count: Any,
-    ) -> None:  # fmt: skip
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
         """slot_weights [rows, used + 1] f32; partials [rows, used + 1, n] f32; the rest as ExpertsGateUp wrote it.
 
         Counted rows of the shared expert are computed in whole passes of `mul_mat_rows`: rows up to the pass's end are
@@ -135,18 +129,14 @@ class ExpertsDown:
         """
         units = rows * self.used if compiled_rows(rows) else self._down.experts
         groups = (1 + units) * _spans(self._down.n, self._geometry)
-        program.launch(
-            launches, self.kernel(rows), groups,
-            weights, shared_weights, hidden_quantised, hidden_plain, shared_quantised, shared_plain, selected,
-            slot_weights, partials, row_count,
-        )  # fmt: skip
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
-    def cost(self, rows: int, experts: int) -> Cost:
-        """Of `rows` rows that choose so many different routed experts."""
+    def _cost(self, work: Work) -> Cost:
         down, shared = self._down, self._shared_down
         row = self.used * (4 + consumed_bytes(Consumers.of([down]), down.k))
         row += consumed_bytes(Consumers.of([shared]), shared.k) + (self.used + 1) * 4 * (1 + down.n)
-        return product_cost(down, rows * self.used, experts) + product_cost(shared, rows) + Cost(rows * row)
+        routed = product_cost(down, work.rows * self.used, work.experts)
+        return routed + product_cost(shared, work.rows) + Cost(work.rows * row)
 
 
 def gate_up_reference(x: np.ndarray, gate: np.ndarray, up: np.ndarray, selected: np.ndarray) -> np.ndarray:

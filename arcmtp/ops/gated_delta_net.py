@@ -6,17 +6,24 @@ launch reads from `pending_count` how many of them were accepted, commits those,
 rows never touched anything, and the state is read and written once per step.
 """
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.cost import Cost, consumed_bytes
+from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import MAX_ROWS, RUN_PARAMETERS, Consumers, Runs, row_suffix
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
 
+PARAMETERS = (
+    *parameters(projected=reads(F32), conv=reads(F32), a=reads(F32), dt_bias=reads(F32), norm=reads(F32)),
+    *parameters(rms_eps=FLOAT, memory=writes(F32), pending_count=reads(I32)),
+    *RUN_PARAMETERS,
+    *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
+)
 WINDOW = 3  # columns before the current one that the convolution sees
 L2_EPS = 1e-6
 
@@ -88,11 +95,10 @@ class GatedDeltaNet:
         shape = (h.k, h.v, h.k_dim, h.v_dim, *astuple(c))
         net = f"DeltaNet<{', '.join(map(str, shape))}>"
         return Kernel(
-            name=f"gated_delta_net_{'_'.join(map(str, shape))}_{self.consumers.suffix}_{row_suffix(rows)}",
+            operator="gated_delta_net",
+            variant=f"{'_'.join(map(str, shape))}_{self.consumers.suffix}_{row_suffix(rows)}",
             header="gated_delta_net.hpp",
-            parameters="const float *projected, const float *conv, const float *a, const float *dt_bias, "
-            f"const float *norm, float rms_eps, float *memory, const int *pending_count, {RUN_PARAMETERS}, "
-            "const int *row_count, u8 *quantised, float *plain",
+            parameters=PARAMETERS,
             body=f"static_assert(HeadMemory<{net}>::FLOATS * 4 == {self.head_dtype.itemsize});\n    "
             f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
             "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {run_count, slots}, row_count, "
@@ -101,31 +107,25 @@ class GatedDeltaNet:
             team_memory=(rows or MAX_ROWS) * (2 * h.k_dim + 2 * h.v_dim + 32) * 4,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        projected: Any, conv: Any, a: Any, dt_bias: Any, norm: Any, memory: Any, pending_count: Any, runs: Runs,
-        row_count: Any, quantised: Any, plain: Any,
-    ) -> None:  # fmt: skip
+    def launch(self, rows: int, runs: Runs, **arguments: Argument) -> Launch:
         """projected [rows of all runs, stride] f32; conv [channels, 4] f32, the current token's tap last; a =
         -exp(A_log) and dt_bias [V heads] f32; norm [v_dim] f32; memory: `state_bytes` for each slot; pending_count i32
         [slots]: how many of the previous step's rows to commit, 0 after a block; row_count i32, for blocks, which have
-        one run; a block of 0 rows only commits.
+        one run; a block of 0 rows only commits. rows: those of each run.
 
         Results are activation rows in `quantised` and [rows, outputs] f32 in `plain`.
         """
-        program.launch(
-            launches, self.kernel(rows), runs.count * self.heads.v,
-            projected, conv, a, dt_bias, norm, float(self.rms_eps), memory, pending_count, *runs.arguments, row_count,
-            quantised, plain,
-        )  # fmt: skip
+        arguments |= {"rms_eps": float(self.rms_eps), **runs.arguments}
+        return Launch(self.kernel(rows), runs.count * self.heads.v, rows * runs.count, arguments, self._cost(runs))
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows; the state is read and written once."""
+    def _cost(self, runs: Runs) -> Callable[[Work], Cost]:
+        """The state of each run is read and written once."""
         h = self.heads
         state = h.v * h.k_dim * h.v_dim
         row = 4 * self.columns.stride + consumed_bytes(self.consumers, h.outputs)
         # Per row and element of the state: decay, k · state, the update, q · state.
-        return Cost(8 * state + rows * row, rows * (7 * state + 2 * (WINDOW + 1) * h.channels))
+        operations = 7 * state + 2 * (WINDOW + 1) * h.channels
+        return lambda work: Cost(runs.count * 8 * state + work.rows * row, work.rows * operations)
 
 
 def reference(

@@ -6,16 +6,15 @@ the lowest first. The token is the column with the largest score + Gumbel noise;
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import RUN_PARAMETERS, Runs
 from arcmtp.ops.sampling import STATS, TILE, OverVocabulary
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import INT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32
 
 QUAD = 64  # columns whose noise is made together
 OPTION_WORDS = 16
@@ -25,7 +24,17 @@ IN_PROMPT = 1 << 20  # whether the prompt has it,
 BIAS_SHIFT = 21  # and the place of its bias in the table
 
 _HISTORIES = (
-    f"const int *options, const int *states, const float *biases, const int *inputs, {RUN_PARAMETERS}, int first"
+    *parameters(options=reads(I32), states=reads(I32), biases=reads(F32), inputs=reads(I32)),
+    *RUN_PARAMETERS,
+    *parameters(first=INT),
+)
+_SCRATCH = parameters(scratch=writes(F32), counters=writes(I32))
+_SCORE = (*parameters(logits=reads(F32), targets=reads(I32), stats=writes(F32)), *_HISTORIES, *_SCRATCH)
+_CHOOSE = (
+    *parameters(logits=reads(F32), ids=writes(I32)),
+    *_HISTORIES,
+    *parameters(positions=reads(I32)),
+    *_SCRATCH,
 )
 _AS_HISTORIES = "{options, states, biases, inputs, {run_count, slots}}"
 
@@ -72,18 +81,19 @@ class History:
     come one row at a time.
     """
 
-    options: Any
-    states: Any
-    biases: Any
-    inputs: Any
-    positions: Any
+    options: Argument
+    states: Argument
+    biases: Argument
+    inputs: Argument
+    positions: Argument
     runs: Runs
     first: int = 0
 
     @property
-    def arguments(self) -> tuple[Any, ...]:
+    def arguments(self) -> dict[str, Argument]:
         """Those of a kernel with _HISTORIES."""
-        return self.options, self.states, self.biases, self.inputs, *self.runs.arguments, self.first
+        named: dict[str, Argument] = {"options": self.options, "states": self.states, "biases": self.biases}
+        return {**named, "inputs": self.inputs, **self.runs.arguments, "first": self.first}
 
 
 class GumbelSampling(OverVocabulary):
@@ -93,59 +103,56 @@ class GumbelSampling(OverVocabulary):
     stats float32 [rows, 3] are those of `Sampling`: of the logits as they are.
     """
 
-    def scratch_bytes(self, rows: int) -> int:
-        """Bytes of scratch memory for `rows` rows: what work-groups leave, and room for every column as a candidate."""
+    def scratch_shape(self, rows: int) -> tuple[int, int]:
+        """Of f32 scratch memory for `rows` rows: what work-groups leave, and room for every column as a candidate."""
         quads = -(-self.vocab_used // QUAD)
         parts = 2 * 3 * (-(-self.groups // TILE) * TILE)
-        return rows * 4 * (parts + TILE + 3 * (-(-quads // TILE) * TILE) + 2 * quads * QUAD)
-
-    def counter_bytes(self, rows: int) -> int:
-        """Bytes of counters for `rows` rows: zero before the first launch, and again after each choice."""
-        return rows * 3 * 4
+        return rows, parts + TILE + 3 * (-(-quads // TILE) * TILE) + 2 * quads * QUAD
 
     def kernels(self) -> list[Kernel]:
         """Those of any row count."""
         template = f"{self.vocab_used}, {self.stride}, {self.groups}, {self.team}"
-        suffix = f"{self.vocab_used}_of_{self.stride}"
+        variant = f"{self.vocab_used}_of_{self.stride}"
         score = Kernel(
-            name=f"score_columns_{suffix}",
+            operator="score_columns",
+            variant=variant,
             header="gumbel_sampling.hpp",
-            parameters="const float *logits, const int *targets, float *stats, "
-            f"{_HISTORIES}, float *scratch, int *counters",
+            parameters=_SCORE,
             body=f"static_assert(OPTION_WORDS == {OPTION_WORDS} && BIASES == {BIASES});\n    "
             f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters);",
             team=self.team,
             team_memory=self.team * 192,
         )
         choose = Kernel(
-            name=f"choose_column_{suffix}",
+            operator="choose_column",
+            variant=variant,
             header="gumbel_sampling.hpp",
-            parameters=f"const float *logits, int *ids, {_HISTORIES}, const int *positions, float *scratch, "
-            "int *counters",
+            parameters=_CHOOSE,
             body=f"choose_column<{template}>(logits, ids, {_AS_HISTORIES}, first, positions, scratch, counters);",
             team=self.team,
             team_memory=self.team * 128,
         )
         return [score, choose]
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        logits: Any, targets: Any, ids: Any, stats: Any, history: History, scratch: Any, counters: Any,
-    ) -> None:  # fmt: skip
-        """As `Sampling.launch`; scratch memory of `scratch_bytes` and zeroed `counter_bytes`."""
+    def launches(self, rows: int, history: History, **arguments: Argument) -> list[Launch]:
+        """Both launches; arguments as `Sampling.launch` has them, but for scratch f32: `scratch_shape`, and counters
+        i32 [rows, 3], zero between launches."""
         score, choose = self.kernels()
-        program.launch(
-            launches, score, rows * self.groups, logits, targets, stats, *history.arguments, scratch, counters
-        )
-        program.launch(
-            launches, choose, rows * self.groups, logits, ids, *history.arguments, history.positions, scratch, counters
-        )
+        given = {**arguments, **history.arguments, "positions": history.positions}
 
-    def costs(self, rows: int) -> list[Cost]:
-        """Of both launches. The second looks at few columns, the fewest where one stands out."""
-        quads = -(-self.vocab_used // QUAD)
-        score = Cost(rows * 4 * (self.vocab_used + STATS), rows * 5 * self.vocab_used)
-        return [score, Cost(rows * 4 * (quads + QUAD), rows * (quads + QUAD))]
+        def launch(kernel: Kernel, cost: Callable[[Work], Cost]) -> Launch:
+            of_kernel = {name: given[name] for name, _ in kernel.parameters if name in given}
+            return Launch(kernel, rows * self.groups, rows, of_kernel, cost)
+
+        return [launch(score, self._score_cost), launch(choose, self._choose_cost)]
+
+    def _score_cost(self, work: Work) -> Cost:
+        return Cost(work.rows * 4 * (self.vocab_used + STATS), work.rows * 5 * self.vocab_used)
+
+    def _choose_cost(self, work: Work) -> Cost:
+        """It looks at few columns, the fewest where one stands out."""
+        looked_at = -(-self.vocab_used // QUAD) + QUAD
+        return Cost(work.rows * 4 * looked_at, work.rows * looked_at)
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

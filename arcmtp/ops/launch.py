@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from arcmtp.formats.matrix import Matrix, Scheme
+from arcmtp.runtime.launch import INT, Argument, parameters, reads
+from arcmtp.runtime.tensor import I32
 
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
 STEP_ROWS = 32  # rows of a step of several sequences
@@ -41,15 +42,15 @@ class Runs:
     row r * count + u. `slots` int32 [count]: the place among all sequences of that of run u."""
 
     count: int
-    slots: Any
+    slots: Argument
 
     @property
-    def arguments(self) -> tuple[int, Any]:
+    def arguments(self) -> dict[str, Argument]:
         """Those of a kernel with RUN_PARAMETERS."""
-        return self.count, self.slots
+        return {"run_count": self.count, "slots": self.slots}
 
 
-RUN_PARAMETERS = "int run_count, const int *slots"  # which make `Runs{run_count, slots}` of runs.hpp
+RUN_PARAMETERS = parameters(run_count=INT, slots=reads(I32))  # which make `Runs{run_count, slots}` of runs.hpp
 
 
 def cpp_bool(value: bool) -> str:

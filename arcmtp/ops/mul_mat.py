@@ -2,18 +2,20 @@
 outputs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
+from arcmtp.ops.cost import consumed_bytes, product_cost
 from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
 
 TILE = 16
+PARAMETERS = parameters(
+    weights=reads(U8), quantised=reads(U8), plain=reads(F32), output=writes(F32), row_count=reads(I32)
+)
 
 
 class MulMat:
@@ -37,29 +39,25 @@ class MulMat:
         formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
         segments = ", ".join(map(segment, self.segments))
         return Kernel(
-            name=f"mul_mat_{self.k}_{formats}_{row_suffix(rows)}",
+            operator="mul_mat",
+            variant=f"{self.k}_{formats}_{row_suffix(rows)}",
             header="mul_mat.hpp",
-            parameters="const u8 *weights, const u8 *quantised, const float *plain, float *output, "
-            "const int *row_count",
-            body=f"mul_mat<{self.k}, {compiled_rows(rows)}, {g.mul_mat_rows}, {g.mul_mat_team}, "
-            f"{g.mul_mat_columns}, {segments}>"
-            "(weights, quantised, plain, output, row_count);",
+            parameters=PARAMETERS,
+            call=f"mul_mat<{self.k}, {compiled_rows(rows)}, {g.mul_mat_rows}, {g.mul_mat_team}, {g.mul_mat_columns}, "
+            f"{segments}>",
             team=g.mul_mat_team,
             team_memory=g.mul_mat_team * g.mul_mat_rows * TILE * 4,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        weights: Any, quantised: Any, plain: Any, output: Any, row_count: Any,
-    ) -> None:  # fmt: skip
-        """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32."""
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32;
+        row_count i32."""
         groups = -(-self.columns // self._geometry.mul_mat_columns)
-        program.launch(launches, self.kernel(rows), groups, weights, quantised, plain, output, row_count)
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows."""
+    def _cost(self, work: Work) -> Cost:
         row = consumed_bytes(Consumers.of(self.segments), self.k) + 4 * self.columns
-        return sum((product_cost(segment, rows) for segment in self.segments), Cost(rows * row))
+        return sum((product_cost(segment, work.rows) for segment in self.segments), Cost(work.rows * row))
 
 
 def reference(x: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:

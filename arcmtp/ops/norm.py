@@ -1,14 +1,17 @@
 """RMS norm of the residual stream, with what was added to it since the last one."""
 
-from typing import Any
-
 import numpy as np
 
-from arcmtp.ops.cost import Cost, consumed_bytes
+from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, cpp_bool, row_suffix
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
+
+PARAMETERS = parameters(
+    x=reads(F32), partials=reads(F32), x_out=writes(F32), weight=reads(F32), eps=FLOAT, source_rows=reads(I32),
+    quantised=writes(U8), plain=writes(F32), row_count=reads(I32),
+)  # fmt: skip
 
 
 class Norm:
@@ -30,30 +33,25 @@ class Norm:
         template = f"{shape}, {self._team}, {self.consumers.template}"
         variant = f"{self.slots}{'_gather' if self.gather else ''}_{self.consumers.suffix}"
         return Kernel(
-            name=f"norm_{self.k}_{variant}_{row_suffix(rows)}",
+            operator="norm",
+            variant=f"{self.k}_{variant}_{row_suffix(rows)}",
             header="norm.hpp",
-            parameters="const float *x, const float *partials, float *x_out, const float *weight, float eps, "
-            "const int *source_rows, u8 *quantised, float *plain, const int *row_count",
-            body=f"norm<{template}>(x, partials, x_out, weight, eps, source_rows, quantised, plain, row_count);",
+            parameters=PARAMETERS,
+            call=f"norm<{template}>",
             team=self._team,
             team_memory=self._team * 64,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        x: Any, partials: Any, x_out: Any, weight: Any, source_rows: Any, quantised: Any, plain: Any, row_count: Any,
-    ) -> None:  # fmt: skip
-        """x, x_out [rows, k] f32; partials [rows, slots, k] f32; weight [k] f32; source_rows [rows] i32."""
-        program.launch(
-            launches, self.kernel(rows), rows or BLOCK_ROWS,
-            x, partials, x_out, weight, float(self.eps), source_rows, quantised, plain, row_count,
-        )  # fmt: skip
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """x, x_out [rows, k] f32; partials [rows, slots, k] f32; weight [k] f32; source_rows [rows] i32; quantised,
+        plain: the consumers' rows; row_count i32."""
+        arguments["eps"] = float(self.eps)
+        return Launch(self.kernel(rows), rows or BLOCK_ROWS, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows."""
+    def _cost(self, work: Work) -> Cost:
         read = (1 + self.slots) * 4 * self.k
         written = consumed_bytes(self.consumers, self.k) + 4 * self.k * (self.slots > 0)
-        return Cost(rows * (read + written) + 4 * self.k, rows * (self.slots + 4) * self.k)
+        return Cost(work.rows * (read + written) + 4 * self.k, work.rows * (self.slots + 4) * self.k)
 
 
 def reference(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:

@@ -1,15 +1,19 @@
 """The MoE router: residual add, RMS norm, logits, and SOFTMAX over the chosen experts, in one launch."""
 
-from typing import Any
-
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
+from arcmtp.ops.cost import consumed_bytes, product_cost
 from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
+
+PARAMETERS = parameters(
+    x=reads(F32), y=reads(F32), x_out=writes(F32), weight=reads(F32), eps=FLOAT, router_weights=reads(U8),
+    logits=writes(F32), counters=writes(I32), selected=writes(I32), slot_weights=writes(F32), quantised=writes(U8),
+    plain=writes(F32), row_count=reads(I32),
+)  # fmt: skip
 
 
 class Router:
@@ -32,9 +36,10 @@ class Router:
     def _block(self, rows: int) -> int:
         return compiled_rows(rows) or self._geometry.mul_mat_rows
 
-    def logits_bytes(self, max_rows: int) -> int:
-        """Bytes of the logits, [max_rows, tiles * 16] float32."""
-        return max_rows * self.tiles * 16 * 4
+    @property
+    def logits_columns(self) -> int:
+        """Columns of the logits, experts and the shared gate in whole tiles."""
+        return self.tiles * 16
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -42,39 +47,30 @@ class Router:
         shape = f"{self.k}, {self.experts}, {self.used}, {compiled_rows(rows)}"
         template = f"{shape}, {block}, {team}, {self._consumers.template}"
         return Kernel(
-            name=f"router_{self.k}_{self.experts}_{self.used}_{self._formats}_{self._consumers.suffix}_{row_suffix(rows)}",
+            operator="router",
+            variant=f"{self.k}_{self.experts}_{self.used}_{self._formats}_{self._consumers.suffix}_{row_suffix(rows)}",
             header="router.hpp",
-            parameters="const float *x, const float *y, float *x_out, const float *weight, float eps, "
-            "const u8 *router_weights, float *logits, int *counters, int *selected, float *slot_weights, "
-            "u8 *quantised, float *plain, const int *row_count",
-            body=f"router<{template}, {self._segments}>(x, y, x_out, weight, eps, router_weights, logits, counters, "
-            "selected, slot_weights, quantised, plain, row_count);",
+            parameters=PARAMETERS,
+            call=f"router<{template}, {self._segments}>",
             team=team,
             team_memory=team * block * 64,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        x: Any, y: Any, x_out: Any, weight: Any, router_weights: Any, logits: Any, counters: Any,
-        selected: Any, slot_weights: Any, quantised: Any, plain: Any, row_count: Any,
-    ) -> None:  # fmt: skip
-        """x, y, x_out [rows, k] f32; selected [rows, used] i32; slot_weights [rows, used + 1] f32, shared gate last.
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """x, y, x_out [rows, k] f32; weight [k] f32; router_weights: the tiles of both matrices; logits [rows,
+        logits_columns] f32; selected [rows, used] i32; slot_weights [rows, used + 1] f32, shared gate last; quantised,
+        plain: the consumers' rows; row_count i32.
 
-        `counters` holds 128 int32 zeros between launches; x, y and the logits hold whole blocks of rows.
+        `counters` holds 128 i32 zeros between launches; x, y and the logits hold whole blocks of rows.
         """
-        block = self._block(rows)
-        groups = self.tiles * (-(-(rows or BLOCK_ROWS) // block))
-        program.launch(
-            launches, self.kernel(rows), groups,
-            x, y, x_out, weight, float(self.eps), router_weights, logits, counters, selected, slot_weights,
-            quantised, plain, row_count,
-        )  # fmt: skip
+        arguments["eps"] = float(self.eps)
+        groups = self.tiles * (-(-(rows or BLOCK_ROWS) // self._block(rows)))
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows."""
+    def _cost(self, work: Work) -> Cost:
         row = 3 * 4 * self.k + consumed_bytes(self._consumers, self.k) + 4 * (2 * self.used + 1)
-        rest = Cost(4 * self.k + rows * row, 5 * rows * self.k)
-        return sum((product_cost(matrix, rows) for matrix in self._matrices), rest)
+        rest = Cost(4 * self.k + work.rows * row, 5 * work.rows * self.k)
+        return sum((product_cost(matrix, work.rows) for matrix in self._matrices), rest)
 
 
 def reference(logits: np.ndarray, gate: np.ndarray, used: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,29 +1,40 @@
 """Greedy sampling and the softmax of sampling: the largest logit of a row and its log-probabilities, in one launch."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32
 
+PARAMETERS = parameters(
+    logits=reads(F32), targets=reads(I32), ids=writes(I32), stats=writes(F32), partials=writes(F32),
+    arrivals=writes(I32), row_count=reads(I32),
+)  # fmt: skip
 TILE = 16
 STATS = 3  # largest logit, log-sum-exp, log-probability of the target
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """The columns of logits f32 [rows, stride], of which the first `used` are tokens; stride is a multiple of 16."""
+
+    used: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.used <= self.stride or self.stride % TILE:
+            raise ValueError(f"{self.used} used columns do not fit a stride of {self.stride}, a multiple of {TILE}")
+
+
 class OverVocabulary:
-    """What operators on logits share: the columns of a row in `groups` work-groups of `team` threads.
+    """What operators on logits share: the columns of a row in `groups` work-groups of `team` threads. Columns that are
+    no tokens count for nothing."""
 
-    Logits are float32 [rows, stride], stride a multiple of 16; columns from `vocab_used` on count for nothing.
-    """
-
-    def __init__(self, vocab_used: int, stride: int, geometry: Geometry) -> None:
-        if not 0 < vocab_used <= stride or stride % TILE:
-            raise ValueError(f"{vocab_used} used columns do not fit a stride of {stride}, a multiple of {TILE}")
-        self.vocab_used, self.stride = vocab_used, stride
+    def __init__(self, vocabulary: Vocabulary, geometry: Geometry) -> None:
+        self.vocab_used, self.stride = vocabulary.used, vocabulary.stride
         self.groups, self.team = geometry.softmax_groups, geometry.norm_team
 
 
@@ -33,41 +44,31 @@ class Sampling(OverVocabulary):
     used columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
     """
 
-    def partials_bytes(self, rows: int) -> int:
-        """Bytes of scratch memory for `rows` rows."""
-        return rows * 3 * (-(-self.groups // TILE) * TILE) * 4
-
-    def arrivals_bytes(self, rows: int) -> int:
-        """Bytes of counters for `rows` rows: zero before the first launch, and again after each."""
-        return rows * 4
+    def partials_shape(self, rows: int) -> tuple[int, int, int]:
+        """Of f32 scratch memory for `rows` rows."""
+        return rows, 3, -(-self.groups // TILE) * TILE
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count in `row_count` when it runs."""
         return Kernel(
-            name=f"sampling_{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}",
+            operator="sampling",
+            variant=f"{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}",
             header="sampling.hpp",
-            parameters="const float *logits, const int *targets, int *ids, float *stats, float *partials, "
-            "int *arrivals, const int *row_count",
+            parameters=PARAMETERS,
             body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}>"
             f"(logits, targets, ids, stats, partials, arrivals, {compiled_rows(rows) or 'row_count[0]'});",
             team=self.team,
             team_memory=self.team * 192,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        logits: Any, targets: Any, ids: Any, stats: Any, partials: Any, arrivals: Any, row_count: Any,
-    ) -> None:  # fmt: skip
-        """logits f32 [rows, stride]; targets int32 [rows]; ids int32 [rows]; stats f32 [rows, 3]; scratch memory of
-        `partials_bytes` and zeroed `arrivals_bytes`."""
-        program.launch(
-            launches, self.kernel(rows), (rows or BLOCK_ROWS) * self.groups,
-            logits, targets, ids, stats, partials, arrivals, row_count,
-        )  # fmt: skip
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """logits f32 [rows, stride]; targets i32 [rows]; ids i32 [rows]; stats f32 [rows, 3]; partials f32:
+        `partials_shape`; arrivals i32 [rows], zero between launches; row_count i32."""
+        return Launch(self.kernel(rows), (rows or BLOCK_ROWS) * self.groups, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows: the largest logit and the sum of exponentials."""
-        return Cost(rows * 4 * (self.vocab_used + STATS), rows * 4 * self.vocab_used)
+    def _cost(self, work: Work) -> Cost:
+        """The largest logit and the sum of exponentials."""
+        return Cost(work.rows * 4 * (self.vocab_used + STATS), work.rows * 4 * self.vocab_used)
 
 
 def reference(logits: np.ndarray, targets: np.ndarray, vocab_used: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,17 @@
 """The log-probabilities of each row's chosen token and of its likeliest tokens, in one launch."""
 
-from typing import Any
-
 import numpy as np
 
-from arcmtp.ops.cost import Cost
 from arcmtp.ops.launch import RUN_PARAMETERS, Runs
 from arcmtp.ops.sampling import TILE, OverVocabulary
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32
 
+PARAMETERS = (
+    *parameters(logits=reads(F32), stats=reads(F32), counts=reads(I32), chosen=reads(I32), ids=writes(I32)),
+    *parameters(logprobs=writes(F32), scratch=writes(F32), counters=writes(I32)),
+    *RUN_PARAMETERS,
+)
 MAX_TOP = 100  # of the likeliest tokens
 QUAD = 64  # columns, and maxima, that are looked at together
 
@@ -22,46 +24,34 @@ class TopLogprobs(OverVocabulary):
     log-probability -inf. A log-probability is the logit less the row's log-sum-exp.
     """
 
-    def scratch_bytes(self, rows: int) -> int:
-        """Bytes of scratch memory for `rows` rows: maxima of quads of columns, and of 64 quads each."""
+    def scratch_shape(self, rows: int) -> tuple[int, int]:
+        """Of f32 scratch memory for `rows` rows: maxima of quads of columns, and of 64 quads each."""
         quads = -(-self.vocab_used // QUAD)
         blocks = -(-quads // QUAD)
-        return rows * 4 * sum(-(-maxima // TILE) * TILE for maxima in (quads, blocks))
-
-    def counter_bytes(self, rows: int) -> int:
-        """Bytes of counters for `rows` rows: zero before the first launch, and again after each."""
-        return rows * 4
+        return rows, sum(-(-maxima // TILE) * TILE for maxima in (quads, blocks))
 
     def kernel(self) -> Kernel:
         """That of any row count."""
         return Kernel(
-            name=f"top_logprobs_{self.vocab_used}_of_{self.stride}",
+            operator="top_logprobs",
+            variant=f"{self.vocab_used}_of_{self.stride}",
             header="top_logprobs.hpp",
-            parameters="const float *logits, const float *stats, const int *counts, const int *chosen, int *ids, "
-            f"float *logprobs, float *scratch, int *counters, {RUN_PARAMETERS}",
-            body=f"top_logprobs<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}, {MAX_TOP}>"
-            "(logits, stats, counts, chosen, ids, logprobs, scratch, counters, {run_count, slots});",
+            parameters=PARAMETERS,
+            call=f"top_logprobs<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}, {MAX_TOP}>",
             team=self.team,
             team_memory=64,
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        logits: Any, stats: Any, counts: Any, chosen: Any, ids: Any, logprobs: Any, scratch: Any, counters: Any,
-        runs: Runs,
-    ) -> None:  # fmt: skip
-        """logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; counts int32 [slots], 0…MAX_TOP; chosen int32
-        [rows], used columns; ids int32 and logprobs f32 [rows, MAX_TOP + 1], which may be host memory; scratch memory
-        of `scratch_bytes` and zeroed `counter_bytes`."""
-        program.launch(
-            launches, self.kernel(), rows * self.groups, logits, stats, counts, chosen, ids, logprobs, scratch,
-            counters, *runs.arguments,
-        )  # fmt: skip
+    def launch(self, rows: int, runs: Runs, **arguments: Argument) -> Launch:
+        """rows: those of all runs. logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; counts i32 [slots],
+        0…MAX_TOP; chosen i32 [rows], used columns; ids i32 and logprobs f32 [rows, MAX_TOP + 1], which may be host
+        memory; scratch f32: `scratch_shape`; counters i32 [rows], zero between launches."""
+        return Launch(self.kernel(), rows * self.groups, rows, arguments | runs.arguments, self.cost)
 
-    def cost(self, rows: int, count: int) -> Cost:
-        """Of `rows` rows whose `count` likeliest tokens are wanted."""
+    def cost(self, work: Work, count: int = MAX_TOP) -> Cost:
+        """Of rows whose `count` likeliest tokens are wanted."""
         looked_at = self.vocab_used if count else 1
-        return Cost(rows * (4 * looked_at + 8 * (count + 1)), rows * looked_at)
+        return Cost(work.rows * (4 * looked_at + 8 * (count + 1)), work.rows * looked_at)
 
 
 def reference(

@@ -1,49 +1,21 @@
 """Kernels specialised from the headers of `sycl_kernels/`, compiled at run time, many to a source."""
 
 import functools
-import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from operator import attrgetter
+
+import dpctl
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
+from arcmtp.runtime.launch import Kernel, Launch
 from arcmtp.runtime.paths import kernel_dir
-
-if TYPE_CHECKING:
-    from arcmtp.runtime.device import Device
 
 # Explicit IEEE arithmetic: a compiler that fuses or reorders float operations would make bits depend on the row count.
 COMPILE_OPTIONS = ["-O3", "-ffp-contract=off"]
 # To Intel's GPU compiler it comes no other way: without this a * b + c is fused in some kernels and not in others.
 GPU_COMPILE_OPTIONS = ["-Xs", "-ffp-contract=off"]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel: its entry point around a template of `header`.
-
-    `parameters` is the C++ parameter list, `body` the statements, `team` the work-items of a work-group (one work-item
-    is one hardware thread holding vectors), `team_memory` the bytes of shared local memory that the body reserves.
-    """
-
-    name: str
-    header: str
-    parameters: str
-    body: str
-    team: int = 1
-    team_memory: int = 0
-
-    def source(self, packed: bool) -> str:
-        """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""
-        if not packed:
-            return f"ARCMTP_KERNEL({self.name})({self.parameters}) {{\n    {self.body}\n}}\n"
-        arguments, names = f"{self.name}_arguments", re.findall(r"(\w+)(?:,|$)", self.parameters)
-        return (
-            f"struct {arguments} {{ {self.parameters.replace(',', ';')}; }};\n"
-            f"ARCMTP_KERNEL({self.name})({arguments} arguments) {{\n"
-            f"    const auto [{', '.join(names)}] = arguments;\n    {self.body}\n}}\n"
-        )
 
 
 @functools.cache
@@ -58,33 +30,56 @@ def source_text(kernels: Collection[Kernel], packed: bool = False) -> str:
     return includes + "using namespace arcmtp;\n\n" + "\n".join(kernel.source(packed) for kernel in kernels)
 
 
-class Program:
-    """Compiled kernels of one source; `launch` appends calls of them to a launch list."""
+class Compiler:
+    """Compiles kernels for the device of a queue, each once, and binds launches to them.
 
-    def __init__(self, device: "Device", kernels: Iterable[Kernel]) -> None:
-        self._kernels: dict[str, Kernel] = {}
-        for kernel in kernels:
-            if self._kernels.setdefault(kernel.name, kernel) != kernel:
-                raise ValueError(f"two different kernels are called {kernel.name}")
-        team_memory = max([64, *(kernel.team_memory for kernel in self._kernels.values())])
-        options = [*COMPILE_OPTIONS, *device.compile_options, f"-DARCMTP_TEAM_MEMORY={team_memory}"]
-        if not device.is_cpu:
-            options += GPU_COMPILE_OPTIONS
+    options: of the compiler, besides those of every kernel.
+    """
+
+    def __init__(self, queue: dpctl.SyclQueue, options: Iterable[str]) -> None:
+        self._queue, self._options = queue, [*COMPILE_OPTIONS, *options]
         # The CPU driver makes an object of each pointer among a launch's arguments: 12 µs for twelve of them, 6.5 for a
         # struct (docs/log.md). A GPU's driver has to see the pointers, to know what a kernel reaches.
-        self._packed = device.is_cpu
-        source = source_text(self._kernels.values(), self._packed)
-        queue = device.queue
+        self._packed = queue.sycl_device.is_cpu
+        if not queue.sycl_device.is_cpu:
+            self._options += GPU_COMPILE_OPTIONS
+        self._compiled: dict[Kernel, _host.Kernel] = {}
+        self._named: dict[str, Kernel] = {}
+
+    def compile(self, kernels: Iterable[Kernel]) -> int:
+        """Compile those that are not yet; how many these were. A source holds many, since a source costs more than a
+        kernel, but those that know sequences have one of their own: they serve any number of them.
+
+        Raises ArcmtpError for a device that does not compile them, ValueError for two kernels of one name.
+        """
+        missing = [kernel for kernel in dict.fromkeys(kernels) if kernel not in self._compiled]
+        for kernel in missing:
+            if self._named.setdefault(kernel.name, kernel) != kernel:
+                raise ValueError(f"two different kernels are called {kernel.name}")
+        alike = attrgetter("knows_sequences")
+        for _, group in groupby(sorted(missing, key=alike), alike):
+            self._build(list(group))
+        return len(missing)
+
+    def bind(self, launches: Iterable[Launch]) -> _host.LaunchList:
+        """The launches, with what they lack compiled, ready to be submitted; their tensors must be allocated."""
+        launches, bound = list(launches), _host.LaunchList()
+        self.compile(launch.kernel for launch in launches)
+        for launch in launches:
+            kernel = launch.kernel
+            bound.add(
+                kernel.name, self._compiled[kernel], launch.groups, kernel.team, self._packed, *launch.ordered()
+            )
+        return bound
+
+    def _build(self, kernels: list[Kernel]) -> None:
+        team_memory = max([64, *(kernel.team_memory for kernel in kernels)])
+        options = [*self._options, f"-DARCMTP_TEAM_MEMORY={team_memory}"]
+        source, device = source_text(kernels, self._packed), self._queue.sycl_device
         try:
-            self._bundle = _host.build(queue.sycl_context, queue.sycl_device, source, list(headers()), options)
+            bundle = _host.build(self._queue.sycl_context, device, source, list(headers()), options)
         except RuntimeError as failure:
             lines = str(failure).splitlines()
             reason = next((line for line in lines if "error" in line.lower()), lines[0])
-            raise ArcmtpError(f"{queue.sycl_device.name} does not compile the kernels: {reason.strip()}") from failure
-        self._compiled = {name: _host.kernel(self._bundle, name) for name in self._kernels}
-
-    def launch(self, launches: _host.LaunchList, kernel: Kernel, groups: int, *arguments: Any) -> None:
-        """Append a call of `kernel` with `groups` work-groups; arguments are buffers, pointers, ints or floats."""
-        if self._kernels.get(kernel.name) != kernel:
-            raise ValueError(f"kernel {kernel.name} is not part of this program")
-        launches.add(kernel.name, self._compiled[kernel.name], groups, kernel.team, self._packed, *arguments)
+            raise ArcmtpError(f"{device.name} does not compile the kernels: {reason.strip()}") from failure
+        self._compiled |= {kernel: _host.kernel(bundle, kernel.name) for kernel in kernels}

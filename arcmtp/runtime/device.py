@@ -8,9 +8,11 @@ from dpctl.utils import intel_device_info
 
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import Card, for_device
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.compiler import Compiler
 from arcmtp.runtime.devices import select
+from arcmtp.runtime.launch import Cost, Kernel, Launch, parameters, reads, writes
 from arcmtp.runtime.memory import Buffer, HostBuffer
+from arcmtp.runtime.tensor import I32
 
 
 class Device:
@@ -26,9 +28,9 @@ class Device:
         self.card = card or for_device(self.sycl_device.name, self.is_cpu)
         properties = ["in_order"] if _host.takes_profiling_tags(self.sycl_device) else ["in_order", "enable_profiling"]
         self.queue = dpctl.SyclQueue(self.sycl_device, property=properties)  # one on which time can be marked
-        self.compile_options = ["-DARCMTP_VNNI"] if self.is_cpu else ["-DARCMTP_GPU"]
+        self._compiler = Compiler(self.queue, ["-DARCMTP_VNNI"] if self.is_cpu else ["-DARCMTP_GPU"])
         if self.is_cpu and not _vnni_works(self):
-            self.compile_options = []
+            self._compiler = Compiler(self.queue, [])
 
     @property
     def activation_orders(self) -> int:
@@ -65,9 +67,13 @@ class Device:
         buffer.fill(0)
         return buffer
 
-    def program(self, kernels: Iterable[Kernel]) -> Program:
-        """Compile `kernels` as one source."""
-        return Program(self, kernels)
+    def compile(self, kernels: Iterable[Kernel]) -> int:
+        """`Compiler.compile`."""
+        return self._compiler.compile(kernels)
+
+    def bind(self, launches: Iterable[Launch]) -> _host.LaunchList:
+        """`Compiler.bind`."""
+        return self._compiler.bind(launches)
 
     def run(self, launches: _host.LaunchList) -> None:
         """Submit `launches` and wait for them."""
@@ -83,12 +89,13 @@ def _vnni_works(device: Device) -> bool:
     """Whether the CPU driver runs AVX-512 VNNI: told for other targets, its instructions silently return zeros."""
     if not _host.cpu_has_avx512_vnni():
         return False
-    body = "simd::store<int, 16>(out, simd::dot_bytes<1>(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), words));"
-    kernel = Kernel("vnni_known_answer", "formats.hpp", "const int *words, int *out", body)
+    kernel = Kernel(
+        "vnni_known_answer", "", "formats.hpp", parameters(words=reads(I32), out=writes(I32)),
+        body="simd::store<int, 16>(out, simd::dot_bytes<1>(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), words));",
+    )  # fmt: skip
     words, out = device.array(np.array([0, 0x7F80FF02], np.int32)), device.zeros(64)
-    launches = _host.LaunchList()
-    device.program([kernel]).launch(launches, kernel, 1, words, out)
-    device.run(launches)
+    launch = Launch(kernel, 1, 1, {"words": words, "out": out}, lambda work: Cost(0))
+    device.run(device.bind([launch]))
     known_answer = 5 + 4 * 2 + 3 * -1 + 2 * -128 + 1 * 127
     return bool(np.all(out.read(np.int32, 16) == known_answer))
 

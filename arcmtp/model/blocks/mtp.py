@@ -1,0 +1,177 @@
+"""The MTP block: guesses the token after next from a token and the hidden row of the token before it.
+
+Its KV cache holds, at each position, a token joined with the hidden row before it. Prompt blocks and verified rows
+write it from the trunk's hidden rows; what drafting itself wrote beyond them is overwritten then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from arcmtp.gguf import GGUF
+from arcmtp.model.blocks.attention import AttentionBlock
+from arcmtp.model.blocks.cache import StateCache
+from arcmtp.model.blocks.head import Head, HeadWeights, SamplingMode
+from arcmtp.model.blocks.layer import FeedForward
+from arcmtp.model.builder import Builder, Residual, Rows
+from arcmtp.model.config import Config
+from arcmtp.model.weight_plan import Merged, WeightPlan
+from arcmtp.ops.draft_input import DraftInput, Order
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.mul_mat import MulMat
+from arcmtp.ops.norm import Norm
+from arcmtp.runtime.launch import Launch
+from arcmtp.runtime.tensor import F32, I32, Tensor
+
+HiddenRows = Literal["post", "pre"]  # those after or before the norm that precedes the head
+
+
+def has_mtp(gguf: GGUF, config: Config) -> bool:
+    """Whether the file has an MTP block: some are published without the one that their keys announce."""
+    return config.mtp_layers > 0 and _joining(config) in gguf.tensors
+
+
+def _joining(config: Config) -> str:
+    return f"blk.{config.layers}.nextn.eh_proj.weight"
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What the MTP block takes of the trunk. partial_sums: those that its last layer leaves."""
+
+    embedding: Merged
+    head: Head
+    partial_sums: int
+    hidden_rows: HiddenRows
+
+    @property
+    def hidden(self) -> Tensor:
+        """f32 [step rows, hidden]: the hidden rows of a step."""
+        return _hidden(self.head, self.hidden_rows)
+
+
+class MtpBlock:
+    """Raises ArcmtpError for a file without such a block."""
+
+    def __init__(self, build: Builder, trunk: Trunk, feed_forward: Callable[[Builder, str], FeedForward]) -> None:
+        config, weights, controls = build.config, build.weights, build.controls
+        hidden, prefix = config.hidden, f"blk.{config.layers}."
+        if _joining(config) not in weights:
+            raise weights.error("the file has no MTP block (blk.*.nextn tensors), so nothing can be drafted")
+        self._trunk, self._controls = trunk, controls
+        self.attention = AttentionBlock(build, prefix, 0)
+        self.feed_forward = feed_forward(build, prefix)
+        # The embedding's columns come first, then the hidden row's.
+        self.joined_weights = weights.merge(
+            f"{prefix}eh_proj", [weights.matrix(_joining(config), hidden, 2 * hidden)]
+        )
+        self._token_norm = weights.vector(f"{prefix}nextn.enorm.weight", hidden)
+        self._hidden_norm = weights.vector(f"{prefix}nextn.hnorm.weight", hidden)
+        self.embedding = _own(weights, f"{prefix}nextn.embed_tokens.weight", trunk.embedding)
+        own_norm = f"{prefix}nextn.shared_head_norm.weight"
+        norm = weights.vector(own_norm, hidden) if own_norm in weights else trunk.head.weights.norm
+        output = _own(weights, f"{prefix}nextn.shared_head_head.weight", trunk.head.weights.output)
+        self.head = Head(
+            build, "draft", HeadWeights(norm, output, trunk.head.weights.vocabulary_used),
+            self.feed_forward.partial_sums, plain=True,
+        )  # fmt: skip
+
+        (embedding,), readers = self.embedding.matrices, Consumers.of(self.joined_weights.matrices)
+        self._input = DraftInput(embedding, config.rms_eps, readers, build.geometry)
+        self._join = MulMat(self.joined_weights.matrices, build.geometry)
+        self._block_norm = Norm(
+            hidden, config.rms_eps, trunk.partial_sums, Consumers(quantised=False, plain=True), build.geometry
+        )
+        self._residual = Residual(build, trunk.partial_sums)
+        self._rows, self._block_rows = build.activations("input", 2 * hidden), build.activations("input", hidden)
+        self._block_hidden = build.rows("hidden rows of a block", hidden)
+        self._row_positions = build.step("draft positions", dtype=I32)
+        self.carried = StateCache(
+            build.per_slot("carried hidden row", F32, hidden),
+            build.per_slot("checkpoint of the hidden row", F32, hidden),
+        )
+
+    def block(self, rows: Rows) -> Iterator[Launch]:
+        """Keys and values of a block that the trunk has evaluated; no queries, experts or logits."""
+        post, residual = self._trunk.hidden_rows == "post", self._residual
+        norm = self._block_norm.launch(
+            0, x=residual.after, partials=residual.partials, weight=self._trunk.head.weights.norm,
+            x_out=residual.before if post else self._block_hidden, source_rows=self._controls.source_rows,
+            quantised=self._block_rows.quantised, plain=self._block_hidden if post else self._block_rows.plain,
+            row_count=rows.row_count,
+        )  # fmt: skip
+        launches = [
+            replace(norm, part="block"),
+            *self._begin(rows, "prompt", rows.ids, self._block_hidden),
+            *self.attention.store_keys_values(rows, residual.before),
+            self._input.carry(
+                hidden=self._block_hidden, row_count=rows.row_count, carried=self.carried.tensor,
+                slot=self._controls.block_slot,
+            ),
+        ]  # fmt: skip
+        return _labelled(launches)
+
+    def first_call(self, step: Rows, drafts: Rows, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
+        """The call after a step: keys and values of the rows that were accepted, a draft after the last of each run.
+
+        step, drafts: the step's rows, and one of each run. chosen: i32 [runs], the drafts.
+        """
+        step = replace(step, positions=self._row_positions)
+        launches = [
+            *self._begin(step, "step", self._controls.sampled, self._trunk.hidden),
+            *self.attention.project(step, self._residual.before),
+        ]
+        if step.of_run > 1:
+            launches.append(self.attention.store(step))
+        launches += self._draft(replace(drafts, positions=self._row_positions), mode, chosen, 0)
+        return _labelled(launches)
+
+    def next_call(self, drafts: Rows, index: int, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
+        """Call `index`, from 2: goes on from the token and the hidden row of each run's call before."""
+        before = (index - 1) * drafts.runs.count  # where the inputs of the call before end
+        controls = self._controls
+        rows = replace(drafts, ids=controls.ids.part(before), positions=controls.positions.part(before))
+        launches = [
+            *self._begin(rows, "draft", rows.ids, _hidden(self.head, self._trunk.hidden_rows)),
+            *self.attention.project(rows, self._residual.before),
+            *self._draft(rows, mode, chosen, index - 1),
+        ]
+        return _labelled(launches)
+
+    def _begin(self, rows: Rows, order: Order, tokens: Tensor, hidden: Tensor) -> Iterator[Launch]:
+        """Tokens joined with hidden rows."""
+        yield self._input.launch(
+            rows.count, order, rows.runs, weights=self.embedding.tensor, tokens=tokens, hidden=hidden,
+            token_norm=self._token_norm, hidden_norm=self._hidden_norm, accepted=self._controls.accepted,
+            positions=self._controls.positions, row_positions=self._row_positions, carried=self.carried.tensor,
+            row_count=rows.row_count, **self._rows.arguments,
+        )  # fmt: skip
+        join = self._join.launch(
+            rows.count, weights=self.joined_weights.tensor, output=self._residual.before, row_count=rows.row_count,
+            **self._rows.arguments,
+        )  # fmt: skip
+        yield replace(join, part="eh_proj")
+
+    def _draft(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int) -> Iterator[Launch]:
+        """A row of each run from its projections to its draft."""
+        yield from self.attention.mix(rows)
+        yield from self.feed_forward.launches(rows)
+        yield from self.head.launches(rows, mode, chosen, first_row)
+
+
+def _own(weights: WeightPlan, name: str, of_trunk: Merged) -> Merged:
+    """A vocabulary matrix of the block's own, or the trunk's."""
+    if name not in weights:
+        return of_trunk
+    matrix = of_trunk.matrices[0]
+    return weights.merge(name.removesuffix(".weight"), [weights.matrix(name, matrix.n, matrix.k)])
+
+
+def _hidden(head: Head, rows: HiddenRows) -> Tensor:
+    return head.before_norm if rows == "pre" else head.rows.plain
+
+
+def _labelled(launches: list[Launch]) -> Iterator[Launch]:
+    return (replace(launch, block="mtp") for launch in launches)

@@ -1,0 +1,78 @@
+"""Words in device memory that steer launches: which rows and sequences they work on, and how tokens are chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from arcmtp.ops.accept import DONE, RECORD, RECORDS, TURN_WORDS, turn
+from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, STEP_ROWS, Runs
+from arcmtp.ops.sampling import STATS
+from arcmtp.ops.top_logprobs import MAX_TOP
+from arcmtp.runtime.tensor import F32, I32, Arena, Kind, Tensor
+
+
+class Controls:
+    """Of a network with `slots` sequences, whose logits have `stride` columns. All int32 but for those said.
+
+    Per row of a step: `ids`, the tokens that it evaluates; `positions`; `source_rows`, the rows whose logits are
+    wanted; `targets`, tokens whose log-probability is wanted, or -1; `sampled`, the chosen tokens; `stats` f32 [3],
+    largest logit, log-sum-exp, log-probability of the target; `top_ids` and `top_logprobs` f32 [MAX_TOP + 1] in host
+    memory.
+    Per run: `slots`, where its sequence is kept; `accepted`, the last of its rows that counts.
+    Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
+    (accept.hpp); `top_counts`, how many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32
+    of sampling with options; `records` in host memory, what steps gave.
+    Of a block: `block_ids`, `block_positions`, `block_slot`, `row_count`.
+    """
+
+    def __init__(self, arena: Arena, slots: int, stride: int) -> None:
+        self.step_rows = min(slots * MAX_ROWS, STEP_ROWS)
+        rows = self.step_rows
+
+        def words(name: str, *shape: int) -> Tensor:
+            return arena.tensor(name, I32, *shape, kind=Kind.STATE)
+
+        self.ids = words("ids", rows)
+        self.positions = words("positions", slots * MAX_ROWS)
+        self.slots = words("slots", slots)
+        self.row_counts = arena.tensor(
+            "row counts", I32, STEP_ROWS + 1, kind=Kind.STATE, initial=lambda: np.arange(STEP_ROWS + 1, dtype=np.int32)
+        )
+        self.source_rows = arena.tensor(
+            "source rows", I32, rows, kind=Kind.STATE, initial=lambda: np.arange(rows, dtype=np.int32)
+        )
+        self.targets = arena.tensor(
+            "targets", I32, rows, kind=Kind.STATE, initial=lambda: np.full(rows, -1, np.int32)
+        )
+        self.sampled = words("sampled", rows)
+        self.stats = arena.tensor("stats", F32, rows, STATS, kind=Kind.STATE)
+        self.accepted = words("accepted", slots)
+        self.pending_count = words("pending count", slots)
+        self.turns = words("turns", slots, TURN_WORDS)
+        self.top_counts = words("top counts", slots)
+        self.options = words("sampling options", slots, OPTION_WORDS)
+        self.token_states = words("token states", slots, stride)
+        self.biases = arena.tensor("biases", F32, slots, BIASES, kind=Kind.STATE)
+        self.block_ids, self.block_positions = words("block ids", BLOCK_ROWS), words("block positions", BLOCK_ROWS)
+        self.block_slot, self.row_count = words("block slot", 1), words("row count", 1)
+        record_words = RECORD.itemsize // 4
+        self.records = arena.tensor("records", I32, slots, RECORDS, record_words, kind=Kind.HOST)
+        self.top_ids = arena.tensor("top ids", I32, rows, MAX_TOP + 1, kind=Kind.HOST)
+        self.top_logprobs = arena.tensor("top logprobs", F32, rows, MAX_TOP + 1, kind=Kind.HOST)
+
+    def reset(self, slot: int) -> None:
+        """Nothing is pending in a slot, and no generation is under way there: a step changes nothing."""
+        self.pending_count.fill(0, 4 * slot, 4)
+        idle = turn(0, ())
+        idle[DONE] = 1
+        self.turns.write(idle, slot * idle.nbytes)
+
+    def step_runs(self, count: int) -> Runs:
+        """The runs of a step."""
+        return Runs(count, self.slots)
+
+    @property
+    def block_run(self) -> Runs:
+        """The run of a block."""
+        return Runs(1, self.block_slot)

@@ -1,0 +1,181 @@
+"""Launches as data: a kernel with its parameters declared by name and type, and the arguments it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from arcmtp.runtime.memory import Buffer, Pointer
+from arcmtp.runtime.tensor import DType, Kind, Tensor
+
+Argument = Tensor | Buffer | Pointer | int | float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A kernel's parameter: a pointer to elements of `dtype` that it reads or writes, or, without one, a number."""
+
+    cpp: str
+    dtype: DType | None = None
+    written: bool = False
+
+    def wrong(self, argument: Argument) -> str:
+        """What is wrong about an argument, or ""."""
+        if self.dtype is None:
+            number: type = int if self.cpp == "int" else float
+            return "" if type(argument) is number else f"is {argument!r}, expected one {self.cpp}"
+        if isinstance(argument, Tensor):
+            if argument.dtype is not self.dtype:
+                return f"is {argument.name} of {argument.dtype}, expected {self.dtype}"
+            if self.written and argument.region.kind is Kind.WEIGHTS:
+                return f"is {argument.name}, and weights are never written"
+            return ""
+        return "" if isinstance(argument, Buffer | Pointer) else f"is {argument!r}, expected a tensor of {self.dtype}"
+
+
+INT, FLOAT = Parameter("int"), Parameter("float")
+Parameters = tuple[tuple[str, Parameter], ...]
+
+
+def reads(dtype: DType) -> Parameter:
+    """Elements that a kernel reads."""
+    return Parameter(f"const {dtype} *", dtype)
+
+
+def writes(dtype: DType) -> Parameter:
+    """Elements that a kernel writes, and may have read."""
+    return Parameter(f"{dtype} *", dtype, written=True)
+
+
+def parameters(**by_name: Parameter) -> Parameters:
+    """A kernel's parameters in order."""
+    return tuple(by_name.items())
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: an entry point around a template of `header`, compiled for one set of shapes.
+
+    `call` is a C++ expression with the template's arguments; the kernel's own parameters follow it in order, unless
+    `body` holds the statements. `team` is the work-items of a work-group (a work-item is one hardware thread holding
+    vectors), `team_memory` the bytes of shared local memory that the body reserves.
+    """
+
+    operator: str
+    variant: str  # tells it from the operator's other kernels
+    header: str
+    parameters: Parameters
+    call: str = ""
+    body: str = ""
+    team: int = 1
+    team_memory: int = 0
+
+    @property
+    def name(self) -> str:
+        """That of the entry point."""
+        return f"{self.operator}_{self.variant}".rstrip("_")
+
+    @property
+    def knows_sequences(self) -> bool:
+        """Whether it is told which sequences its rows belong to."""
+        return any(name == "slots" for name, _ in self.parameters)
+
+    @property
+    def statements(self) -> str:
+        """The body of its entry point."""
+        names = ", ".join(name for name, _ in self.parameters)
+        return self.body or f"{self.call}({names.replace('run_count, slots', '{run_count, slots}')});"
+
+    def source(self, packed: bool) -> str:
+        """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""
+        declared = [f"{parameter.cpp} {name}" for name, parameter in self.parameters]
+        if not packed:
+            return f"ARCMTP_KERNEL({self.name})({', '.join(declared)}) {{\n    {self.statements}\n}}\n"
+        arguments, names = f"{self.name}_arguments", ", ".join(name for name, _ in self.parameters)
+        return (
+            f"struct {arguments} {{ {'; '.join(declared)}; }};\n"
+            f"ARCMTP_KERNEL({self.name})({arguments} arguments) {{\n"
+            f"    const auto [{names}] = arguments;\n    {self.statements}\n}}\n"
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a launch must do at least: bytes to move and operations to do (ops/cost.py)."""
+
+    nbytes: int
+    operations: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.nbytes + other.nbytes, self.operations + other.operations)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a launch runs on: its rows, how many keys the last of them sees, how many routed experts a layer uses."""
+
+    rows: int
+    context: int
+    experts: float
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a step: a kernel, the arguments that it is given by name, what it costs, and what it serves for.
+
+    rows: those of all sequences, or 0: counted when it runs. Raises TypeError, naming kernel and argument, for an
+    argument that is missing, not among the parameters, or of another type.
+    """
+
+    kernel: Kernel
+    groups: int
+    rows: int
+    arguments: Mapping[str, Argument] = field(compare=False)
+    cost_of: Callable[[Work], Cost] = field(compare=False, repr=False)
+    layer: int | None = None  # of the trunk
+    block: str = ""  # "delta_net", "attention", …; "" outside layers
+    part: str = ""  # what of several launches of an operator it is
+
+    def __post_init__(self) -> None:
+        declared = dict(self.kernel.parameters)
+        if missing := [name for name in declared if name not in self.arguments]:
+            raise TypeError(f"{self.kernel.operator}: argument '{missing[0]}' is missing")
+        for name, argument in self.arguments.items():
+            if name not in declared:
+                raise TypeError(f"{self.kernel.operator} has no parameter '{name}'; it has {', '.join(declared)}")
+            if wrong := declared[name].wrong(argument):
+                raise TypeError(f"{self.kernel.operator}: argument '{name}' {wrong}")
+
+    @property
+    def operator(self) -> str:
+        """The operator's name, with which that of its kernel begins."""
+        return self.kernel.operator
+
+    @property
+    def title(self) -> str:
+        """Operator and part."""
+        return f"{self.operator} {self.part}".rstrip()
+
+    def cost(self, work: Work) -> Cost:
+        """What it must do at least; `work.rows` counts where the launch itself does not tell its rows."""
+        return self.cost_of(Work(self.rows or work.rows, work.context, work.experts))
+
+    def ordered(self) -> list[Argument]:
+        """The arguments in the order of the kernel's parameters."""
+        return [self.arguments[name] for name, _ in self.kernel.parameters]
+
+    def __str__(self) -> str:
+        given = (f"{name}={_shown(self.arguments[name])}" for name, _ in self.kernel.parameters)
+        where = "" if self.layer is None else f"layer {self.layer} "
+        return f"{where}{self.block} {self.title}: {self.kernel.name} x {self.groups}({', '.join(given)})".lstrip()
+
+
+def kernels_of(launches: Iterable[Launch]) -> list[Kernel]:
+    """The different kernels of launches, in the order of their first one."""
+    return list(dict.fromkeys(launch.kernel for launch in launches))
+
+
+def _shown(argument: Argument) -> str:
+    if isinstance(argument, Tensor):
+        return argument.name
+    return str(argument) if isinstance(argument, int | float) else "*"

@@ -1,0 +1,155 @@
+"""Tensors: typed parts of device memory that have a name and a shape before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import prod
+from typing import Protocol
+
+import numpy as np
+
+from arcmtp.runtime.memory import Buffer, HostBuffer
+
+
+class DType(StrEnum):
+    """Element types of kernels."""
+
+    U8 = "u8"
+    I32 = "int"
+    U32 = "simd::u32"
+    F16 = "half"
+    F32 = "float"
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The same as numpy has it."""
+        return np.dtype({"u8": "u1", "int": "i4", "simd::u32": "u4", "half": "f2", "float": "f4"}[self.value])
+
+
+U8, I32, U32, F16, F32 = DType
+
+
+class Kind(StrEnum):
+    """What a tensor is for."""
+
+    WEIGHTS = "weights"  # kernels only read them
+    CACHE = "cache"  # grows with the context
+    STATE = "state"  # of sequences, whatever their context
+    SCRATCH = "scratch"  # rows on their way, which any launch may overwrite
+    HOST = "host"  # host memory that kernels write to
+
+
+class Allocator(Protocol):
+    """What gives memory: a `Device`."""
+
+    def alloc(self, nbytes: int) -> Buffer:
+        """Uninitialised device memory."""
+
+    def zeros(self, nbytes: int) -> Buffer:
+        """Zero bytes of device memory."""
+
+    def host_zeros(self, nbytes: int) -> HostBuffer:
+        """Zero bytes of host memory."""
+
+
+@dataclass(eq=False)
+class Region:
+    """Memory that is allocated as one buffer; tensors of the same name share a region as large as the largest."""
+
+    name: str
+    kind: Kind
+    nbytes: int = 0
+    initial: Callable[[], np.ndarray] | None = None  # its first contents; None: zeros
+    buffer: Buffer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """Elements of `dtype` in `shape`, from byte `offset` of a region. Offsets of methods are bytes of the tensor."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    region: Region
+    offset: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return prod(self.shape) * self.dtype.numpy.itemsize
+
+    @property
+    def buffer(self) -> Buffer:
+        """The region's memory; RuntimeError before it is allocated."""
+        if self.region.buffer is None:
+            raise RuntimeError(f"{self.name} is not allocated")
+        return self.region.buffer
+
+    @property
+    def pointer(self) -> int:
+        """The address on the device."""
+        return self.buffer.pointer + self.offset
+
+    def part(self, first: int) -> Tensor:
+        """What begins at element `first` of the tensor in one dimension."""
+        left = prod(self.shape) - first
+        if left < 0:
+            raise ValueError(f"{self.name} of shape {self.shape} has no element {first}")
+        return replace(self, shape=(left,), offset=self.offset + first * self.dtype.numpy.itemsize)
+
+    def write(self, array: np.ndarray, offset: int = 0) -> None:
+        """`Buffer.write`."""
+        self.buffer.write(array, self.offset + offset)
+
+    def read(self, count: int | None = None, offset: int = 0) -> np.ndarray:
+        """`count` elements, by default all in the tensor's shape, after earlier work on the queue, as a new array."""
+        whole = self.buffer.read(self.dtype.numpy, prod(self.shape) if count is None else count, self.offset + offset)
+        return whole.reshape(self.shape) if count is None else whole
+
+    def fill(self, byte: int, offset: int = 0, nbytes: int | None = None) -> None:
+        """`Buffer.fill`."""
+        self.buffer.fill(byte, self.offset + offset, self.nbytes - offset if nbytes is None else nbytes)
+
+    def copy_from(self, other: Tensor, nbytes: int, offset: int = 0, source: int = 0) -> None:
+        """`Buffer.copy_from`."""
+        self.buffer.copy_from(other.buffer, nbytes, self.offset + offset, other.offset + source)
+
+    def view(self) -> np.ndarray:
+        """The memory itself, of a tensor in host memory: what a finished kernel stored, without a copy."""
+        assert isinstance(self.buffer, HostBuffer)
+        return self.buffer.view(self.dtype.numpy)
+
+
+class Arena:
+    """Declares tensors, and allocates them all later: a size is known before any memory is taken."""
+
+    def __init__(self) -> None:
+        self._regions: dict[str, Region] = {}
+
+    def tensor(
+        self, name: str, dtype: DType, *shape: int, kind: Kind = Kind.SCRATCH,
+        initial: Callable[[], np.ndarray] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """A tensor in the region `name`, whose contents it shares with all tensors of that name."""
+        region = self._regions.setdefault(name, Region(name, kind, initial=initial))
+        if region.kind is not kind:
+            raise ValueError(f"{name} is {region.kind} and {kind}")
+        tensor = Tensor(name, dtype, shape, region)
+        region.nbytes = max(region.nbytes, tensor.nbytes)
+        return tensor
+
+    def nbytes(self, *kinds: Kind) -> int:
+        """Bytes of all regions of these kinds."""
+        return sum(region.nbytes for region in self._regions.values() if region.kind in kinds)
+
+    def allocate(self, device: Allocator) -> None:
+        """Give every region but those of weights its memory and first contents."""
+        for region in self._regions.values():
+            if region.kind is Kind.HOST:
+                region.buffer = device.host_zeros(region.nbytes)
+            elif region.kind is not Kind.WEIGHTS:
+                region.buffer = device.zeros(region.nbytes)
+            if region.initial and region.buffer:
+                region.buffer.write(region.initial())

@@ -50,8 +50,9 @@ def table() -> str:
     ]
     a_token = Network(plans["Q4_0"], devices[0], CONTEXT, VOCAB_USED).bytes_per_position
     explanation = (
-        f"Predicted. Cells of a file have the largest context in tokens: of one sequence; of each of {PARALLEL}. "
-        f"A token of context takes {a_token / 2**10:.1f} KiB. The room is what {CONTEXT:,} tokens leave."
+        f"Predicted. A file's cells have the largest context in tokens, in parentheses for {PARALLEL} sequences at "
+        f"once. A token of context takes {a_token / 2**10:.1f} KiB; the room for weights is what {CONTEXT:,} tokens "
+        "leave. The MTP block is counted."
     )
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", explanation])
 
@@ -63,8 +64,8 @@ def _cells(device: CardOnPaper, plans: list[Plan]) -> Iterator[str]:
     need = _need(plans[0], device, 1)
     yield gib(need.free_bytes - need.cache_bytes - need.buffer_bytes)
     for steps in plans:
-        contexts = [_need(steps, device, sequences).largest_context for sequences in (1, PARALLEL)]
-        yield "; ".join(f"{context:,}" if context else "no" for context in contexts) if any(contexts) else "no"
+        one, several = (_need(steps, device, sequences).largest_context for sequences in (1, PARALLEL))
+        yield f"{one:,} ({PARALLEL} × {several:,})" if one else "no"
 
 
 def _need(steps: Plan, device: Device, sequences: int) -> MemoryPlan:

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Print, as Markdown, which file of Qwen3.6-35B-A3B each card of profiles/ has room for.
+
+Run it as `.venv/bin/python -m scripts.fit_table`; README has what it prints. No file is read and no device is used:
+the plan of a file has the model's real shapes, and `arcmtp` counts its bytes as before loading. Every figure about a
+card is predicted; `arcmtp doctor -m FILE` asks the card itself.
+"""
+
+from collections.abc import Iterator
+
+from arcmtp.engine.memory_plan import MemoryPlan, memory_plan
+from arcmtp.formats.matrix import Requant
+from arcmtp.model.network import Network
+from arcmtp.model.plan import Plan, plan
+from arcmtp.runtime.card import Card, cards
+from arcmtp.runtime.device import Device
+from scripts.battlemage.compile_kernels import CONFIG, VOCAB_USED, Header, Mix, stock_q4_0, unsloth_q4_k_m
+
+# What Intel's Linux driver offers of a card's memory (DrmMemoryManager::getPercentOfGlobalMemoryAvailable).
+OFFERED = 0.95
+CONTEXT = 8192  # tokens, what `arcmtp` takes without --ctx
+PARALLEL = 4  # sequences, what `arcmtp serve` takes without --parallel
+FILES: dict[str, tuple[Mix, Requant | None]] = {
+    "Q4_0": (stock_q4_0, None),
+    "UD-Q4_K_M": (unsloth_q4_k_m, None),
+    "UD-Q4_K_M with `--requant int4`": (unsloth_q4_k_m, "int4"),
+}
+
+
+class CardOnPaper(Device):
+    """The device of a card profile, for counting alone: nothing can be allocated or run there."""
+
+    def __init__(self, card: Card, memory_gib: int) -> None:
+        self.card, self.is_cpu, self.memory_gib = card, False, memory_gib
+
+    @property
+    def free_memory(self) -> int:
+        return int(OFFERED * self.memory_gib * 2**30)
+
+
+def table() -> str:
+    """A row for each card whose profile says its memory, smallest memory first, and a line that explains them."""
+    devices = [CardOnPaper(card, card.hardware.memory_gib) for card in cards().values() if card.hardware]
+    devices.sort(key=lambda device: device.memory_gib)
+    plans = {name: plan(Header(mix), CONFIG, requant, mtp=True) for name, (mix, requant) in FILES.items()}
+    rows = [
+        ["card", "memory", "room for weights", *(f"{name}: {gib(steps.nbytes)}" for name, steps in plans.items())],
+        ["---", *["---:"] * (2 + len(plans))],
+        *(list(_cells(device, list(plans.values()))) for device in devices),
+    ]
+    a_token = Network(plans["Q4_0"], devices[0], CONTEXT, VOCAB_USED).bytes_per_position
+    explanation = (
+        f"Predicted. A file's cells have the largest context in tokens, in parentheses for {PARALLEL} sequences at "
+        f"once. A token of context takes {a_token / 2**10:.1f} KiB; the room for weights is what {CONTEXT:,} tokens "
+        "leave. The MTP block is counted."
+    )
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", explanation])
+
+
+def _cells(device: CardOnPaper, plans: list[Plan]) -> Iterator[str]:
+    """A row's card, memory, room for weights, and what each file may have for context."""
+    yield device.card.name.removeprefix("Intel ")
+    yield f"{device.memory_gib} GiB"
+    need = _need(plans[0], device, 1)
+    yield gib(need.free_bytes - need.cache_bytes - need.buffer_bytes)
+    for steps in plans:
+        one, several = (_need(steps, device, sequences).largest_context for sequences in (1, PARALLEL))
+        yield f"{one:,} ({PARALLEL} × {several:,})" if one else "no"
+
+
+def _need(steps: Plan, device: Device, sequences: int) -> MemoryPlan:
+    """What so many sequences of `CONTEXT` tokens take."""
+    return memory_plan(steps, Network(steps, device, CONTEXT, VOCAB_USED, slots=sequences))
+
+
+def gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.1f} GiB"
+
+
+if __name__ == "__main__":
+    print(table())

@@ -69,14 +69,14 @@ class Run:
 
 def decode(llm: LLM, tokens: int, draft: int, way: str) -> Run:
     """Generate `tokens` tokens after the prompt [0]."""
-    llm.network.graphs.enabled = way == "graphs"
+    llm.network.stage.graphs.enabled = way == "graphs"
     sequence = llm.new_sequence(draft=draft)
     ids = sequence.prefill([0], tokens).tokens
-    memory, statistics = 0, llm.network.graphs.statistics.copy()
+    memory, statistics = 0, llm.network.stage.graphs.statistics.copy()
     passed = [(len(ids), time.perf_counter())]  # tokens, and when, after each cycle
     for number, cycle in enumerate(sequence.cycles()):
         if number == 0:
-            memory, statistics = own_memory(), llm.network.graphs.statistics.copy()
+            memory, statistics = own_memory(), llm.network.stage.graphs.statistics.copy()
         ids += cycle.tokens
         passed.append((len(ids), time.perf_counter()))
     counts, times = np.array(passed).T
@@ -86,7 +86,7 @@ def decode(llm: LLM, tokens: int, draft: int, way: str) -> Run:
     return Run(
         way, ids, np.diff(times[edges]) / np.diff(counts[edges]) * 1e3,
         np.array([np.percentile(cycle_ms[window], 10) for window in windows]),
-        llm.network.graphs.statistics.since(statistics), sequence.bytes_to_host, own_memory() - memory,
+        llm.network.stage.graphs.statistics.since(statistics), sequence.bytes_to_host, own_memory() - memory,
     )  # fmt: skip
 
 

@@ -10,17 +10,16 @@ from collections.abc import Iterator
 
 from arcmtp.engine.memory_plan import MemoryPlan, memory_plan
 from arcmtp.formats.matrix import Requant
-from arcmtp.model.network import Network
-from arcmtp.model.plan import Plan, plan
 from arcmtp.runtime.card import Card, cards
 from arcmtp.runtime.device import Device
-from scripts.battlemage.compile_kernels import CONFIG, VOCAB_USED, Header, Mix, stock_q4_0, unsloth_q4_k_m
+from scripts.battlemage.compile_kernels import Mix, network, stock_q4_0, unsloth_q4_k_m
 
 # What Intel's Linux driver offers of a card's memory (DrmMemoryManager::getPercentOfGlobalMemoryAvailable).
 OFFERED = 0.95
 CONTEXT = 8192  # tokens, what `arcmtp` takes without --ctx
 PARALLEL = 4  # sequences, what `arcmtp serve` takes without --parallel
-FILES: dict[str, tuple[Mix, Requant | None]] = {
+File = tuple[Mix, Requant | None]
+FILES: dict[str, File] = {
     "Q4_0": (stock_q4_0, None),
     "UD-Q4_K_M": (unsloth_q4_k_m, None),
     "UD-Q4_K_M with `--requant int4`": (unsloth_q4_k_m, "int4"),
@@ -42,13 +41,13 @@ def table() -> str:
     """A row for each card whose profile says its memory, smallest memory first, and a line that explains them."""
     devices = [CardOnPaper(card, card.hardware.memory_gib) for card in cards().values() if card.hardware]
     devices.sort(key=lambda device: device.memory_gib)
-    plans = {name: plan(Header(mix), CONFIG, requant, mtp=True) for name, (mix, requant) in FILES.items()}
+    heads = [f"{name}: {gib(_need(file, devices[0], 1).weights_bytes)}" for name, file in FILES.items()]
     rows = [
-        ["card", "memory", "room for weights", *(f"{name}: {gib(steps.nbytes)}" for name, steps in plans.items())],
-        ["---", *["---:"] * (2 + len(plans))],
-        *(list(_cells(device, list(plans.values()))) for device in devices),
+        ["card", "memory", "room for weights", *heads],
+        ["---", *["---:"] * (2 + len(FILES))],
+        *(list(_cells(device)) for device in devices),
     ]
-    a_token = Network(plans["Q4_0"], devices[0], CONTEXT, VOCAB_USED).bytes_per_position
+    a_token = network(devices[0], stock_q4_0, None, context=CONTEXT).bytes_per_position
     explanation = (
         f"Predicted. A file's cells have the largest context in tokens, in parentheses for {PARALLEL} sequences at "
         f"once. A token of context takes {a_token / 2**10:.1f} KiB; the room for weights is what {CONTEXT:,} tokens "
@@ -57,20 +56,20 @@ def table() -> str:
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", explanation])
 
 
-def _cells(device: CardOnPaper, plans: list[Plan]) -> Iterator[str]:
+def _cells(device: CardOnPaper) -> Iterator[str]:
     """A row's card, memory, room for weights, and what each file may have for context."""
     yield device.card.name.removeprefix("Intel ")
     yield f"{device.memory_gib} GiB"
-    need = _need(plans[0], device, 1)
+    need = _need(FILES["Q4_0"], device, 1)
     yield gib(need.free_bytes - need.cache_bytes - need.buffer_bytes)
-    for steps in plans:
-        one, several = (_need(steps, device, sequences).largest_context for sequences in (1, PARALLEL))
+    for file in FILES.values():
+        one, several = (_need(file, device, sequences).largest_context for sequences in (1, PARALLEL))
         yield f"{one:,} ({PARALLEL} × {several:,})" if one else "no"
 
 
-def _need(steps: Plan, device: Device, sequences: int) -> MemoryPlan:
+def _need(file: File, device: Device, sequences: int) -> MemoryPlan:
     """What so many sequences of `CONTEXT` tokens take."""
-    return memory_plan(steps, Network(steps, device, CONTEXT, VOCAB_USED, slots=sequences))
+    return memory_plan(network(device, *file, sequences, CONTEXT))
 
 
 def gib(nbytes: int) -> str:

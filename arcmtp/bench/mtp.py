@@ -7,14 +7,17 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import cast
 
 import numpy as np
 
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.network import Choice
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.model.network import Network
 from arcmtp.runtime.paths import data_dir
+from arcmtp.runtime.tensor import Tensor
 
 PROMPTS = "bench_prompts.toml"
 STEP_ROUNDS = 15
@@ -134,21 +137,28 @@ def step_costs(llm: LLM, row_counts: Sequence[int]) -> list[StepCost]:
     layer, on average over the steps, and taken for all layers.
     """
     llm.new_sequence()  # no generation is under way: a step runs in full and changes nothing
-    network, device, w = llm.network, llm.device, llm.network.workspace
+    network, device = llm.network, llm.device
+    selected = _last_choice_of_experts(network)
     random, used = np.random.default_rng(0), llm.config.experts_used
     seconds: dict[int, list[float]] = {rows: [] for rows in row_counts}
     experts: dict[int, list[int]] = {rows: [] for rows in row_counts}
     for _ in range(STEP_ROUNDS + 1):
         for rows in row_counts:
-            w.ids.write(random.integers(0, llm.tokenizer.vocab_used, rows, np.int32))
+            network.controls.ids.write(random.integers(0, llm.tokenizer.vocab_used, rows, np.int32))
             began = time.perf_counter()
-            network.graphs.submit(*network.step(rows, Choice()))
+            network.stage.submit(network.step(rows, SamplingMode()))
             device.wait()
             seconds[rows].append(time.perf_counter() - began)
-            experts[rows].append(len(np.unique(w.selected.read(np.int32, rows * used))))
+            experts[rows].append(len(np.unique(selected.read(rows * used))) if selected else 0)
     times = {rows: median(all_of[1:]) for rows, all_of in seconds.items()}  # the first one compiles and captures
     moved = {rows: network.step_bytes(0, fmean(counts)) for rows, counts in experts.items()}
     return [StepCost(r, times[r] * 1e3, times[r] / times[1], moved[r] / moved[1]) for r in row_counts]
+
+
+def _last_choice_of_experts(network: Network) -> Tensor | None:
+    """i32 [rows, experts used]: those that the rows of a step choose in the last layer; None in a dense network."""
+    routers = [launch for launch in network.step(1, SamplingMode()) if launch.operator == "router"]
+    return cast(Tensor, routers[-1].arguments["selected"]) if routers else None
 
 
 def _common(ids: Sequence[int], others: Sequence[int]) -> int:

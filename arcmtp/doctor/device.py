@@ -17,18 +17,18 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.activations import dequantise, pack_rows, quantise
 from arcmtp.formats.matrix import Matrix
-from arcmtp.model.network import Network
-from arcmtp.model.plan import has_mtp, plan
+from arcmtp.model.blocks.mtp import has_mtp
+from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.ops.mul_mat import MulMat, reference
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import GENERIC
-from arcmtp.runtime.compiler import Kernel
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.devices import DeviceInfo, list_devices
 from arcmtp.runtime.environment import runtime_lib_dir
 from arcmtp.runtime.graphs import GraphCache
+from arcmtp.runtime.launch import INT, Cost, Kernel, Launch, parameters, writes
+from arcmtp.runtime.tensor import I32
 
 if TYPE_CHECKING:
     from arcmtp.doctor.report import PlannedModel
@@ -38,7 +38,9 @@ GPU_PACKAGES = "apt-get install libze1 libze-intel-gpu1 (Debian, Ubuntu), or Int
 NOT_WRITTEN = 1e9  # every result before the kernel runs
 READS = 5
 CHAIN = 8  # nodes of the graph
-DOUBLE = Kernel("doctor_double_plus", "formats.hpp", "int *x, int add", "*x = 2 * *x + add;")
+DOUBLE = Kernel(
+    "doctor_double_plus", "", "formats.hpp", parameters(x=writes(I32), add=INT), body="*x = 2 * *x + add;"
+)
 
 
 class DeviceChecks:
@@ -167,14 +169,17 @@ def product(device: Device) -> Finding:
     codes = quantise(rng.standard_normal((1, matrix.k)))
     expected = reference(dequantise(*codes), [formats.unpack(formats.W4, raw, matrix.n, matrix.k)])
     operator, began = MulMat([matrix], device.card.geometry), time.perf_counter()
-    program = device.program([operator.kernel(1)])
+    device.compile([operator.kernel(1)])
     compiled = time.perf_counter() - began
-    output, launches = device.host_zeros(expected.size * 4), _host.LaunchList()
+    output = device.host_zeros(expected.size * 4)
     found = output.view(np.float32).reshape(expected.shape)
     found[...] = NOT_WRITTEN  # by the host itself: a device that runs no kernels may not copy either
     inputs = device.array(pack_rows(*codes, device.activation_orders))
-    operator.launch(program, launches, 1, device.array(raw), inputs, device.zeros(64), output, device.zeros(64))
-    device.run(launches)
+    weights, none = device.array(raw), device.zeros(64)
+    launch = operator.launch(
+        1, weights=weights, quantised=inputs, plain=none, output=output, row_count=none
+    )
+    device.run(device.bind([launch]))
     name = device.sycl_device.name
     if np.all(found == NOT_WRITTEN):
         return Finding("kernel", "problem", f"{name} accepts kernels and does not run them: its results mean nothing")
@@ -189,9 +194,8 @@ def product(device: Device) -> Finding:
 def graph(device: Device) -> Iterator[Finding]:
     """Capture a chain of launches once, replay it twice, and compare with the same chain in Python."""
     value, expected = device.array(np.ones(1, np.int32)), 1
-    program, launches = device.program([DOUBLE]), _host.LaunchList()
-    for add in range(CHAIN):
-        program.launch(launches, DOUBLE, 1, value, add)
+    chain = (Launch(DOUBLE, 1, 1, {"x": value, "add": add}, lambda work: Cost(8)) for add in range(CHAIN))
+    launches = device.bind(chain)
     graphs = GraphCache(device)
     for _ in range(2):
         graphs.submit("doctor", launches)
@@ -223,10 +227,9 @@ def bandwidth(device: Device) -> Iterator[Finding]:
 
 def model_memory(device: Device, model: "PlannedModel") -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
-    steps = plan(model.gguf, model.config, mtp=has_mtp(model.gguf, model.config))
-    context = model.context
-    network = Network(steps, device, context, Tokenizer(model.gguf.metadata).vocab_used)
-    need = memory_plan(steps, network)
+    context, tokens = model.context, Tokenizer(model.gguf.metadata).vocab_used
+    options = NetworkOptions(context, tokens, mtp=has_mtp(model.gguf, model.config))
+    need = memory_plan(Network(model.gguf, model.config, options, device))
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)
     weights, cache, buffers, total, free = (f"{size / 2**20:,.0f}" for size in sizes)
     message = (

@@ -11,7 +11,7 @@ from arcmtp.model.weight_plan import WeightPlan
 from arcmtp.ops.launch import BLOCK_ROWS, Runs
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument
-from arcmtp.runtime.tensor import F32, U8, Arena, DType, Kind, Tensor
+from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class Builder:
     def rows(self, name: str, *columns: int, dtype: DType = F32) -> Tensor:
         """Scratch memory for the rows of a block, which all tensors of that name share."""
         return self.arena.tensor(name, dtype, BLOCK_ROWS, *columns)
+
+    def counters(self, name: str, *shape: int) -> Tensor:
+        """int32 that are zero between launches."""
+        return self.arena.tensor(name, I32, *shape, kind=Kind.COUNTERS)
 
     def step(self, name: str, *columns: int, dtype: DType = F32) -> Tensor:
         """Scratch memory for the rows of a step."""

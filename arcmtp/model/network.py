@@ -81,7 +81,7 @@ class Network:
     @property
     def nbytes(self) -> int:
         """Bytes of device memory besides the weights: caches, recurrent state, scratch memory."""
-        return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH)
+        return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS)
 
     @property
     def bytes_per_position(self) -> int:
@@ -133,8 +133,10 @@ class Network:
         return self.stage.launch_list("block", self._block)
 
     def trunk(self, rows: int, runs: int = 1) -> LaunchList:
-        """Embedding and all layers for a step of 1…8 rows of each run; they are pending until the next one."""
-        return self.stage.launch_list(f"trunk {rows} {runs}", lambda: self._trunk(self._rows(rows, runs)))
+        """Embedding and all layers for 1…8 rows of each run (a step: they are pending until the next one) or, with 0, a
+        block."""
+        of_rows = self._rows(rows, runs) if rows else self._block_rows
+        return self.stage.launch_list(f"trunk {rows} {runs}", lambda: self._trunk(of_rows))
 
     def logits(self, rows: int) -> LaunchList:
         """Final norm of the rows that `source_rows` names, logits, greedy sampling; 1…8 rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +37,11 @@ class Stage:
         self.device, self.arena, self.graphs = device, Arena(), GraphCache(device)
         self.layers: list[Layer] = []
         self._lists: dict[str, LaunchList] = {}
+
+    @property
+    def lists(self) -> Mapping[str, LaunchList]:
+        """Those made so far, by name."""
+        return self._lists
 
     def launch_list(self, name: str, launches: Callable[[], Iterable[Launch]]) -> LaunchList:
         """The list of that name; made by `launches`, compiled and bound when it is first asked for."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from arcmtp import __version__
 from arcmtp.engine.llm import LLM
-from arcmtp.model.weights import Merged
-from arcmtp.ops.attention import Attention
+from arcmtp.runtime.tensor import Kind
 from arcmtp.runtime.timing import Timeline
 
 PACKAGES = ("dpctl", "intel-sycl-rt", "intel-opencl-rt", "numpy")
@@ -50,9 +47,9 @@ class Memory:
     """Bytes. Weights by their device format; the caches of the MTP block are among the others."""
 
     weights: dict[str, int]
-    kv_cache: int
-    recurrent_states: int
-    scratch: int  # rows on their way, logits, RoPE angles
+    kv_cache: int  # and the table of RoPE angles
+    recurrent_states: int  # with their checkpoints, and the words that steer launches
+    scratch: int  # rows on their way, logits
     device_total: int
     process_peak: int  # resident; on the CPU device all of the above is in it
 
@@ -80,31 +77,17 @@ def memory(llm: LLM) -> Memory:
     """What a loaded model takes."""
     network = llm.network
     weights: dict[str, int] = {}
-    for merged in {id(merged.buffer): merged for merged in _merged(network.weights)}.values():
-        for matrix in merged.segments:
+    for merged in network.weights.merged:
+        for matrix in merged.matrices:
             weights[matrix.format.name] = weights.get(matrix.format.name, 0) + matrix.nbytes
     weights["vectors and padding"] = network.weights.nbytes - sum(weights.values())
-    kinds = [isinstance(ops.mixer, Attention) for ops in network.layers]
-    sizes = [buffer.nbytes for buffer in network.workspace.sequence]
-    states = sum(size for size, is_attention in zip(sizes, kinds, strict=True) if not is_attention)
-    cache = sum(sizes) - states + network.workspace.draft_cache.nbytes
+    arena = network.stage.arena
     return Memory(
         weights=weights,
-        kv_cache=cache,
-        recurrent_states=states,
-        scratch=network.nbytes - cache - states,
+        kv_cache=arena.nbytes(Kind.CACHE),
+        recurrent_states=arena.nbytes(Kind.STATE),
+        scratch=arena.nbytes(Kind.SCRATCH, Kind.COUNTERS),
         device_total=network.weights.nbytes + network.nbytes,
         process_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
-
-def _merged(value: Any) -> Iterator[Merged]:
-    """Every merged buffer in a tree of dataclasses and tuples."""
-    if isinstance(value, Merged):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _merged(item)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _merged(getattr(value, field.name))

@@ -11,7 +11,6 @@ from jinja2 import Environment
 
 from arcmtp.model.network import Network
 from arcmtp.profile.charts import Bar, Point, Span, bars, histogram, roofline, timeline
-from arcmtp.profile.launches import Work, labels
 from arcmtp.profile.phases import Phase
 from arcmtp.profile.recorder import Submission
 from arcmtp.profile.report import Drafting, Report
@@ -86,15 +85,13 @@ def _cycle(runs: Runs) -> str:
 def _step(runs: Runs, network: Network) -> str:
     run = runs.drafted or runs.plain
     step = _median([cycle for cycle in run.cycles if cycle.split]).submissions[-1]
-    return timeline("timeline of a step", list(_launch_spans(step, runs, network)), "µs")
+    return timeline("timeline of a step", list(_launch_spans(step, network)), "µs")
 
 
-def _launch_spans(step: Submission, runs: Runs, network: Network) -> Iterator[Span]:
+def _launch_spans(step: Submission, network: Network) -> Iterator[Span]:
     """The launches of each layer kind on a track of its own."""
-    draft = runs.request.draft if runs.drafted else 0
-    found = labels(network, draft)[step.name](Work(draft + 1, 1, [0] * len(network.layers)))
-    for label, times in zip(found, pairwise(step.device), strict=True):
-        yield Span(label.kind or "other", label.title, *times, KINDS[label.kind])
+    for launch, times in zip(network.stage.lists[step.name], pairwise(step.device), strict=True):
+        yield Span(launch.block or "other", launch.title, *times, KINDS[launch.block])
 
 
 def _drafting_charts(d: Drafting) -> Iterator[Chart]:

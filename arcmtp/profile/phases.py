@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, median
@@ -10,16 +10,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcmtp.ops.cost import Cost
-from arcmtp.profile.launches import Labels, Work
+from arcmtp.model.stage import LaunchList
 from arcmtp.profile.recorder import Submission
+from arcmtp.runtime.launch import Cost, Launch, Work
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What launches run on: rows, how many keys the last of them sees, how many routed experts each layer uses, and
+    how many a row does."""
+
+    count: int
+    context: int
+    experts: Sequence[int]
+    experts_used: int
+
+    def cost(self, launch: Launch) -> Cost:
+        """Of a launch that runs on them."""
+        experts = self.experts_used if launch.layer is None else self.experts[launch.layer]
+        return launch.cost(Work(self.count, self.context, experts))
 
 
 class Timed(NamedTuple):
-    """A piece whose launches were timed, and what it ran on."""
+    """A launch list whose launches were timed, and what it ran on."""
 
     submission: Submission
-    work: Work
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class _Calls:
 
 
 def phase(
-    units: Sequence[Sequence[Timed]], whole_us: Sequence[float], labels: dict[str, Labels], mark_us: float,
+    units: Sequence[Sequence[Timed]], whole_us: Sequence[float], lists: Mapping[str, LaunchList], mark_us: float,
     read_gbs: float,
 ) -> Phase:  # fmt: skip
     """The table of a phase. units: timed launch by launch; whole_us: the same timed as a whole; mark_us: of a mark."""
@@ -80,11 +96,11 @@ def phase(
     net_us = [sum(net_microseconds(timed.submission, mark_us) for timed in unit) for unit in units]
     slowdown = max(1.0, median(net_us) / eager_us)
     calls: dict[tuple[str, str, str], _Calls] = {}
-    for submission, work in (timed for unit in units for timed in unit):
-        for label, times in zip(labels[submission.name](work), pairwise(submission.device), strict=True):
-            group = calls.setdefault((label.kind, label.operator, label.part), _Calls())
+    for submission, rows in (timed for unit in units for timed in unit):
+        for launch, times in zip(lists[submission.name], pairwise(submission.device), strict=True):
+            group = calls.setdefault((launch.block, launch.operator, launch.part), _Calls())
             group.microseconds.append(max(times[1] - times[0] - mark_us, 0.0) / slowdown)
-            group.cost += label.cost
+            group.cost += rows.cost(launch)
     unexplained_us = eager_us - median(net_us) / slowdown
     total_us = sum(sum(group.microseconds) for group in calls.values()) + len(units) * unexplained_us
     return Phase(

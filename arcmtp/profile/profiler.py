@@ -15,8 +15,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.ops.launch import BLOCK_ROWS
 from arcmtp.profile.facts import device_facts, memory, model_facts
-from arcmtp.profile.launches import Work, labels
-from arcmtp.profile.phases import Phase, Timed, net_microseconds, phase
+from arcmtp.profile.phases import Phase, Rows, Timed, net_microseconds, phase
 from arcmtp.profile.recorder import Submission
 from arcmtp.profile.report import (
     FORMAT,
@@ -59,8 +58,9 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
         model=model_facts(llm, file),
         device=device_facts(llm, read.gbs),
         run=RunFacts(
-            len(request.prompt), len(recorded.tokens) - len(request.prompt), request.draft, llm.network.graphs.enabled
-        ),
+            len(request.prompt), len(recorded.tokens) - len(request.prompt), request.draft,
+            llm.network.stage.graphs.enabled,
+        ),  # fmt: skip
         speed=Speed(
             median(runs.speeds),
             median(run.tokens_per_second for run in runs.recorded),
@@ -78,12 +78,15 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
 def _phases(llm: LLM, runs: Runs, read_gbs: float) -> dict[str, Phase]:
     routing = Routing(llm, runs.plain.tokens)
 
+    def rows_at(position: int, rows: int) -> Rows:
+        return Rows(rows, position + rows, routing.distinct(position, rows), llm.config.experts_used)
+
     def of_prompt(pieces: Sequence[Submission]) -> list[Timed]:
         timed, prompt = [], len(runs.request.prompt)
         for number, piece in enumerate(pieces):
             start = min(number * BLOCK_ROWS, prompt - 1)  # the last piece is the choice after the last row
             rows = min(BLOCK_ROWS, prompt - start)
-            timed.append(Timed(piece, Work(rows, start + rows, routing.distinct(start, rows))))
+            timed.append(Timed(piece, rows_at(start, rows)))
         return timed
 
     def of_cycles(run: Run, first: int, last: int | None) -> tuple[list[list[Timed]], list[float]]:
@@ -93,19 +96,17 @@ def _phases(llm: LLM, runs: Runs, read_gbs: float) -> dict[str, Phase]:
             pieces = cycle.submissions[first:last]
             rows = len(cycle.submissions)
             if cycle.split:
-                work = Work(rows, cycle.position + rows, routing.distinct(cycle.position, rows))
-                units.append([Timed(piece, work) for piece in pieces])
+                units.append([Timed(piece, rows_at(cycle.position, rows)) for piece in pieces])
             else:
                 whole_us.append(sum(piece.microseconds for piece in pieces))
         return units, whole_us
 
-    names = {**labels(llm.network, 0), **labels(llm.network, runs.request.draft)}
     split = [of_prompt(pieces) for pieces in runs.prompts if pieces[0].split]
     whole = [sum(piece.microseconds for piece in pieces) for pieces in runs.prompts if not pieces[0].split]
     found = {"prompt": (split, whole), "decode": of_cycles(runs.plain, 0, None)}
     if runs.drafted:
         found |= {"draft": of_cycles(runs.drafted, 0, -1), "verify": of_cycles(runs.drafted, -1, None)}
-    return {name: phase(*times, names, runs.mark_us, read_gbs) for name, times in found.items()}
+    return {name: phase(*times, llm.network.stage.lists, runs.mark_us, read_gbs) for name, times in found.items()}
 
 
 def _graphs(runs: Runs) -> GraphReport:

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from arcmtp.engine.llm import LLM
-from arcmtp.ops.launch import BLOCK_ROWS
 from arcmtp.profile.runs import submitting
 from arcmtp.runtime import _host
 from arcmtp.runtime.graphs import GraphCache
+from arcmtp.runtime.launch import Launch
+from arcmtp.runtime.tensor import Tensor
 
 
 class Routing:
@@ -38,12 +39,26 @@ class _BlockLayers(GraphCache):
     def __init__(self, llm: LLM) -> None:
         super().__init__(llm.device, enabled=False)
         self.blocks: list[list[npt.NDArray[np.int32]]] = []
-        self._network, self._layers = llm.network, llm.network.block_layers()
+        self._routers = _to_each_router(llm)
 
     def submit(self, name: str, launches: _host.LaunchList, as_graph: bool = True) -> _host.Event:
-        chosen, words = [], BLOCK_ROWS * self._network.config.experts_used
-        for layer in self._layers:
-            self._device.run(layer)
-            chosen.append(self._network.workspace.selected.read(np.int32, words))
+        chosen = []
+        for to_router, selected in self._routers:
+            self._device.run(to_router)
+            chosen.append(selected.read())
         self.blocks.append(chosen)
         return _host.LaunchList().submit(self._device.queue)
+
+
+def _to_each_router(llm: LLM) -> list[tuple[_host.LaunchList, Tensor]]:
+    """The launches of a block up to each router, behind those up to the router before, and what that has chosen."""
+    lists: list[tuple[_host.LaunchList, Tensor]] = []
+    before: list[Launch] = []
+    for launch in llm.network.block():
+        before.append(launch)
+        if launch.operator == "router":
+            selected = launch.arguments["selected"]
+            assert isinstance(selected, Tensor)
+            lists.append((llm.device.bind(before), selected))
+            before = []
+    return lists

@@ -83,7 +83,7 @@ def run_all(llm: LLM, request: Request, progress: Progress) -> Runs:
     def done() -> None:
         progress("profiling", next(steps), 3 * ROUNDS + 3)
 
-    recorder, plain = Recorder(llm.device, llm.network.graphs.enabled), replace(request, draft=0)
+    recorder, plain = Recorder(llm.device, llm.network.stage.graphs.enabled), replace(request, draft=0)
     for warm in (request, plain):
         speed(llm, warm)
     speeds, recorded = [], []
@@ -164,8 +164,8 @@ def _too_short(tokens: int) -> ArcmtpError:
 @contextmanager
 def submitting(llm: LLM, graphs: GraphCache) -> Iterator[None]:
     """Let the model's pieces pass through `graphs`."""
-    usual, llm.network.graphs = llm.network.graphs, graphs
+    usual, llm.network.stage.graphs = llm.network.stage.graphs, graphs
     try:
         yield
     finally:
-        llm.network.graphs = usual
+        llm.network.stage.graphs = usual

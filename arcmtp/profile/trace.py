@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, pairwise
 from typing import Any
 
 from arcmtp.model.network import Network
-from arcmtp.profile.launches import Label, Work, labels
+from arcmtp.model.stage import LaunchList
 from arcmtp.profile.recorder import Submission
 from arcmtp.profile.runs import Run, Runs, TimedCycle
+from arcmtp.runtime.launch import Launch
 
 HOST, QUEUE = 1, 2  # threads
 GENERATED, BY_LAUNCH = 1, 2  # processes
 
 Event = dict[str, Any]
-Names = dict[str, list[Label]]
+Lists = Mapping[str, LaunchList]
 
 
 def as_trace(runs: Runs, network: Network) -> str:
     """JSON. One process is the last run as it is generated, the other one that was timed launch by launch; each has a
     thread of the host, one of the device's queue, and counters, and begins at 0."""
-    anything = Work(1, 1, [0] * len(network.layers))
-    names = {name: list(of(anything)) for name, of in labels(network, runs.request.draft).items()}
+    lists = network.stage.lists
     events = [
         *_names(GENERATED, "as generated"),
-        *_from_zero(_run(GENERATED, runs.recorded[-1], names)),
+        *_from_zero(_run(GENERATED, runs.recorded[-1], lists)),
         *_names(BY_LAUNCH, "eager, every other cycle launch by launch"),
-        *_from_zero(_run(BY_LAUNCH, runs.drafted or runs.plain, names)),
+        *_from_zero(_run(BY_LAUNCH, runs.drafted or runs.plain, lists)),
     ]
     return json.dumps({"displayTimeUnit": "ms", "traceEvents": events})
 
@@ -45,7 +45,7 @@ def _names(process: int, name: str) -> Iterator[Event]:
         yield {"ph": "M", "name": "thread_name", "pid": process, "tid": thread, "args": {"name": thread_name}}
 
 
-def _run(process: int, run: Run, names: Names) -> Iterator[Event]:
+def _run(process: int, run: Run, lists: Lists) -> Iterator[Event]:
     submissions = [*run.prompt, *(piece for cycle in run.cycles for piece in cycle.submissions)]
     yield from _spans(process, HOST, ((f"submit {piece.name}", *piece.host) for piece in submissions))
     if run.prompt:
@@ -55,7 +55,7 @@ def _run(process: int, run: Run, names: Names) -> Iterator[Event]:
     for number, cycle in enumerate(run.cycles, start=1):
         tokens += len(cycle.tokens)
         yield from _host_cycle(process, number, cycle, submissions)
-        yield from _queue_cycle(process, number, cycle, names)
+        yield from _queue_cycle(process, number, cycle, lists)
         yield from _counters(process, cycle.host[1], accepted=cycle.accepted, tokens=tokens)
 
 
@@ -66,7 +66,7 @@ def _host_cycle(process: int, number: int, cycle: TimedCycle, submissions: Itera
     yield from _spans(process, HOST, [(f"cycle {number}", began, ended), ("wait", min(submitted, ended), ended)])
 
 
-def _queue_cycle(process: int, number: int, cycle: TimedCycle, names: Names) -> Iterator[Event]:
+def _queue_cycle(process: int, number: int, cycle: TimedCycle, lists: Lists) -> Iterator[Event]:
     *drafts, step = cycle.submissions
     yield from _spans(process, QUEUE, [(f"cycle {number}", cycle.submissions[0].device[0], step.device[-1])])
     if drafts:
@@ -75,17 +75,17 @@ def _queue_cycle(process: int, number: int, cycle: TimedCycle, names: Names) -> 
         name = "verify" if piece is step and drafts else piece.name
         yield from _spans(process, QUEUE, [(name, piece.device[0], piece.device[-1])])
         if piece.split:
-            yield from _launches(process, list(zip(names[piece.name], pairwise(piece.device), strict=True)))
+            yield from _launches(process, list(zip(lists[piece.name], pairwise(piece.device), strict=True)))
 
 
-def _launches(process: int, launches: list[tuple[Label, tuple[float, float]]]) -> Iterator[Event]:
+def _launches(process: int, launches: list[tuple[Launch, tuple[float, float]]]) -> Iterator[Event]:
     """Those of one piece inside spans of their layers."""
-    for (layer, kind), group in groupby(launches, key=lambda launch: (launch[0].layer, launch[0].kind)):
+    for (layer, kind), group in groupby(launches, key=lambda launch: (launch[0].layer, launch[0].block)):
         members = list(group)
         if layer is not None:
             began, ended = members[0][1][0], members[-1][1][1]
             yield from _spans(process, QUEUE, [(f"layer {layer} ({kind})", began, ended)])
-        yield from _spans(process, QUEUE, ((label.title, *times) for label, times in members))
+        yield from _spans(process, QUEUE, ((launch.title, *times) for launch, times in members))
 
 
 def _spans(process: int, thread: int, spans: Iterable[tuple[str, float, float]]) -> Iterator[Event]:

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     CACHE = "cache"  # grows with the context
     STATE = "state"  # of sequences, whatever their context
     SCRATCH = "scratch"  # rows on their way, which any launch may overwrite
+    COUNTERS = "counters"  # zero between launches
     HOST = "host"  # host memory that kernels write to
 
 
@@ -139,6 +140,11 @@ class Arena:
         tensor = Tensor(name, dtype, shape, region)
         region.nbytes = max(region.nbytes, tensor.nbytes)
         return tensor
+
+    @property
+    def regions(self) -> list[Region]:
+        """All of them."""
+        return list(self._regions.values())
 
     def nbytes(self, *kinds: Kind) -> int:
         """Bytes of all regions of these kinds."""

@@ -11,12 +11,13 @@ from math import prod
 from pathlib import Path
 
 from arcmtp.formats.matrix import Requant
-from arcmtp.gguf import GGUF, GgmlType, Tensor
+from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.config import Config
-from arcmtp.model.network import Network
-from arcmtp.model.plan import plan
-from arcmtp.runtime.compiler import Kernel
+from arcmtp.model.network import Network, NetworkOptions
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Kernel, kernels_of
 
 ROW_COUNTS = (1, 4, 0)  # a step, one that verifies drafts, a prompt block
 CONTEXT = 8192  # a launch argument: no kernel depends on it
@@ -99,14 +100,14 @@ class Header(GGUF):
         self.tensors = {tensor.name: tensor for tensor in _tensors(mix)}
 
 
-def _tensors(mix: Mix) -> Iterator[Tensor]:
+def _tensors(mix: Mix) -> Iterator[TensorInfo]:
     blocks = [EVERY_LAYER | (GDN if kind == "gdn" else ATTENTION) for kind in CONFIG.layer_kinds]
     for layer, shapes in enumerate([MODEL, *blocks, EVERY_LAYER | ATTENTION | MTP], start=-1):
         for name, shape in shapes.items():
             plain = name in ALWAYS_F32 or name.endswith("norm.weight")
             ggml_type = GgmlType.F32 if plain else mix(layer, name)
             nbytes = prod(shape) // ggml_type.block * ggml_type.block_bytes
-            yield Tensor(name if layer < 0 else f"blk.{layer}.{name}", shape, ggml_type, 0, nbytes, 0)
+            yield TensorInfo(name if layer < 0 else f"blk.{layer}.{name}", shape, ggml_type, 0, nbytes, 0)
 
 
 def stock_q4_0(layer: int, name: str) -> GgmlType:
@@ -138,21 +139,34 @@ MIXES: tuple[tuple[Mix, Requant | None], ...] = ((stock_q4_0, None), (unsloth_q4
 def main() -> None:
     device = Device()
     print(f"{device.card.name}: {device.sycl_device.name}", flush=True)
-    plans = [plan(Header(mix), CONFIG, requant, mtp=True) for mix, requant in MIXES]
-    networks = [Network(each, device, CONTEXT, VOCAB_USED) for each in plans]
-    networks.append(Network(plans[0], device, CONTEXT, VOCAB_USED, slots=SLOTS))
+    networks = [network(device, mix, requant) for mix, requant in MIXES]
+    networks.append(network(device, *MIXES[0], slots=SLOTS))
     for rows in ROW_COUNTS:
-        choice = networks[0].choice_kernels() if rows == 1 else []  # they serve any row count
-        kernels = _distinct([*(kernel for network in networks for kernel in all_kernels(network, rows)), *choice])
+        kernels = _distinct(kernel for network in networks for kernel in all_kernels(network, rows))
         begin = time.perf_counter()
-        device.program(kernels)
+        device.compile(kernels)
         what = f"{rows} rows" if rows > 1 else "1 row" if rows else "block"
         print(f"{what}: {len(kernels)} kernels in {time.perf_counter() - begin:.1f} s", flush=True)
 
 
+def network(
+    device: Device, mix: Mix, requant: Requant | None, slots: int = 1, context: int = CONTEXT
+) -> Network:
+    """Qwen3.6-35B-A3B, of which nothing is loaded."""
+    options = NetworkOptions(context, VOCAB_USED, slots, mtp=True, requant=requant)
+    return Network(Header(mix), CONFIG, options, device)
+
+
 def all_kernels(network: Network, rows: int) -> list[Kernel]:
     """Those for `rows` rows of one sequence, for as many of one row each, and, with 0, for blocks and larger steps."""
-    return [*network.kernels(rows), *network.mixer_kernels(rows)]
+    shapes = [(rows, 1)]
+    if network.slots > 1:
+        shapes += [(1, rows)] if 1 < rows <= network.slots else []
+        shapes += [] if rows else [(MAX_ROWS, network.slots)]
+    modes = [SamplingMode(), SamplingMode(by_options=True, top=True)] if rows == 1 else [SamplingMode()]
+    return kernels_of(
+        launch for mode in modes for rows, runs in shapes for launch in network.launches(rows, runs, mode)
+    )
 
 
 def _distinct(kernels: Iterable[Kernel]) -> list[Kernel]:

@@ -20,27 +20,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-from unittest import mock
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from arcmtp.formats.matrix import Format
-from arcmtp.gguf import Tensor
-from arcmtp.model import weights
-from arcmtp.model.network import Choice, Network
-from arcmtp.model.plan import Plan, Segment, elements, plan
+from arcmtp.gguf import TensorInfo
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.model.network import Network
+from arcmtp.model.stage import LaunchList
+from arcmtp.model.weight_plan import Segment
+from arcmtp.model.weights import WeightLoader
 from arcmtp.ops.accept import turn
 from arcmtp.ops.launch import BLOCK_ROWS
-from arcmtp.profile.launches import Label, Labels, Work, labels
-from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.memory import Buffer
-from scripts.battlemage.compile_kernels import CONFIG, VOCAB_USED, Header, stock_q4_0, unsloth_q4_k_m
+from arcmtp.runtime.launch import Launch, Work
+from arcmtp.runtime.tensor import Tensor
+from scripts.battlemage.compile_kernels import CONFIG, network, stock_q4_0, unsloth_q4_k_m
 
 LINE_BYTES = 64
 POISONED_BYTES = 16 << 20  # up to here the emulator does not leave a new allocation zero
@@ -96,10 +96,10 @@ class Row:
     needed_bytes: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, label: Label, report: Report | None) -> None:
-        """One more launch; without a report it was not executed."""
+    def add(self, needed_bytes: int, report: Report | None) -> None:
+        """One more launch, which must move so many bytes; without a report it was not executed."""
         self.launches += 1
-        self.needed_bytes += label.cost.nbytes
+        self.needed_bytes += needed_bytes
         if report:
             self.executed += 1
             self.registers, self.team_memory_bytes = report["registers"], report["team_memory_bytes"]
@@ -137,35 +137,19 @@ def total(rows: Iterable[Row]) -> Row:
     return of_all
 
 
-class Separate(_host.LaunchList):
-    """A launch list that keeps each launch as a list of its own too."""
-
-    whole = _host.LaunchList
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.each: list[_host.LaunchList] = []
-
-    def add(self, name: str, kernel: _host.Kernel, groups: int, team: int, packed: bool, *arguments: Any) -> None:
-        super().add(name, kernel, groups, team, packed, *arguments)
-        self.each.append(self.whole())
-        self.each[-1].add(name, kernel, groups, team, packed, *arguments)
-
-
-class Unloaded(weights._Loader):
+class Unloaded(WeightLoader):
     """Weights that come from no file. Large allocations are zero, and take no memory of the host until written."""
 
-    def vector(self, tensor: Tensor) -> Buffer:
-        value = tensor.name.endswith("norm.weight")
-        return self.device.array(np.full(elements(tensor), value, np.float32))
+    def values(self, tensor: TensorInfo) -> np.ndarray:
+        return np.full(tensor.elements, tensor.name.endswith("norm.weight"), np.float32)
 
-    def _fill(self, buffer: Buffer, segment: Segment) -> None:
+    def fill_segment(self, target: Tensor, segment: Segment) -> None:
         matrix, name = segment.matrix, segment.tensor.name
-        if buffer.nbytes <= POISONED_BYTES:
-            buffer.fill(0, matrix.offset, matrix.nbytes)
+        if target.nbytes <= POISONED_BYTES:
+            target.fill(0, matrix.offset, matrix.nbytes)
         if "ffn_gate_inp" in name or name == "token_embd.weight":
             nbytes = min(matrix.nbytes, matrix.format.matrix_bytes(BLOCK_ROWS, matrix.k))
-            buffer.write(random_spans(matrix.format, nbytes, list(name.encode())), matrix.offset)
+            target.write(random_spans(matrix.format, nbytes, list(name.encode())), matrix.offset)
 
 
 def random_spans(form: Format, nbytes: int, seed: Sequence[int]) -> np.ndarray:
@@ -187,46 +171,34 @@ class Phase(NamedTuple):
     """A launch list and what it runs on."""
 
     name: str
-    launches: Separate
-    labels: Labels
+    launches: LaunchList
     positions: np.ndarray  # int32, of its rows
     block: bool = False
 
-    def work(self, experts: Sequence[int]) -> Iterator[Label]:
-        """Its labels, for rows that choose so many different experts in each layer."""
-        return self.labels(Work(len(self.positions), int(self.positions[-1]) + 1, experts))
-
-
-def unloaded(steps: Plan, device: Device, context: int) -> Network:
-    """A network whose weights are read from no file."""
-    network = Network(steps, device, context, VOCAB_USED)
-    with mock.patch.object(weights, "_Loader", Unloaded):
-        network.load(weights.load(steps, device))
-    return network
+    def needed_bytes(self, launch: Launch, experts: float) -> int:
+        """Of a launch, in a layer whose rows choose so many different experts."""
+        return launch.cost(Work(len(self.positions), int(self.positions[-1]) + 1, experts)).nbytes
 
 
 def phases(network: Network, context: int, with_block: bool) -> list[Phase]:
     """All that are counted; compiles their kernels."""
-    choice, rows, positions = Choice(), VERIFY_ROWS, np.arange(context, dtype=np.int32)
+    mode, rows, positions = SamplingMode(), VERIFY_ROWS, np.arange(context, dtype=np.int32)
     chosen = np.full(rows, context - 1, np.int32)  # where the token is that the step before a draft call chose
-    with mock.patch.object(_host, "LaunchList", Separate):
-        found = labels(network, 0) | labels(network, rows - 1)
-        steps = [
-            ("token", network.step(1, choice), positions[-1:]),
-            (f"draft call after {rows} rows", network.draft(1, rows, choice), chosen),
-            ("further draft call", network.draft(2, rows, choice), chosen),
-            (f"verify of {rows} rows", network.step(rows, choice), positions[-rows:]),
-        ]
-        made = [Phase(name, cast(Separate, piece.launches), found[piece.name], at) for name, piece, at in steps]
-        if with_block:
-            block, last = network.block(), positions[-BLOCK_ROWS:]
-            made.append(Phase(f"block of {len(last)} rows", cast(Separate, block), found["block"], last, block=True))
+    made = [
+        Phase("token", network.step(1, mode), positions[-1:]),
+        Phase(f"draft call after {rows} rows", network.draft(1, rows, mode), chosen),
+        Phase("further draft call", network.draft(2, rows, mode), chosen),
+        Phase(f"verify of {rows} rows", network.step(rows, mode), positions[-rows:]),
+    ]
+    if with_block:
+        last = positions[-BLOCK_ROWS:]
+        made.append(Phase(f"block of {len(last)} rows", network.block(), last, block=True))
     return made
 
 
 def prepare(network: Network, phase: Phase) -> None:
     """Write what the kernels find of the phase before."""
-    w, rows = network.workspace, len(phase.positions)
+    w, rows = network.controls, len(phase.positions)
     tokens = np.random.default_rng(0).permutation(BLOCK_ROWS)[:rows].astype(np.int32)
     if phase.block:
         w.block_ids.write(tokens)
@@ -244,21 +216,19 @@ def prepare(network: Network, phase: Phase) -> None:
 def count(network: Network, phase: Phase, emulator: Emulator) -> list[Row]:
     """A row for each kernel of a phase and each thing that it does there."""
     prepare(network, phase)
-    layers, names = network.config.layers, phase.launches.names()
-    keys = [(label.kind, label.title, name) for label, name in zip(phase.work([0] * layers), names, strict=True)]
-    reports: list[Report | None] = []
-    chosen: dict[Key, int] = {}  # different experts by the last router that was executed
-    experts: list[int] = []
-    for key, launch in zip(keys, phase.launches.each, strict=True):
-        again = phase.block and key in keys[: len(reports)]
-        reports.append(None if again else only(emulator.reports(partial(network.device.run, launch))))
-        if key[1] == "router":
-            if not again:
-                chosen[key] = distinct_experts(network, len(phase.positions))
-            experts.append(chosen[key])
     rows: dict[Key, Row] = {}
-    for key, label, report in zip(keys, phase.work(experts), reports, strict=True):
-        rows.setdefault(key, Row(*key)).add(label, report)
+    chosen: dict[Key, int] = {}  # different experts, by the last router that was executed
+    experts = 0
+    for launch in phase.launches:
+        key = (launch.block, launch.title, launch.kernel.name)
+        again = phase.block and key in rows
+        run = partial(network.device.run, network.device.bind([launch]))
+        report = None if again else only(emulator.reports(run))
+        if launch.operator == "router":
+            if not again:
+                chosen[key] = distinct_experts(launch, len(phase.positions), network.config.experts_used)
+            experts = chosen[key]
+        rows.setdefault(key, Row(*key)).add(phase.needed_bytes(launch, experts), report)
     return [row.scaled() for row in rows.values()]
 
 
@@ -269,10 +239,11 @@ def only(reports: list[Report]) -> Report:
     return report
 
 
-def distinct_experts(network: Network, rows: int) -> int:
-    """How many the rows of the last router have chosen."""
-    chosen = network.workspace.selected.read(np.int32, rows * network.config.experts_used)
-    return len(np.unique(chosen))
+def distinct_experts(router: Launch, rows: int, used: int) -> int:
+    """How many the rows of a router have chosen."""
+    selected = router.arguments["selected"]
+    assert isinstance(selected, Tensor)
+    return len(np.unique(selected.read(rows * used)))
 
 
 Column = tuple[str, Callable[[Row], str]]
@@ -333,11 +304,12 @@ def main() -> None:
     if not LEAST_CONTEXT <= options.context <= CONFIG.context_length:
         parser.error(f"--context is {options.context}; it must be {LEAST_CONTEXT} to {CONFIG.context_length}")
     emulator, device = Emulator(), Device()
-    network = unloaded(plan(Header(MIXES[options.mix]), CONFIG, mtp=True), device, options.context)
+    model = network(device, MIXES[options.mix], None, context=options.context)
+    model.load(loader=Unloaded)
     found = {"device": device.sycl_device.name, "mix": options.mix, "context": options.context, "phases": []}
-    for phase in phases(network, options.context, not options.without_block):
+    for phase in phases(model, options.context, not options.without_block):
         began = time.perf_counter()
-        rows = count(network, phase, emulator)
+        rows = count(model, phase, emulator)
         of_all = total(rows)
         print(
             f"{phase.name} at context {options.context}: {of_all.executed} of {of_all.launches} launches executed in "

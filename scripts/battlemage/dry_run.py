@@ -22,7 +22,8 @@ from arcmtp import LLM
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.slot import Slot
-from arcmtp.model.network import Choice, Network
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.model.network import Network
 from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, kernel_names
@@ -57,9 +58,9 @@ def dry_run() -> Kernels:
         print(f"{llm.device.sycl_device.name}, profile {card.profile}: loaded and compiled in {llm.load_seconds:.1f} s")
         for tokens in PROMPTS:
             prompt(network, [token % llm.config.vocab for token in range(tokens)])
-        step = network.step(1, Choice()).launches
+        step = network.step(1, SamplingMode())
         print(f"{len(step)} launches per token without drafts for {llm.config.layers} layers")
-        network.workspace.slots.write(np.arange(SLOTS, dtype=np.int32))
+        network.controls.slots.write(np.arange(SLOTS, dtype=np.int32))
         for rows, runs in SHAPES:
             begin = time.perf_counter()
             network.compile(rows, runs)
@@ -73,7 +74,7 @@ def dry_run() -> Kernels:
             if us[1] > MOST_US and not llm.device.is_cpu:  # whose driver runs kernels while it submits
                 sys.exit(f"replaying a cycle takes {us[1]:.0f} µs of the host, more than {MOST_US}")
         time_marks(llm.device)
-        return graph_kernels(network.graphs)
+        return graph_kernels(network.stage.graphs)
 
 
 def prompt(network: Network, ids: Sequence[int]) -> None:
@@ -87,17 +88,17 @@ def prompt(network: Network, ids: Sequence[int]) -> None:
 def cycle_us(network: Network, rows: int, runs: int, graphs: bool) -> float:
     """Microseconds of the host for a cycle: the drafts, and the step of `rows` rows of each of so many runs that
     verifies them, both ways of choosing tokens in turn. The median, since other work on the machine only adds time."""
-    network.graphs.enabled = graphs
+    network.stage.graphs.enabled = graphs
     seconds = []
-    for choice in (Choice(), Choice(by_options=True, top=True)):
+    for choice in (SamplingMode(), SamplingMode(by_options=True, top=True)):
         drafts = [network.draft(index, rows, choice, runs) for index in range(1, rows)]
         cycle = [*drafts, network.step(rows, choice, runs)]
         for piece in cycle:
-            network.graphs.submit(*piece)  # captures its graph
+            network.stage.submit(piece)  # captures its graph
         for _ in range(CYCLES // 2):
             begin = time.perf_counter()
             for piece in cycle:
-                network.graphs.submit(*piece)
+                network.stage.submit(piece)
             seconds.append(time.perf_counter() - begin)
             network.device.wait()
     return 1e6 * median(seconds)

@@ -43,7 +43,7 @@ def test_greedy_ids_and_log_probabilities_of_the_golden_prompts(pair: Pair, gold
 def test_drafts_of_any_length(
     pair: Pair, text: str, monkeypatch: pytest.MonkeyPatch, draft: int, sampling: SamplingOptions, graphs: bool
 ) -> None:
-    monkeypatch.setattr(pair.card.network.graphs, "enabled", graphs)
+    monkeypatch.setattr(pair.card.network.stage.graphs, "enabled", graphs)
     prompt = pair.card.tokenize(text)[:20]
     (result,) = pair.generate(prompt, max_tokens=16, draft=draft, sampling=sampling, logprobs=3)
     assert (result.statistics.graph_replays > 0) == graphs

@@ -49,5 +49,5 @@ def test_logits_of_a_prompt_block_and_of_steps(pair: Pair) -> None:
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["launches", "graphs"])
 def test_tokens_and_drafts(pair: Pair, monkeypatch: pytest.MonkeyPatch, graphs: bool) -> None:
-    monkeypatch.setattr(pair.card.network.graphs, "enabled", graphs)
+    monkeypatch.setattr(pair.card.network.stage.graphs, "enabled", graphs)
     pair.generate(list(range(300, 324)), max_tokens=6, draft=3, logprobs=3)

@@ -37,7 +37,7 @@ class Feeder:
     """
 
     def __init__(self, network: Network) -> None:
-        self._network, self._buffers = network, network.workspace
+        self._network, self._buffers = network, network.controls
         self._position = 0
         network.reset()
 
@@ -75,7 +75,7 @@ class Feeder:
 
 def poison(network: Network) -> None:
     """Leave NaN in every KV cache and in every buffer of rows, as if another sequence had left the worst behind."""
-    w = network.workspace
+    w = network.controls
     caches = [
         memory for ops, memory in zip(network.layers, w.sequence, strict=True) if isinstance(ops.mixer, Attention)
     ]

@@ -130,13 +130,13 @@ def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: py
     ids = four.tokenize(text)
     found = []
     for enabled in (False, True):
-        monkeypatch.setattr(four.network.graphs, "enabled", enabled)
+        monkeypatch.setattr(four.network.stage.graphs, "enabled", enabled)
         streams = [four.stream(ids[at : at + 25], 30, draft=2, logprobs=1) for at in (0, 500, 900)]
         for stream in streams:
             stream.start()
         found.append([said(finished(stream)) for stream in streams])
     assert found[0] == found[1]
-    assert any("of 3 runs" in name for name in four.network.graphs.captured)
+    assert any("of 3 runs" in name for name in four.network.stage.graphs.captured)
 
 
 def test_streams_that_decode_go_on_between_blocks_of_a_prompt(four: LLM, text: str) -> None:

@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as Type
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.results import Cycle
 from arcmtp.engine.sequence import TokenSequence
-from arcmtp.model.network import Choice
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.ops.accept import RECORD, RECORDS
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
 from arcmtp.runtime.graphs import kernel_names
@@ -74,7 +74,7 @@ class Cycles:
 def test_any_draft_length_gives_the_same_ids_and_log_probabilities(
     tiny: LLM, text: str, monkeypatch: pytest.MonkeyPatch, sampling: SamplingOptions, graphs: bool
 ) -> None:
-    monkeypatch.setattr(tiny.network.graphs, "enabled", graphs)
+    monkeypatch.setattr(tiny.network.stage.graphs, "enabled", graphs)
     cycles, rng = Cycles(), np.random.default_rng(5)
     for prompt in prompts(tiny, text, 6):
         limit = int(rng.integers(1, 60))
@@ -184,13 +184,13 @@ def drafts(
 ) -> Drafts:
     """The drafts for a prompt; call `other`, (cycle, index), drafts its second choice."""
     most, limit, network = reference["draft"]["n_max"], 48, llm.network
-    ids, sampled, logits = network.workspace.ids, network.workspace.sampled, network.workspace.logits
+    ids, sampled, logits = network.controls.ids, network.controls.sampled, network.controls.logits
     sequence = llm.new_sequence(draft=most)
     found = Drafts(list(sequence.prefill(prompt["tokens"], limit, llm.tokenizer.eos_ids).tokens))
-    calls = [network.draft(index, most + 1, Choice()).launches for index in range(1, most + 1)]
-    step = network.step(most + 1, Choice()).launches
+    calls = [network.draft(index, most + 1, SamplingMode()).launches for index in range(1, most + 1)]
+    step = network.step(most + 1, SamplingMode()).launches
     llm.scheduler.batch.form([sequence])
-    record, done = network.records.view(RECORD), False
+    record, done = network.controls.records.view().view(RECORD), False
     for cycle in itertools.count():
         if done:
             return found
@@ -222,8 +222,8 @@ def test_hidden_rows_before_the_norm_draft_otherwise_and_give_the_same_text(tiny
             sequence.prefill(llm.tokenize(text)[:50], 20)
             llm.scheduler.batch.form([sequence])
             for index in (1, 2):
-                llm.device.run(llm.network.draft(index, 3, Choice()).launches)
-                logits.append(llm.network.workspace.logits.read(np.float32, llm.network.sampling.vocab_used))
+                llm.device.run(llm.network.draft(index, 3, SamplingMode()).launches)
+                logits.append(llm.network.controls.logits.read(np.float32, llm.network.sampling.vocab_used))
         assert texts[0] == texts[1]
         for post, pre in zip(logits[:2], logits[2:], strict=True):
             assert 0.1 < np.abs(post - pre).max() < 5
@@ -247,8 +247,8 @@ def goes_on(llm: LLM, sequence: TokenSequence, prompt: list[int], draft: int) ->
     first, network = sequence.prefill(prompt, 30), llm.network
     if draft:  # once by itself: the same comes again in the cycle
         llm.scheduler.batch.form([sequence])
-        llm.device.run(network.draft(1, draft + 1, Choice()).launches)
-    logits = network.workspace.logits.read(np.float32, network.sampling.vocab_used)
+        llm.device.run(network.draft(1, draft + 1, SamplingMode()).launches)
+    logits = network.controls.logits.read(np.float32, network.sampling.vocab_used)
     return [first, *sequence.cycles()], logits
 
 
@@ -262,14 +262,14 @@ def test_each_state_is_read_and_written_once_in_a_cycle_whatever_is_drafted(tiny
     network = tiny.network
     gdn = sum(isinstance(ops.mixer, GatedDeltaNet) for ops in network.layers)
     for rows in range(1, 9):
-        pieces = [*(network.draft(index, rows, Choice()) for index in range(1, rows)), network.step(rows, Choice())]
+        pieces = [*(network.draft(index, rows, SamplingMode()) for index in range(1, rows)), network.step(rows, SamplingMode())]
         names = [name for piece in pieces for name in piece.launches.names()]
         assert sum(name.startswith("gated_delta_net") for name in names) == gdn
         for piece in pieces:
-            network.graphs.enabled, before = True, network.graphs.enabled
-            network.graphs.submit(*piece)
-            network.graphs.enabled = before
-            _, graph = network.graphs.captured[piece.name]
+            network.stage.graphs.enabled, before = True, network.stage.graphs.enabled
+            network.stage.submit(piece)
+            network.stage.graphs.enabled = before
+            _, graph = network.stage.graphs.captured[piece.name]
             assert graph.nodes == len(piece.launches) and kernel_names(graph) == piece.launches.names()  # no copies
     tiny.device.wait()
 
@@ -304,9 +304,9 @@ def test_every_draft_call_is_timed_and_counted(tiny: LLM) -> None:
 
 def test_a_captured_call_is_told_from_a_replayed_one(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     for enabled, kinds in ((True, {"captured", "replayed"}), (True, {"replayed"}), (False, {"none"})):
-        monkeypatch.setattr(tiny.network.graphs, "enabled", enabled)
+        monkeypatch.setattr(tiny.network.stage.graphs, "enabled", enabled)
         if kinds == {"captured", "replayed"}:
-            monkeypatch.setattr(tiny.network.graphs, "_graphs", {})
+            monkeypatch.setattr(tiny.network.stage.graphs, "_graphs", {})
         result = tiny.generate("import os", 20, draft=4)
         assert {call.graph for call in result.draft_calls} == kinds
 
@@ -327,11 +327,11 @@ def test_a_file_without_an_mtp_block_does_not_draft(tmp_path: Path) -> None:
 
 
 def test_options_of_a_step_are_part_of_its_graphs_name_and_their_values_are_not(tiny: LLM) -> None:
-    tiny.network.graphs.enabled, before = True, tiny.network.graphs.enabled
+    tiny.network.stage.graphs.enabled, before = True, tiny.network.stage.graphs.enabled
     tiny.generate("import os", 12, sampling=WARM, draft=2)
-    captures = tiny.network.graphs.statistics.captures
+    captures = tiny.network.stage.graphs.statistics.captures
     hot = dataclasses.replace(WARM, temperature=1.3, top_k=0, logit_bias={}, seed=12)
     result = tiny.generate("class A:", 12, sampling=hot, draft=2)
-    tiny.network.graphs.enabled = before
-    assert tiny.network.graphs.statistics.captures == captures
+    tiny.network.stage.graphs.enabled = before
+    assert tiny.network.stage.graphs.statistics.captures == captures
     assert (result.statistics.graph_captures, result.statistics.graph_misses) == (0, {})

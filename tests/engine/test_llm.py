@@ -43,7 +43,7 @@ def test_half_a_character_at_the_end_becomes_a_replacement_character(
 
 
 def test_graphs_change_nothing_but_the_way_of_submitting(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = tiny.network.graphs
+    graphs = tiny.network.stage.graphs
     results = {}
     for enabled in (False, True):
         monkeypatch.setattr(graphs, "enabled", enabled)

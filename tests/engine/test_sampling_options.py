@@ -79,7 +79,7 @@ def follow(llm: LLM, options: SamplingOptions, count: int) -> list[int]:
     for chunk in stream:
         if chunk.id is None:
             break
-        logits = llm.network.workspace.logits.read(np.float32, vocab_used)
+        logits = llm.network.controls.logits.read(np.float32, vocab_used)
         want, ahead = reference(rule, len(prompt_ids) + len(ids), logits, states, biases)
         assert chunk.id == want or ahead < MARGIN
         states[chunk.id] += 1
@@ -153,7 +153,7 @@ def test_options_change_without_a_new_capture_and_an_earlier_generation_leaves_n
         SamplingOptions(presence_penalty=1),
     ]
     first = [tiny.generate(PROMPT, 24, sampling=options).ids for options in some]
-    statistics = tiny.network.graphs.statistics
+    statistics = tiny.network.stage.graphs.statistics
     captures = statistics.captures
     tiny.generate("class Lexer:", 30, sampling=SamplingOptions(temperature=1, logit_bias={40: -50.0}, seed=8))
     assert [tiny.generate(PROMPT, 24, sampling=options).ids for options in some] == first
@@ -161,7 +161,7 @@ def test_options_change_without_a_new_capture_and_an_earlier_generation_leaves_n
 
 
 def test_graphs_and_launches_give_the_same_text(tiny: LLM) -> None:
-    graphs, texts = tiny.network.graphs, []
+    graphs, texts = tiny.network.stage.graphs, []
     before = graphs.enabled
     for enabled in (True, False):
         graphs.enabled = enabled

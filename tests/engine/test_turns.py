@@ -95,7 +95,7 @@ def test_a_stream_left_early_is_gone_on_from_where_the_device_is(tiny: LLM, text
 def test_what_is_interrupted_leaves_nothing_behind(
     tiny: LLM, text: str, monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
-    ids, submit, count = tiny.tokenize(text)[:tokens], tiny.network.graphs.submit, itertools.count()
+    ids, submit, count = tiny.tokenize(text)[:tokens], tiny.network.stage.graphs.submit, itertools.count()
     tiny.new_sequence()
 
     def interrupted(name: str, launches: Any, as_graph: bool = True) -> Any:
@@ -105,7 +105,7 @@ def test_what_is_interrupted_leaves_nothing_behind(
         return event
 
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.network.graphs, "submit", interrupted)
+        patch.setattr(tiny.network.stage.graphs, "submit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tiny.generate(ids, 20, draft=2)
     result = tiny.generate(ids, 24, logprobs=2, sampling=WARM, draft=2)

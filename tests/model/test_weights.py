@@ -13,12 +13,15 @@ import numpy.typing as npt
 import pytest
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.formats.matrix import F32, W4, W4_K, W6_16, W8, Matrix, Requant, unpack
+from arcmtp.formats.matrix import F32, W4, W4_K, W6_16, W8, Format, Matrix, Requant, unpack
 from arcmtp.gguf import GGUF
 from arcmtp.model import weights
 from arcmtp.model.config import Config
-from arcmtp.model.plan import Plan, plan
-from arcmtp.model.weights import GdnLayer, Merged, Weights, load
+from arcmtp.model.network import Network, NetworkOptions
+from arcmtp.model.weight_plan import Merged
+from arcmtp.model.weights import WeightLoader
+from arcmtp.runtime.card import cards
+from arcmtp.runtime.tensor import Tensor
 
 ROOT = Path(__file__).parents[2]
 Q4_0_FILE = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"
@@ -43,6 +46,10 @@ class FakeBuffer:
 
 
 class FakeDevice:
+    """Memory of the host, and nothing runs."""
+
+    card, activation_orders = cards()["cpu"], 3
+
     def __init__(self) -> None:
         self.allocated_bytes = 0
 
@@ -51,30 +58,48 @@ class FakeDevice:
         return FakeBuffer(nbytes)
 
 
-def loaded(made: Plan, progress: weights.Progress | None = None) -> Weights:
-    device: Any = FakeDevice()
-    result = load(made, device, progress)
-    assert device.allocated_bytes == made.nbytes == result.nbytes
-    return result
+class Loaded:
+    """The weights of a network on a fake device."""
+
+    def __init__(self, network: Network, progress: weights.Progress | None = None) -> None:
+        self.network, self.plan = network, network.weights
+        device: Any = FakeDevice()
+        self.requant_errors = WeightLoader(self.plan, device, progress).load()
+        assert device.allocated_bytes == self.plan.nbytes
+
+    def __getitem__(self, name: str) -> Merged:
+        """What is merged under a name."""
+        return next(merged for merged in self.plan.merged if merged.tensor.name == name)
 
 
-def planned(path: Path, requant: Requant | None = None) -> Plan:
-    file = GGUF(path)
-    return plan(file, Config.from_gguf(file), requant)
+def loaded(made: Network, progress: weights.Progress | None = None) -> Loaded:
+    return Loaded(made, progress)
+
+
+def planned(path: Path, requant: Requant | None = None) -> Network:
+    file, device = GGUF(path), FakeDevice()
+    config = Config.from_gguf(file)
+    fake: Any = device
+    return Network(file, config, NetworkOptions(64, config.vocab, requant=requant), fake)
+
+
+def formats(merged: Merged) -> list[Format]:
+    return [matrix.format for matrix in merged.matrices]
 
 
 def matrices(merged: Merged) -> list[Floats]:
     """The values of each segment: [n, k], or [experts, n, k] for a stack of several."""
     found = []
-    for matrix in merged.segments:
-        memory: npt.NDArray[np.uint8] = merged.buffer.memory[matrix.offset : matrix.offset + matrix.nbytes]  # type: ignore[attr-defined]
+    for matrix in merged.matrices:
+        memory = memory_of(merged.tensor)[matrix.offset : matrix.offset + matrix.nbytes]
         stack = [unpack(matrix.format, tiles, matrix.n, matrix.k) for tiles in np.split(memory, matrix.experts)]
         found.append(stack[0] if matrix.experts == 1 else np.stack(stack))
     return found
 
 
-def vector(buffer: Any) -> Floats:
-    return buffer.memory.view(np.float32)
+def memory_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    buffer: Any = tensor.buffer
+    return buffer.memory
 
 
 def file_values(path: Path) -> Values:
@@ -86,92 +111,57 @@ def file_values(path: Path) -> Values:
     }
 
 
-MOE_PARTS = {
-    "router": ["ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"],
-    "gate_up": ["ffn_gate_exps.weight", "ffn_up_exps.weight"],
-    "down": ["ffn_down_exps.weight"],
-    "shared_gate_up": ["ffn_gate_shexp.weight", "ffn_up_shexp.weight"],
-    "shared_down": ["ffn_down_shexp.weight"],
-}
-MERGED_PARTS = {
-    "gdn": {
-        "projections": ["attn_qkv.weight", "attn_gate.weight", "ssm_beta.weight", "ssm_alpha.weight"],
-        "output": ["ssm_out.weight"],
-        **MOE_PARTS,
-    },
-    "attention": {
-        "projections": ["attn_q.weight", "attn_k.weight", "attn_v.weight"],
-        "output": ["attn_output.weight"],
-        **MOE_PARTS,
-    },
-}
-NORMS = {"attn_norm": "attn_norm.weight", "post_norm": "post_attention_norm.weight"}
-VECTORS = {
-    "gdn": {
-        **NORMS,
-        "conv": "ssm_conv1d.weight",
-        "a": "ssm_a",
-        "dt_bias": "ssm_dt.bias",
-        "gdn_norm": "ssm_norm.weight",
-    },
-    "attention": {**NORMS, "q_norm": "attn_q_norm.weight", "k_norm": "attn_k_norm.weight"},
-}
-
-
 def assert_loaded_values(
-    found: Weights, expected: Values, close: Callable[[Floats, Floats], bool] = np.array_equal
+    found: Loaded, expected: Values, close: Callable[[Floats, Floats], bool] = np.array_equal
 ) -> None:
-    """Every matrix and vector of the trunk against plain values by file name."""
-
-    def check(merged: Merged, names: list[str]) -> None:
-        for value, name in zip(matrices(merged), names, strict=True):
-            wanted = expected[name].reshape(value.shape)
-            assert close(value, wanted), name
-
-    check(found.embedding, ["token_embd.weight"])
-    check(found.output, ["output.weight" if "output.weight" in expected else "token_embd.weight"])
-    assert np.array_equal(vector(found.output_norm), expected["output_norm.weight"])
-    for index, layer in enumerate(found.layers):
-        for field, names in MERGED_PARTS[layer.kind].items():
-            check(getattr(layer, field), [f"blk.{index}.{name}" for name in names])
-        for field, name in VECTORS[layer.kind].items():
-            wanted = expected[f"blk.{index}.{name}"]
-            assert np.array_equal(vector(getattr(layer, field)), wanted.reshape(-1)), (index, name)
+    """Every matrix and vector that the network asked for against plain values by file name."""
+    for merged in found.plan.merged:
+        for value, segment in zip(matrices(merged), merged.segments, strict=True):
+            name, rows = segment.tensor.name, slice(segment.first_row, segment.first_row + segment.matrix.n)
+            whole = expected[name].reshape(segment.matrix.experts, -1, segment.matrix.k)
+            assert close(value, whole[:, rows].reshape(value.shape)), name
+    for tensor, target in found.plan.vectors:
+        assert np.array_equal(memory_of(target).view(np.float32), expected[tensor.name].reshape(-1)), tensor.name
 
 
 @pytest.mark.parametrize("path", [Q4_0_FILE, F16_FILE, Q4_K_M_FILE], ids=lambda path: path.stem)
 def test_loaded_weights_are_the_files_values_bit_for_bit(path: Path) -> None:
-    assert_loaded_values(loaded(planned(path)), file_values(path))
+    found, expected = loaded(planned(path)), file_values(path)
+    assert_loaded_values(found, expected)
+    segments = [segment.tensor.name for merged in found.plan.merged for segment in merged.segments]
+    of_mtp = f"blk.{found.network.config.layers}."
+    asked_for = {*segments, *(tensor.name for tensor, _ in found.plan.vectors)}
+    assert asked_for == {name for name in expected if not name.startswith(of_mtp)}
 
 
 def test_loading_in_small_pieces_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = loaded(planned(Q4_0_FILE))
     monkeypatch.setattr(weights, "STAGING_BYTES", 100_000)
     pieces = loaded(planned(Q4_0_FILE))
-    for ours, theirs in zip(pieces.layers, whole.layers, strict=True):
-        for a, b in zip(matrices(ours.gate_up), matrices(theirs.gate_up), strict=True):
-            assert np.array_equal(a, b)
-    assert np.array_equal(matrices(pieces.embedding)[0], matrices(whole.embedding)[0])
+    for ours, theirs in zip(pieces.plan.merged, whole.plan.merged, strict=True):
+        assert np.array_equal(memory_of(ours.tensor), memory_of(theirs.tensor))
 
 
 def test_the_plan_names_formats_and_sizes() -> None:
     made = planned(Q4_K_M_FILE)
-    assert made.embedding[0].matrix == Matrix(W4_K, 6144, 256, offset=0)
-    assert made.output is not None and made.output[0].matrix.format == W6_16
-    assert [layer.kind for layer in made.layers] == list(made.config.layer_kinds)
-    assert {s.matrix.format for s in made.layers[0].merged["router"]} == {F32}
-    stack = made.layers[0].merged["gate_up"][1].matrix
+    by_name = {merged.tensor.name: merged for merged in made.weights.merged}
+    assert by_name["token_embd"].matrices == [Matrix(W4_K, 6144, 256, offset=0)]
+    assert formats(by_name["output"]) == [W6_16]
+    assert [layer.mixer.kind for layer in made.stage.layers] == list(made.config.layer_kinds)
+    assert set(formats(by_name["blk.0.router"])) == {F32}
+    stack = by_name["blk.0.gate_up"].matrices[1]
     assert (stack.experts, stack.n, stack.k, stack.tiles) == (6, 256, 256, 16)
     assert stack.nbytes == 6 * W4_K.matrix_bytes(256, 256)
 
 
 def test_segments_start_at_multiples_of_64_bytes_and_do_not_overlap() -> None:
     for path, requant in itertools.product([Q4_0_FILE, Q4_K_M_FILE], (None, "int4")):
-        for segments in planned(path, requant).merged:  # type: ignore[arg-type]
+        for merged in planned(path, requant).weights.merged:  # type: ignore[arg-type]
             end = 0
-            for segment in segments:
-                assert segment.matrix.offset % 64 == 0 and segment.matrix.offset >= end
-                end = segment.matrix.offset + segment.matrix.nbytes
+            for matrix in merged.matrices:
+                assert matrix.offset % 64 == 0 and matrix.offset >= end
+                end = matrix.offset + matrix.nbytes
+            assert end == merged.tensor.nbytes
 
 
 def test_progress_rises_to_the_plans_bytes() -> None:
@@ -179,23 +169,21 @@ def test_progress_rises_to_the_plans_bytes() -> None:
     calls: list[tuple[int, int]] = []
     loaded(made, lambda done, total: calls.append((done, total)))
     done = [call[0] for call in calls]
-    assert done == sorted(done) and done[-1] == made.nbytes
-    assert {call[1] for call in calls} == {made.nbytes}
+    assert done == sorted(done) and done[-1] == made.weights.nbytes
+    assert {call[1] for call in calls} == {made.weights.nbytes}
 
 
 def test_requantisation_makes_large_matrices_int4_and_reports_their_errors() -> None:
     found = loaded(planned(F16_FILE, "int4"))
     expected = file_values(F16_FILE)
-    layer = found.layers[0]
-    assert isinstance(layer, GdnLayer)
-    formats = [matrix.format for matrix in layer.projections.segments]
-    assert formats[:2] == [W4, W4] and W4 not in formats[2:]
-    assert [matrix.format for matrix in layer.router.segments] == [F32, F32]
-    assert {m.format for part in (layer.gate_up, layer.down, layer.output, found.embedding) for m in part.segments} == {
-        W4
-    }
-    assert found.nbytes < 0.35 * planned(F16_FILE).nbytes
-    for name, value in [("blk.0.attn_qkv.weight", layer.projections), ("blk.0.ffn_gate_exps.weight", layer.gate_up)]:
+    projections = formats(found["blk.0.projections"])
+    assert projections[:2] == [W4, W4] and W4 not in projections[2:]
+    assert formats(found["blk.0.router"]) == [F32, F32]
+    for name in ("blk.0.gate_up", "blk.0.down", "blk.0.output", "token_embd"):
+        assert set(formats(found[name])) == {W4}
+    assert found.plan.nbytes < 0.35 * planned(F16_FILE).weights.nbytes
+    for name, part in [("blk.0.attn_qkv.weight", "projections"), ("blk.0.ffn_gate_exps.weight", "gate_up")]:
+        value = found[f"blk.0.{part}"]
         difference = matrices(value)[0] - expected[name]
         relative = float(np.sqrt(np.sum(difference**2) / np.sum(expected[name] ** 2)))
         assert found.requant_errors[name] == pytest.approx(relative, rel=1e-3)
@@ -207,7 +195,7 @@ def test_requantisation_makes_large_matrices_int4_and_reports_their_errors() -> 
 def test_requantisation_leaves_q4_0_as_it_is() -> None:
     found = loaded(planned(Q4_0_FILE, "int4"))
     assert set(found.requant_errors) == {"output.weight"}
-    assert found.output.segments[0].format == W4
+    assert formats(found["output"]) == [W4]
 
 
 class ModelFile:
@@ -274,14 +262,13 @@ def model() -> ModelFile:
 
 
 def test_fused_expert_and_attention_tensors_load_like_separate_ones(model: ModelFile, tmp_path: Path) -> None:
-    separate = dict(model.values)
     values = model.values
     for index in range(2):
         gate, up = (values.pop(f"blk.{index}.ffn_{part}_exps.weight") for part in ("gate", "up"))
         values[f"blk.{index}.ffn_gate_up_exps.weight"] = np.concatenate([gate, up], axis=1)
     values["blk.1.attn_qkv.weight"] = np.concatenate([values.pop(f"blk.1.attn_{part}.weight") for part in "qkv"])
-    model.write(tmp_path / "fused.gguf")
-    assert_loaded_values(loaded(planned(tmp_path / "fused.gguf")), separate)
+    held = model.write(tmp_path / "fused.gguf")
+    assert_loaded_values(loaded(planned(tmp_path / "fused.gguf")), held)
 
 
 def test_errors_of_fused_tensors_are_of_the_whole_tensor(model: ModelFile, tmp_path: Path) -> None:
@@ -290,7 +277,7 @@ def test_errors_of_fused_tensors_are_of_the_whole_tensor(model: ModelFile, tmp_p
     values["blk.0.ffn_gate_up_exps.weight"] = fused = np.concatenate([gate, 100 * up], axis=1)
     model.write(tmp_path / "fused.gguf")
     found = loaded(planned(tmp_path / "fused.gguf", "int4"))
-    difference = np.concatenate(matrices(found.layers[0].gate_up), axis=1) - fused
+    difference = np.concatenate(matrices(found["blk.0.gate_up"]), axis=1) - fused
     relative = float(np.linalg.norm(difference) / np.linalg.norm(fused))
     assert found.requant_errors["blk.0.ffn_gate_up_exps.weight"] == pytest.approx(relative, rel=1e-3)
 
@@ -310,16 +297,15 @@ def test_mixed_types_and_other_spellings_are_accepted(model: ModelFile, tmp_path
     held = model.write(tmp_path / "mixed.gguf")
     held["blk.0.ssm_dt.bias"] = held["blk.0.ssm_dt"]
     found = loaded(planned(tmp_path / "mixed.gguf"))
-    assert [matrix.format for matrix in found.layers[1].projections.segments] == [F32, W8, F32]
+    assert formats(found["blk.1.projections"]) == [F32, W8, F32]
     assert_loaded_values(found, held)
 
 
 def test_without_an_output_matrix_the_embedding_serves(model: ModelFile, tmp_path: Path) -> None:
     del model.values["output.weight"]
     held = model.write(tmp_path / "tied.gguf")
-    made = planned(tmp_path / "tied.gguf")
-    found = loaded(made)
-    assert found.output is found.embedding
+    found = loaded(planned(tmp_path / "tied.gguf"))
+    assert found.network.head.weights.output is found.network.embedding.weights
     assert_loaded_values(found, held)
 
 
@@ -334,7 +320,7 @@ def test_mtp_and_vision_tensors_are_left_aside(model: ModelFile, tmp_path: Path)
     model.write(tmp_path / "mtp.gguf")
     plain, made = planned(tmp_path / "plain.gguf"), planned(tmp_path / "mtp.gguf")
     assert made.mtp is None
-    assert (made.nbytes, len(made.layers)) == (plain.nbytes, 2)
+    assert (made.weights.nbytes, len(made.stage.layers)) == (plain.weights.nbytes, 2)
 
 
 @pytest.mark.parametrize(
@@ -389,8 +375,8 @@ def test_pages_of_the_file_are_released_as_loading_goes(monkeypatch: pytest.Monk
     monkeypatch.setattr(weights, "STAGING_BYTES", 100_000)
     made = planned(Q4_0_FILE)
     loaded(made)
-    for segments in made.merged:
-        for segment in segments:
+    for merged in made.weights.merged:
+        for segment in merged.segments:
             spans = [span[1:] for span in released if span[0] == segment.tensor.name]
             assert spans[0][0] == 0 and spans[-1][1] == segment.tensor.nbytes
             assert all(before[1] == after[0] for before, after in itertools.pairwise(spans)), segment.tensor.name

@@ -5,7 +5,8 @@ import pytest
 from arcmtp import LLM
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Matrix
-from arcmtp.model.network import Choice, Network
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.model.network import Network
 from arcmtp.ops.attention import Attention, Columns
 from arcmtp.ops.experts import ExpertsDown
 from arcmtp.ops.launch import Consumers
@@ -38,8 +39,8 @@ def operator_of(kernel: str) -> str:
 @pytest.mark.parametrize("draft", [0, 1, 2])
 def test_every_launch_has_the_label_of_its_kernel(network: Network, draft: int) -> None:
     rows = draft + 1
-    pieces = [network.first(Choice()), network.step(rows, Choice())]
-    pieces += [network.draft(index, rows, Choice()) for index in range(1, rows)]
+    pieces = [network.first(SamplingMode()), network.step(rows, SamplingMode())]
+    pieces += [network.draft(index, rows, SamplingMode()) for index in range(1, rows)]
     named = {**{piece.name: piece.launches for piece in pieces}, "block": network.block()}
     found = labels(network, draft)
     assert found.keys() == named.keys()

@@ -8,15 +8,12 @@ from gguf import GGMLQuantizationType as Type
 
 from arcmtp.formats.matrix import Requant
 from arcmtp.model.network import Network
-from arcmtp.model.plan import plan
 from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
+from scripts.battlemage import compile_kernels
 from scripts.battlemage.compile_kernels import (
-    CONFIG,
-    CONTEXT,
     MIXES,
     SLOTS,
-    VOCAB_USED,
     Header,
     Mix,
     all_kernels,
@@ -38,8 +35,7 @@ def test_the_unsloth_mix_has_the_types_of_the_published_file() -> None:
 
 
 def network(mix: Mix, requant: Requant | None, slots: int) -> Network:
-    device = Device("cpu", cards()["arc-pro-b70"])
-    return Network(plan(Header(mix), CONFIG, requant, mtp=True), device, CONTEXT, VOCAB_USED, slots=slots)
+    return compile_kernels.network(Device("cpu", cards()["arc-pro-b70"]), mix, requant, slots)
 
 
 @pytest.mark.parametrize("slots", [1, SLOTS])

@@ -7,12 +7,10 @@ import pytest
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Format, Matrix, unpack
-from arcmtp.ops.cost import Cost
-from arcmtp.profile.launches import Label
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel
 from arcmtp.runtime.device import Device
-from scripts.battlemage.count_launches import Emulator, Report, Row, Separate, counts_of, random_spans, table, total
+from arcmtp.runtime.launch import Cost, Kernel, Launch, parameters, reads, writes
+from arcmtp.runtime.tensor import I32
+from scripts.battlemage.count_launches import Emulator, Report, Row, counts_of, random_spans, table, total
 
 REPORT: Report = {
     "kernel": "mul_mat",
@@ -29,15 +27,11 @@ REPORT: Report = {
 LINES = {"lines_read": 100, "lines_written": 25}
 
 
-def label(nbytes: int) -> Label:
-    return Label(0, "gdn", "mul_mat", "output", Cost(nbytes))
-
-
 def row(report: Report, executed: int = 1, launches: int = 1) -> Row:
     """Of launches that must move 4000 bytes each, of which the first ones are executed."""
     made = Row("gdn", "mul_mat output", "mul_mat")
     for index in range(launches):
-        made.add(label(4000), report if index < executed else None)
+        made.add(4000, report if index < executed else None)
     return made.scaled()
 
 
@@ -112,27 +106,16 @@ def twice() -> Kernel:
         "simd::store<int, 16>(out + 32 * simd::group_index(), values);\n    "
         "simd::store<int, 16>(out + 32 * simd::group_index() + 16, values);"
     )
-    return Kernel("count_twice", "formats.hpp", "const int *in, int *out", body)
-
-
-def test_a_list_keeps_its_launches_apart(twice: Kernel) -> None:
-    device = Device("cpu")
-    program, launches = device.program([twice]), Separate()
-    source, first, second = device.array(np.arange(48, dtype=np.int32)), device.zeros(256), device.zeros(384)
-    program.launch(launches, twice, 2, source, first)
-    program.launch(launches, twice, 3, source, second)
-    assert [each.names() for each in (launches, *launches.each)] == [[twice.name] * 2, [twice.name], [twice.name]]
-    device.run(launches.each[1])
-    assert not first.read(np.int32, 64).any()
-    assert second.read(np.int32, 96)[-1] == 47
+    declared = parameters(**{"in": reads(I32)}, out=writes(I32))
+    return Kernel("count_twice", "", "formats.hpp", declared, body=body)
 
 
 @pytest.mark.emulated
 def test_messages_and_bytes_of_a_launch_are_those_of_its_source(emulated_card: Device, twice: Kernel) -> None:
     groups = 5
     source, out = emulated_card.zeros(64 * groups), emulated_card.zeros(128 * groups)
-    launches = _host.LaunchList()
-    emulated_card.program([twice]).launch(launches, twice, groups, source, out)
+    launch = Launch(twice, groups, groups, {"in": source, "out": out}, lambda work: Cost(0))
+    launches = emulated_card.bind([launch])
     emulator = Emulator()
     for _ in range(2):  # of which the second counts anew
         (report,) = emulator.reports(lambda: emulated_card.run(launches))

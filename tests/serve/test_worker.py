@@ -54,7 +54,7 @@ async def outcome(submission: Submission) -> Finished | ApiError | None:
 def test_an_error_that_passes_fails_what_runs_and_nothing_after_it(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(worker: Worker) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(llm.network.graphs, "submit", broken(llm, times=1))
+            patch.setattr(llm.network.stage.graphs, "submit", broken(llm, times=1))
             failed = await asyncio.gather(*(outcome(worker.submit([JOB])) for _ in range(2)))
         for end in failed:
             assert isinstance(end, ApiError) and (end.status, end.code) == (500, "device_error")
@@ -70,7 +70,7 @@ def test_a_prompt_ends_between_two_blocks_when_its_client_has_gone(monkeypatch: 
     with LLM(device="cpu", ctx=2048) as long:
 
         async def work(worker: Worker) -> None:
-            submit = long.network.graphs.submit
+            submit = long.network.stage.graphs.submit
 
             def watched(name: str, launches: Any, as_graph: bool = True) -> Any:
                 names.append(name)
@@ -78,7 +78,7 @@ def test_a_prompt_ends_between_two_blocks_when_its_client_has_gone(monkeypatch: 
                 return submit(name, launches, as_graph)
 
             with monkeypatch.context() as patch:
-                patch.setattr(long.network.graphs, "submit", watched)
+                patch.setattr(long.network.stage.graphs, "submit", watched)
                 submission = worker.submit([Job(list(range(1500)), 4, 0, SamplingOptions())])
                 events = [event async for _, event in submission]
             assert [getattr(event, "reason", event) for event in events] == ["cancelled"]
@@ -93,7 +93,7 @@ def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
 ) -> None:
     async def work(worker: Worker) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(llm.network.graphs, "submit", broken(llm, times=99))
+            patch.setattr(llm.network.stage.graphs, "submit", broken(llm, times=99))
             ends = await asyncio.gather(*(outcome(worker.submit([JOB])) for _ in range(5)))
         found = [(end.status, end.code) for end in ends if isinstance(end, ApiError)]
         assert set(found) == {(500, "device_error"), (503, "failed")} and len(found) == 5
@@ -152,7 +152,7 @@ def test_jobs_start_in_the_order_in_which_they_came(llm: LLM) -> None:
 
 def broken(llm: LLM, times: int) -> Callable[..., Any]:
     """A `submit` that fails so often before it works."""
-    submit, left = llm.network.graphs.submit, [times]
+    submit, left = llm.network.stage.graphs.submit, [times]
 
     def fail(*arguments: Any, **options: Any) -> Any:
         if not left[0]:

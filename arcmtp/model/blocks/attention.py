@@ -12,7 +12,7 @@ from arcmtp.ops.attention import Attention, Columns, rope_table
 from arcmtp.ops.launch import Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.runtime.launch import Argument, Launch
-from arcmtp.runtime.tensor import F16, F32, I32, Kind, Tensor
+from arcmtp.runtime.tensor import F16, F32, Kind, Tensor
 
 
 class AttentionBlock:
@@ -43,7 +43,7 @@ class AttentionBlock:
             initial=lambda: rope_table(build.context, config.rope_dim, config.rope_theta),
         )  # fmt: skip
         self._partials = build.step("attention partials", *self.op.partials_shape(1)[1:])
-        self._counters = build.per_slot("attention counters", I32, config.kv_heads, kind=Kind.SCRATCH)
+        self._counters = build.counters("attention counters", build.slots, config.kv_heads)
         # Of keys and values alone. Queries, at column 0, are not looked at.
         self._keys_values = MulMat(self.projections.merged.matrices[-2:], build.geometry)
         self._store = _attention(build, self._keys_values, Consumers(quantised=False, plain=False))

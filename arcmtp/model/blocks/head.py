@@ -15,7 +15,7 @@ from arcmtp.ops.norm import Norm
 from arcmtp.ops.sampling import Sampling, Vocabulary
 from arcmtp.ops.top_logprobs import TopLogprobs
 from arcmtp.runtime.launch import Launch
-from arcmtp.runtime.tensor import I32, Tensor
+from arcmtp.runtime.tensor import Tensor
 
 
 class SamplingMode(NamedTuple):
@@ -60,11 +60,11 @@ class Head:
         self.rows = build.activations(f"{name} rows", config.hidden, step_rows)
         self.logits = build.step("logits", vocabulary.stride)
         self._partials = build.step("sampling partials", *self.sampling.partials_shape(1)[1:])
-        self._arrivals = build.step("sampling arrivals", dtype=I32)
+        self._arrivals = build.counters("sampling arrivals", step_rows)
         self._scratch = build.step("sampling scratch", *self.gumbel_sampling.scratch_shape(1)[1:])
-        self._counters = build.step("sampling counters", 3, dtype=I32)
+        self._counters = build.counters("sampling counters", step_rows, 3)
         self._top_scratch = build.step("likeliest scratch", *self.top_logprobs.scratch_shape(1)[1:])
-        self._top_counters = build.step("likeliest counters", dtype=I32)
+        self._top_counters = build.counters("likeliest counters", step_rows)
         self._controls = build.controls
 
     def launches(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:

@@ -60,7 +60,7 @@ class MixtureOfExperts:
         self._hidden = build.activations("hidden", config.expert_ffn, BLOCK_ROWS * used)
         self._shared = build.activations("shared hidden", config.shared_ffn)
         self._logits = build.rows("router logits", self.router.logits_columns)
-        self._counters = build.rows("router counters", dtype=I32)
+        self._counters = build.counters("router counters", BLOCK_ROWS)
         self.selected = build.rows("selected experts", used, dtype=I32)
         self._slot_weights = build.rows("expert weights", used + 1)
 

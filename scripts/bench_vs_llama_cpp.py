@@ -29,7 +29,7 @@ import numpy as np
 from arcmtp import LLM
 from arcmtp.bench.mtp import Request, answer, prompts, questions
 from arcmtp.bench.mtp_text import aggregate, speeds
-from arcmtp.cli.common import integers
+from arcmtp.cli.options import integers
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer

@@ -24,7 +24,7 @@ from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir as package_data_dir
 from tests.engine.conftest import scripted
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 COMMAND = [sys.executable, "-c", "import sys; from arcmtp.cli import main; sys.exit(main())"]
 ENDLESS = "def __len__(self):\n        return"  # the tiny model goes on about this until it is stopped

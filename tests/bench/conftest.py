@@ -1,5 +1,6 @@
-"""What the tests of the benchmarks share with those of the engine."""
+"""What the tests of the benchmarks share with those of the engine and of the server."""
 
 from tests.engine.conftest import tiny
+from tests.serve.conftest import server
 
-__all__ = ["tiny"]
+__all__ = ["server", "tiny"]

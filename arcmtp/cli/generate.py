@@ -120,10 +120,9 @@ def _statistics(s: Statistics, choice: Choice | None) -> list[str]:
         f"load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB{measured}"
     ]
     if s.graph_replays:
-        misses = "".join(f", {count} of them {reason}" for reason, count in s.graph_misses.items())
         lines.append(
             f"graphs: {s.graph_replays} replays, {s.host_us_per_replay:.1f} µs of the host each, "
-            f"{s.graph_captures} captures{misses}; {s.bytes_to_host_per_token:.0f} bytes a token to the host"
+            f"{s.graph_captures} captures; {s.bytes_to_host_per_token:.0f} bytes a token to the host"
         )
     if s.draft:
         lines.append(f"drafts: {s.draft}")

@@ -43,7 +43,7 @@ def add(commands: SubParsers) -> None:
 
 
 def _profile(options: argparse.Namespace) -> None:
-    from arcmtp.profile.output import OutputFile
+    from arcmtp.runtime.files import OutputFile
 
     with ExitStack() as stack:
         outputs = [

@@ -99,7 +99,9 @@ class LLM:
         report("compiling kernels", len(shapes), len(shapes))
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = graphs is None and not self.device.is_cpu
-        self.graph_choice = choose(self.device, network.step(draft + 1, Choice()).launches) if measured else None
+        kernels = [*network.kernels(draft + 1), *network.mixer_kernels(draft + 1)]
+        step = network.step(draft + 1, Choice()).launches
+        self.graph_choice = choose(self.device, step, kernels) if measured else None
         network.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
         self._scheduler: Scheduler | None = Scheduler(network, self._boundary)

@@ -125,7 +125,7 @@ def _graphs(runs: Runs) -> GraphReport:
             )
         )
     return GraphReport(
-        s.captures, s.replays, 1 - s.captures / s.replays, s.misses, s.nodes, s.capture_ms, s.finalise_ms,
+        s.captures, s.replays, 1 - s.captures / s.replays, s.nodes, s.capture_ms, s.finalise_ms,
         s.us_per_replay, pieces,
     )  # fmt: skip
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.progress import Progress
 
 if TYPE_CHECKING:
     from arcmtp import LLM
@@ -58,7 +58,7 @@ class ProgressBar:
         self._bar: tqdm | None = None
         self._stage = ""
 
-    def __enter__(self) -> Callable[[str, int, int], None]:
+    def __enter__(self) -> Progress:
         return self._update
 
     def __exit__(self, *_: object) -> None:

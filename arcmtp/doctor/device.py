@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from dpctl.utils import intel_device_info
 
-from arcmtp.bench.speed import READ_BYTES
 from arcmtp.doctor.findings import Finding, NamedCheck
 from arcmtp.doctor.machine import Machine
 from arcmtp.doctor.planned_model import PlannedModel
@@ -20,7 +19,7 @@ from arcmtp.formats.matrix import Matrix
 from arcmtp.model.network import Network
 from arcmtp.model.plan import has_mtp, plan
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.ops.bandwidth import ReadBandwidth
+from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.mul_mat import MulMat, reference
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import GENERIC

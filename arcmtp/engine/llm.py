@@ -1,7 +1,7 @@
 """`LLM`: a model on a device, for text."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -25,6 +25,7 @@ from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.model.weights import load
 from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
+from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
 from arcmtp.runtime.paths import data_dir
@@ -34,7 +35,6 @@ DEFAULT_DRAFT = 2  # tokens, where the file has an MTP block
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 class LLM:

@@ -11,6 +11,7 @@ from arcmtp.runtime.device import Device
 from arcmtp.runtime.memory import Buffer
 
 GROUP_BYTES = 1 << 18  # that one work-group reads
+READ_BYTES = 1 << 29  # of a buffer to measure with: more than the caches of most machines
 
 _KERNEL = Kernel(
     name="read_all",

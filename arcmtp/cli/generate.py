@@ -24,7 +24,7 @@ from arcmtp.errors import ArcmtpError
 if TYPE_CHECKING:
     from arcmtp import LLM, Generation, Statistics
     from arcmtp.cli.options import SubParsers
-    from arcmtp.runtime.graphs import Choice
+    from arcmtp.runtime.graphs import GraphChoice
 
 
 def add(commands: SubParsers) -> None:
@@ -107,7 +107,7 @@ def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log
         draft_log.writelines(json.dumps(dataclasses.asdict(call)) + "\n" for call in result.draft_calls)
 
 
-def _statistics(s: Statistics, choice: Choice | None) -> list[str]:
+def _statistics(s: Statistics, choice: GraphChoice | None) -> list[str]:
     measured = ""
     if choice:
         times = f"{choice.eager_us:.0f} µs by launches, {choice.graph_us:.0f} µs by a graph"

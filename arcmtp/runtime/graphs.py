@@ -115,7 +115,7 @@ def kernel_names(graph: _host.Graph) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Choice:
+class GraphChoice:
     """Microseconds of one step either way, measured on the device."""
 
     eager_us: float
@@ -129,7 +129,7 @@ class Choice:
 
 def choose(
     device: Device, launches: _host.LaunchList, kernels: Iterable[Kernel], cache: Path | None = None
-) -> Choice:
+) -> GraphChoice:
     """Time `launches` both ways, or read what an earlier process measured for the same device, driver and launches,
     compiled from the same source.
 
@@ -146,7 +146,7 @@ def choose(
     if key not in known:
         known[key] = _measure(device, launches)
         _write(cache, known)
-    return Choice(*known[key])
+    return GraphChoice(*known[key])
 
 
 def _measure(device: Device, launches: _host.LaunchList, rounds: int = 7) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pytest
 from arcmtp.runtime import _host
 from arcmtp.runtime.compiler import Kernel, Program, headers
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.graphs import Choice, GraphCache, choose, kernel_names
+from arcmtp.runtime.graphs import GraphCache, GraphChoice, choose, kernel_names
 from arcmtp.runtime.memory import Buffer
 
 ITEM = "int &item = x[simd::group_index()]; "
@@ -120,5 +120,5 @@ def test_a_cache_that_cannot_be_written_is_done_without(device: Device, program:
 
 
 def test_the_smaller_time_is_chosen() -> None:
-    assert Choice(eager_us=2.0, graph_us=1.0).use_graphs
-    assert not Choice(eager_us=1.0, graph_us=1.0).use_graphs
+    assert GraphChoice(eager_us=2.0, graph_us=1.0).use_graphs
+    assert not GraphChoice(eager_us=1.0, graph_us=1.0).use_graphs

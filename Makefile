@@ -35,6 +35,7 @@ test: lint build
 lint: $(VENV)/.installed-tools
 	$(bin)/ruff check
 	$(bin)/mypy
+	$(bin)/lint-imports --no-logo --no-cache
 	$(bin)/clang-format --dry-run --Werror $(cpp_sources)
 
 build: $(VENV)/.installed

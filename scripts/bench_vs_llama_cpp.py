@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Compare with llama.cpp on the same file and machine: speed in alternating rounds, with `--draft`
-speed and acceptance of speculation over the requests of `arcmtp bench mtp`, or golden log-probabilities.
+"""Compare with llama.cpp on the same file and machine, in alternating rounds: the speed of prompts and of decoding
+without drafts; with `--draft` speed and acceptance of drafts over the requests of `arcmtp bench mtp`; with `--golden`
+log-probabilities.
 
 The binaries are those of `--build DIR`. If it has none, llama.cpp is built there for this machine's CPU, from the
 source package of llama-cpp-python: about ten minutes on two cores.
@@ -29,7 +30,7 @@ import numpy as np
 from arcmtp import LLM
 from arcmtp.bench.mtp import Request, answer, prompts, questions
 from arcmtp.bench.mtp_text import aggregate, speeds
-from arcmtp.cli.common import integers
+from arcmtp.cli.options import integers
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer
@@ -189,10 +190,11 @@ def peer_speed(options: argparse.Namespace, binaries: Path) -> tuple[float, floa
 
 
 def our_speed(options: argparse.Namespace, prompt: Path) -> tuple[float, float]:
-    """arcmtp's tokens per second: prompt, decoding."""
+    """arcmtp's tokens per second without drafts: prompt, decoding."""
     command = [sys.executable, "-c", "import sys; from arcmtp.cli import main; sys.exit(main())", "generate", "--raw"]
     command += ["--json", "-m", str(options.file), "-f", str(prompt), "-n", str(options.tokens)]
     command += ["--ctx", str(options.prompt_tokens + options.tokens + 8)]
+    command += ["--draft", "0"]  # as llama-bench, which never drafts; a file with an MTP block would by default
     if options.device:
         command += ["--device", options.device]
     stats = json_of(command)["stats"]

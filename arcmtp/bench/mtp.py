@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import cast
@@ -16,6 +16,7 @@ from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
+from arcmtp.progress import Progress
 from arcmtp.runtime.paths import data_dir
 from arcmtp.runtime.tensor import Tensor
 
@@ -81,7 +82,7 @@ def prompts() -> dict[str, str]:
 
 def bench_mtp(
     llm: LLM, texts: dict[str, str], max_tokens: int, drafts: Sequence[int], repetitions: int,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Answer `texts` greedily, at most `max_tokens` each and ending where the model ends them, at each draft length.
 

@@ -7,13 +7,13 @@ other work on the machine only ever makes them slower.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, WEIGHT_BYTES, Bench, Case
-from arcmtp.engine.llm import Progress
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth
+from arcmtp.progress import Progress
 from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
 
@@ -63,11 +63,7 @@ def bench_ops(device: Device, only: str, repeats: int, progress: Progress) -> Op
         cases = [make(bench, rows) for rows in ROWS]
         timed.append((name, shape, cases, _seconds(bench, read, cases, repeats)))
         progress("benchmarks", done, len(chosen))
-    results = [
-        _result(name, shape, rows, case, best, seconds[0], read.gbs)
-        for name, shape, cases, seconds in timed
-        for rows, case, best in zip(ROWS, cases, seconds, strict=True)
-    ]
+    results = [result for case in timed for result in _results(*case, read.gbs)]
     return OperatorReport(device.sycl_device.name, read.gbs, results)
 
 
@@ -90,14 +86,16 @@ def _seconds(bench: Bench, read: ReadBandwidth, cases: Sequence[Case], repeats: 
     return best
 
 
-def _result(
-    operator: str, shape: str, rows: int, case: Case, seconds: float, one_row_seconds: float, read_gbs: float
-) -> OperatorResult:
-    gbs = case.cost.nbytes / seconds / 1e9
-    return OperatorResult(
-        operator, shape, rows, seconds * 1e6, seconds / one_row_seconds, case.cost.nbytes, gbs, gbs / read_gbs,
-        case.cost.operations, case.cost.operations / seconds,
-    )  # fmt: skip
+def _results(
+    operator: str, shape: str, cases: Sequence[Case], seconds: Sequence[float], read_gbs: float
+) -> Iterator[OperatorResult]:
+    """One operator at one shape, at each row count."""
+    for rows, case, took in zip(ROWS, cases, seconds, strict=True):
+        gbs = case.cost.nbytes / took / 1e9
+        yield OperatorResult(
+            operator, shape, rows, took * 1e6, took / seconds[0], case.cost.nbytes, gbs, gbs / read_gbs,
+            case.cost.operations, case.cost.operations / took,
+        )  # fmt: skip
 
 
 def as_text(report: OperatorReport, form: str) -> str:

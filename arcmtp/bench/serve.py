@@ -16,8 +16,7 @@ import numpy as np
 
 from arcmtp.bench.client import Answer, chat, connect, first_model
 from arcmtp.errors import ArcmtpError
-
-Progress = Callable[[str, int, int], None]
+from arcmtp.progress import Progress
 
 # With a space before it each is one token in the vocabularies of most models.
 _WORDS = """

@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 
@@ -15,9 +15,8 @@ from arcmtp.bench.compare import Model
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
-from arcmtp.ops.bandwidth import ReadBandwidth
-
-READ_BYTES = 1 << 29  # more than the caches of most machines
+from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
+from arcmtp.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def needed_context(prompt: int, generated: int, depths: list[int]) -> int:
 
 def bench(
     llm: LLM, prompt: int, generated: int, repetitions: int, depths: list[int],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Result]:  # fmt: skip
     """Measure prompts of `prompt` tokens and `generated` decoding steps (0: neither) at each depth.
 

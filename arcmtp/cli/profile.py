@@ -7,17 +7,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.common import Progress, add_model_options, integer, load
+from arcmtp.cli.loading import ProgressBar, load, model_path
+from arcmtp.cli.options import add_model_options, integer
 
 if TYPE_CHECKING:
     from arcmtp import LLM
-    from arcmtp.cli.bench import SubParsers
+    from arcmtp.cli.options import SubParsers
     from arcmtp.profile.runs import Request
 
 DEFAULT_REQUEST = "code_python"  # of those of `arcmtp bench mtp`
 
 
-def add_profile(commands: SubParsers) -> None:
+def add(commands: SubParsers) -> None:
     """Add the command `profile`."""
     profile = commands.add_parser("profile", help="where the time of a generation goes")
     add_model_options(profile)
@@ -42,24 +43,22 @@ def add_profile(commands: SubParsers) -> None:
 
 
 def _profile(options: argparse.Namespace) -> None:
-    from arcmtp.profile.output import OutputFile
+    from arcmtp.runtime.files import OutputFile
 
     with ExitStack() as stack:
         outputs = [
             path and stack.enter_context(OutputFile(path)) for path in (options.json, options.trace, options.html)
         ]
         llm = stack.enter_context(load(options, options.ctx, options.draft))
-        progress = stack.enter_context(Progress())
+        progress = stack.enter_context(ProgressBar())
 
-        from arcmtp.engine.llm import BUNDLED_MODEL
         from arcmtp.profile.page import as_html
         from arcmtp.profile.profiler import profile
         from arcmtp.profile.report import as_json
         from arcmtp.profile.tables import as_text
         from arcmtp.profile.trace import as_trace
 
-        file = Path(options.model or BUNDLED_MODEL)
-        report, runs = profile(llm, file, _request(llm, options), progress)
+        report, runs = profile(llm, model_path(options), _request(llm, options), progress)
         print(as_text(report))
         texts = as_json(report), as_trace(runs, llm.network), as_html(report, runs, llm.network)
         for output, text in zip(outputs, texts, strict=True):

@@ -4,14 +4,13 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from dpctl.utils import intel_device_info
 
-from arcmtp.bench.speed import READ_BYTES
 from arcmtp.doctor.findings import Finding, NamedCheck
 from arcmtp.doctor.machine import Machine
+from arcmtp.doctor.planned_model import PlannedModel
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats import matrix as formats
@@ -20,7 +19,7 @@ from arcmtp.formats.matrix import Matrix
 from arcmtp.model.blocks.mtp import has_mtp
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.ops.bandwidth import ReadBandwidth
+from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.mul_mat import MulMat, reference
 from arcmtp.runtime.card import GENERIC
 from arcmtp.runtime.device import Device
@@ -29,9 +28,6 @@ from arcmtp.runtime.environment import runtime_lib_dir
 from arcmtp.runtime.graphs import GraphCache
 from arcmtp.runtime.launch import INT, Cost, Kernel, Launch, parameters, writes
 from arcmtp.runtime.tensor import I32
-
-if TYPE_CHECKING:
-    from arcmtp.doctor.report import PlannedModel
 
 MINIMUM_DRIVER = "24.48.31907"  # Intel's first GPU driver with production support of Battlemage
 GPU_PACKAGES = "apt-get install libze1 libze-intel-gpu1 (Debian, Ubuntu), or Intel's package archive"
@@ -46,7 +42,7 @@ DOUBLE = Kernel(
 class DeviceChecks:
     """The checks of the device that dpctl's `filter_string` names; None takes the default one."""
 
-    def __init__(self, machine: Machine, filter_string: str | None, model: "PlannedModel | None") -> None:
+    def __init__(self, machine: Machine, filter_string: str | None, model: PlannedModel | None) -> None:
         self.machine, self.filter_string, self.model = machine, filter_string, model
         self.offered: list[DeviceInfo] = []
         self.device: Device | None = None
@@ -225,7 +221,7 @@ def bandwidth(device: Device) -> Iterator[Finding]:
     yield Finding("bandwidth", "ok", f"{read.gbs:.1f} GB/s read, the best of {READS + 1}{expected}")
 
 
-def model_memory(device: Device, model: "PlannedModel") -> Iterator[Finding]:
+def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
     context, tokens = model.context, Tokenizer(model.gguf.metadata).vocab_used
     options = NetworkOptions(context, tokens, mtp=has_mtp(model.gguf, model.config))

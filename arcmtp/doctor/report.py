@@ -7,32 +7,14 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from arcmtp.doctor.findings import Finding, NamedCheck, guarded
 from arcmtp.doctor.machine import Machine
-from arcmtp.gguf import GGUF
-from arcmtp.model.config import Config
+from arcmtp.doctor.planned_model import PlannedModel
 
 PATIENCE_S = 300.0  # compiling on a busy machine takes most of a minute
 DRIVER_REMEDY = "`dmesg` may say more; update the driver"
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """A file whose memory plan is wanted, for `context` tokens."""
-
-    gguf: GGUF
-    config: Config
-    context: int
-
-    @classmethod
-    def open(cls, path: str, ctx: int | None) -> "PlannedModel":
-        """The file's hyperparameters and the context, checked; ArcmtpError when one of them cannot be used."""
-        gguf = GGUF(path)
-        config = Config.from_gguf(gguf)
-        return cls(gguf, config, config.usable_context(ctx))
 
 
 def examine(machine: Machine, device: str | None = None, model: PlannedModel | None = None) -> Iterator[Finding]:

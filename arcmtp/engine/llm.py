@@ -1,7 +1,7 @@
 """`LLM`: a model on a device, for text."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -24,8 +24,10 @@ from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
+from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
+from arcmtp.runtime.launch import kernels_of
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
@@ -33,7 +35,6 @@ DEFAULT_DRAFT = 2  # tokens, where the file has an MTP block
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 class LLM:
@@ -98,7 +99,8 @@ class LLM:
         report("compiling kernels", len(shapes), len(shapes))
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = graphs is None and not self.device.is_cpu
-        self.graph_choice = choose(self.device, network.step(draft + 1, SamplingMode()).bound) if measured else None
+        step = network.step(draft + 1, SamplingMode())
+        self.graph_choice = choose(self.device, step.bound, kernels_of(step)) if measured else None
         network.stage.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
         self._scheduler: Scheduler | None = Scheduler(network, self._boundary)

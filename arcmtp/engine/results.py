@@ -48,9 +48,8 @@ class Statistics:
     bytes_per_token: int  # that a plain step must move at the mean position: weights, KV cache, recurrent state
     gigabytes_per_second: float | None  # those at decode_tokens_per_second; None with drafts
     bytes_to_host_per_token: float  # all that decoding moves between host and device, commands aside
-    graph_captures: int
+    graph_captures: int  # a graph is captured when it is first needed
     graph_replays: int
-    graph_misses: dict[str, int]  # by reason; each is a capture
     host_us_per_replay: float
     draft: DraftSummary | None  # None: nothing was drafted
     load_seconds: float

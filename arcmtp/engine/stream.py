@@ -136,7 +136,6 @@ class Stream:
             bytes_to_host_per_token=self._bytes_to_host / self._decoded if self._decoded else 0.0,
             graph_captures=graphs.captures,
             graph_replays=graphs.replays,
-            graph_misses=graphs.misses,
             host_us_per_replay=graphs.us_per_replay,
             draft=self.log.summary(),
             load_seconds=self._llm.load_seconds,

@@ -11,6 +11,7 @@ from arcmtp.runtime.memory import Buffer
 from arcmtp.runtime.tensor import U32
 
 GROUP_BYTES = 1 << 18  # that one work-group reads
+READ_BYTES = 1 << 29  # of a buffer to measure with: more than the caches of most machines
 
 _KERNEL = Kernel(
     operator="read_all",

@@ -9,10 +9,9 @@ from statistics import fmean, median
 import numpy as np
 
 from arcmtp import __version__
-from arcmtp.bench.speed import READ_BYTES
 from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
-from arcmtp.ops.bandwidth import ReadBandwidth
+from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.launch import BLOCK_ROWS
 from arcmtp.profile.facts import device_facts, memory, model_facts
 from arcmtp.profile.phases import Phase, Rows, Timed, net_microseconds, phase
@@ -28,7 +27,8 @@ from arcmtp.profile.report import (
     Speed,
 )
 from arcmtp.profile.routing import Routing
-from arcmtp.profile.runs import Progress, Request, Run, Runs, TimedCycle, run_all
+from arcmtp.profile.runs import Request, Run, Runs, TimedCycle, run_all
+from arcmtp.progress import Progress
 
 READS = 5
 
@@ -126,7 +126,7 @@ def _graphs(runs: Runs) -> GraphReport:
             )
         )
     return GraphReport(
-        s.captures, s.replays, 1 - s.captures / s.replays, s.misses, s.nodes, s.capture_ms, s.finalise_ms,
+        s.captures, s.replays, 1 - s.captures / s.replays, s.nodes, s.capture_ms, s.finalise_ms,
         s.us_per_replay, pieces,
     )  # fmt: skip
 

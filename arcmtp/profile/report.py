@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from arcmtp.profile.facts import DeviceFacts, Memory, ModelFacts
 from arcmtp.profile.phases import Phase
 
-FORMAT = 1  # of the JSON file; a field that changes its meaning or goes away makes it 2
+FORMAT = 2  # of the JSON file; a field that changes its meaning or goes away makes it 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class GraphReport:
     captures: int
     replays: int
     reuse_rate: float  # share of the replays of a graph that was there already
-    misses: dict[str, int]  # captures by their reason
     nodes: dict[str, int]
     capture_ms: float
     finalise_ms: float

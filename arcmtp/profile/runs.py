@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
 from arcmtp.profile.recorder import Recorder, Submission
+from arcmtp.progress import Progress
 from arcmtp.runtime.graphs import GraphCache, GraphStatistics
 
 ROUNDS = 3  # of everything that is compared
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,9 @@ def _phase(name: str, phase: Phase) -> Section:
 
 
 def _graphs(g: GraphReport) -> Section:
-    misses = ", ".join(f"{count} {reason}" for reason, count in g.misses.items()) or "none"
     line = (
         f"{g.replays} replays of {len(g.nodes)} graphs, {g.reuse_rate:.1%} reused, {g.captures} captures "
-        f"(misses: {misses}); capture {g.capture_ms:.2f} ms, finalise {g.finalise_ms:.2f} ms, "
+        f"({g.capture_ms:.2f} ms and {g.finalise_ms:.2f} ms to finalise), "
         f"{g.host_us_per_replay:.1f} µs of the host a replay"
     )
     header = ("piece", "nodes", "replayed µs", "eager µs", "its launches µs", "replayed / launches")

@@ -3,21 +3,23 @@
 import contextlib
 import json
 import math
-import os
 import re
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
+from arcmtp.runtime.compiler import headers, source_text
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.environment import cache_dir
+from arcmtp.runtime.files import OutputFile
+from arcmtp.runtime.launch import Kernel
 
 Captured = tuple[_host.LaunchList, _host.Graph]
-NEW, MOVED, CHANGED = "new row count", "buffers moved", "kernels changed"
 
 
 @dataclass
@@ -26,7 +28,6 @@ class GraphStatistics:
 
     captures: int = 0
     replays: int = 0
-    misses: dict[str, int] = field(default_factory=dict)  # by reason
     nodes: dict[str, int] = field(default_factory=dict)  # of each graph
     capture_ms: float = 0.0
     finalise_ms: float = 0.0
@@ -39,14 +40,12 @@ class GraphStatistics:
 
     def copy(self) -> "GraphStatistics":
         """What has been counted so far."""
-        return replace(self, misses=dict(self.misses), nodes=dict(self.nodes))
+        return replace(self, nodes=dict(self.nodes))
 
     def since(self, earlier: "GraphStatistics") -> "GraphStatistics":
         """What was counted after a copy; `nodes` are those of all graphs."""
-        misses = {reason: count - earlier.misses.get(reason, 0) for reason, count in self.misses.items()}
         return GraphStatistics(
-            self.captures - earlier.captures, self.replays - earlier.replays,
-            {reason: count for reason, count in misses.items() if count}, dict(self.nodes),
+            self.captures - earlier.captures, self.replays - earlier.replays, dict(self.nodes),
             self.capture_ms - earlier.capture_ms, self.finalise_ms - earlier.finalise_ms,
             self.replay_us - earlier.replay_us,
         )  # fmt: skip
@@ -55,7 +54,6 @@ class GraphStatistics:
 class GraphCache:
     """One graph per name, captured when its launch list is first submitted and replayed ever after.
 
-    A list that is not the captured one is a miss: its kernels changed, or only the buffers that they are given.
     With `enabled` false every list is submitted launch by launch: the same kernels, the same bits.
     """
 
@@ -71,7 +69,10 @@ class GraphCache:
         return self._graphs
 
     def submit(self, name: str, launches: _host.LaunchList, as_graph: bool = True) -> _host.Event:
-        """Put `launches` on the device's queue, as the graph `name` if graphs are enabled; the event of their end."""
+        """Put `launches` on the device's queue, as the graph `name` if graphs are enabled; the event of their end.
+
+        Raises ValueError if that graph was captured from another launch list.
+        """
         if not self.enabled or not as_graph:
             return launches.submit(self._device.queue)
         graph = self._graph(name, launches)
@@ -82,14 +83,14 @@ class GraphCache:
         return event
 
     def _graph(self, name: str, launches: _host.LaunchList) -> _host.Graph:
-        captured = self._graphs.get(name)
-        if captured is not None and captured[0] is launches:
-            return captured[1]
-        reason = NEW if captured is None else MOVED if captured[0].names() == launches.names() else CHANGED
+        if name in self._graphs:
+            captured, graph = self._graphs[name]
+            if captured is not launches:
+                raise ValueError(f"the graph '{name}' was captured from another launch list")
+            return graph
         graph = _host.Graph(launches, self._device.queue)
         self._graphs[name] = (launches, graph)
         s = self.statistics
-        s.misses[reason] = s.misses.get(reason, 0) + 1
         s.captures += 1
         s.nodes[name] = graph.nodes
         s.capture_ms += graph.capture_ms
@@ -115,7 +116,7 @@ def kernel_names(graph: _host.Graph) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Choice:
+class GraphChoice:
     """Microseconds of one step either way, measured on the device."""
 
     eager_us: float
@@ -127,20 +128,26 @@ class Choice:
         return self.graph_us < self.eager_us
 
 
-def choose(device: Device, launches: _host.LaunchList, cache: Path | None = None) -> Choice:
-    """Time `launches` both ways, or read what an earlier process measured for this device, driver and launch list.
+def choose(
+    device: Device, launches: _host.LaunchList, kernels: Iterable[Kernel], cache: Path | None = None
+) -> GraphChoice:
+    """Time `launches` both ways, or read what an earlier process measured for the same device, driver and launches,
+    compiled from the same source.
 
-    The launches run, so their buffers must be ready, and what they leave there must not matter. `cache` is the file
-    with the measurements, by default in the user's cache folder; one that cannot be read or written is done without.
+    The launches run, so their buffers must be ready, and what they leave there must not matter.
+    kernels: at least those that are launched.
+    cache: the file with the measurements, by default in the user's cache folder; one that cannot be read or written is
+    done without.
     """
     cache = cache or cache_dir() / "graph-choice.json"
-    names = zlib.crc32(",".join(launches.names()).encode())
-    key = f"{device.sycl_device.name} {device.sycl_device.driver_version} {len(launches)} {names:08x}"
+    sources = [",".join(launches.names()), source_text(list(dict.fromkeys(kernels))), *(text for _, text in headers())]
+    compiled_from = zlib.crc32("\n".join(sources).encode())
+    key = f"{device.sycl_device.name} {device.sycl_device.driver_version} {len(launches)} {compiled_from:08x}"
     known = _read(cache)
     if key not in known:
         known[key] = _measure(device, launches)
         _write(cache, known)
-    return Choice(*known[key])
+    return GraphChoice(*known[key])
 
 
 def _measure(device: Device, launches: _host.LaunchList, rounds: int = 7) -> tuple[float, float]:
@@ -165,8 +172,7 @@ def _read(cache: Path) -> dict[str, tuple[float, float]]:
 
 
 def _write(cache: Path, known: dict[str, tuple[float, float]]) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ArcmtpError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        scratch = cache.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        scratch.replace(cache)
+        with OutputFile(cache) as output:
+            output.write(json.dumps(known, indent=1))

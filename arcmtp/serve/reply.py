@@ -117,8 +117,8 @@ def timings_object(timings: Timings, statistics: Sequence[Statistics]) -> Timing
         "predicted_per_second": round(t.decode_tokens / t.decode_seconds, 3) if t.decode_seconds else 0.0,
     }
     if statistics:
+        shown["graph_captures"] = sum(one.graph_captures for one in statistics)
         shown["graph_replays"] = sum(one.graph_replays for one in statistics)
-        shown["graph_misses"] = sum(sum(one.graph_misses.values()) for one in statistics)
     if drafts := [one.draft for one in statistics if one.draft]:
         _add_drafts(shown, drafts)
     return shown

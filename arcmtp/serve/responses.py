@@ -123,8 +123,8 @@ class TimingsObject(TypedDict):
     predicted_n: int
     predicted_ms: float
     predicted_per_second: float
+    graph_captures: NotRequired[int]
     graph_replays: NotRequired[int]
-    graph_misses: NotRequired[int]
     draft_n: NotRequired[int]  # calls, a token each
     draft_n_accepted: NotRequired[int]
     draft_acceptance_by_position: NotRequired[list[float]]

@@ -19,7 +19,8 @@ from arcmtp.doctor import machine as checks
 from arcmtp.doctor.device import DeviceChecks, driver, graph, loaded_runtime, model_memory, product
 from arcmtp.doctor.findings import Finding
 from arcmtp.doctor.machine import Machine
-from arcmtp.doctor.report import PlannedModel, isolated
+from arcmtp.doctor.planned_model import PlannedModel
+from arcmtp.doctor.report import isolated
 from arcmtp.engine.llm import BUNDLED_MODEL
 from arcmtp.runtime import _host
 from arcmtp.runtime.card import for_device, load

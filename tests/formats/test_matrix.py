@@ -18,11 +18,11 @@ from arcmtp.formats.matrix import (
     W8,
     Format,
     format_of,
-    pack_reference,
     unpack,
 )
 from arcmtp.gguf import Bytes, GgmlType
 from arcmtp.runtime import _host
+from tests.formats.packing import pack
 
 FLOAT_FIELDS = {  # byte positions of the f16 scales in a block
     GgmlType.Q4_1: (0, 2),
@@ -59,14 +59,14 @@ def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
 @pytest.mark.parametrize(("kind", "n", "k"), CASES, ids=lambda value: getattr(value, "name", value))
 def test_unpacking_what_was_packed_gives_the_dequantised_bits(kind: GgmlType, n: int, k: int) -> None:
     rows = random_rows(kind, n, k)
-    tiles = pack_reference(kind, rows, n, k)
+    tiles = pack(kind, rows, n, k)
     assert tiles.nbytes == format_of(kind).matrix_bytes(n, k)
     assert same_bits(unpack(format_of(kind), tiles, n, k), dequantise(kind, rows))
 
 
 @pytest.mark.parametrize("kind", SUPPORTED_TYPES, ids=lambda kind: kind.name)
 def test_missing_outputs_of_the_last_tile_are_zero(kind: GgmlType) -> None:
-    tiles = pack_reference(kind, random_rows(kind, 17, 256), 17, 256)
+    tiles = pack(kind, random_rows(kind, 17, 256), 17, 256)
     padded = unpack(format_of(kind), tiles, 32, 256)
     assert np.any(padded[:17])
     assert not np.any(padded[17:])
@@ -77,7 +77,7 @@ def test_codes_lie_where_the_design_says() -> None:
     n, k, lane, group = 16, 128, 3, 1  # of the second of two spans
     for kind, form in [(GgmlType.Q4_0, W4), (GgmlType.Q5_0, W6), (GgmlType.Q8_0, W8)]:
         rows = random_rows(kind, n, k)
-        tile = pack_reference(kind, rows, n, k)
+        tile = pack(kind, rows, n, k)
         scale = float(rows.reshape(n, 4, -1)[lane, 2 + group, :2].view("<f2")[0])
         codes = np.rint(dequantise(kind, rows)[lane, 96:128] / scale).astype(int) + form.zero
         words = tile[len(tile) // 2 :].view("<u4")
@@ -117,7 +117,7 @@ def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:
 @pytest.mark.parametrize(("kind", "n", "k"), CASES, ids=lambda value: getattr(value, "name", value))
 def test_native_tiles_are_the_reference_byte_for_byte(kind: GgmlType, n: int, k: int) -> None:
     rows = random_rows(kind, n, k, seed=1)
-    expected = pack_reference(kind, rows, n, k)
+    expected = pack(kind, rows, n, k)
     for threads in (1, 3):
         tiles = np.full(expected.nbytes, 0xA5, np.uint8)
         _host.repack(kind, rows[None], tiles, threads=threads)
@@ -129,7 +129,7 @@ def test_native_repacking_takes_tile_ranges_of_expert_stacks_with_any_stride() -
     kind, experts, n, k = GgmlType.Q4_K, 5, 37, 256
     fused = random_rows(kind, experts * 2 * n, k).reshape(experts, 2 * n, -1)
     up = fused[:, n:]
-    expected = np.concatenate([pack_reference(kind, expert, n, k) for expert in up])
+    expected = np.concatenate([pack(kind, expert, n, k) for expert in up])
     size, tiles = W4_K.tile_bytes(k), experts * 3
     for piece in (1, 4, tiles):
         for first in range(0, tiles, piece):

@@ -159,7 +159,7 @@ def test_timings_of_several_choices_are_those_of_each_together(http: httpx.Clien
     together = http.post("/v1/completions", json=body).json()["timings"]
     lines = http.post("/v1/completions", json={**body, "stream": True}).text.splitlines()
     first, second = (json.loads(line.removeprefix("data: "))["timings"] for line in lines if '"timings"' in line)
-    for name in ("draft_n", "draft_n_accepted", "graph_replays", "graph_misses"):
+    for name in ("draft_n", "draft_n_accepted", "graph_captures", "graph_replays"):
         assert together[name] == first[name] + second[name]
     by_position = zip(*(t["draft_acceptance_by_position"] for t in (together, first, second)), strict=True)
     assert all(min(one, other) <= both <= max(one, other) for both, one, other in by_position)

@@ -1,6 +1,6 @@
 // From a GGUF file's rows to the device weight formats of docs/design.md, in two steps that meet in `Block`: every file
-// type takes its blocks apart, every device format packs 16 of them, one per lane. `arcmtp.model.formats` is the
-// reference; the tests compare the two byte for byte.
+// type takes its blocks apart, every device format packs 16 of them, one per lane. `tests/formats/packing.py` is the
+// reference, which tests compare byte for byte.
 #include "repack.hpp"
 #include "repack_blocks.hpp"
 #include "repack_int4.hpp"

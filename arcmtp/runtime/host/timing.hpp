@@ -1,7 +1,12 @@
 // Marks in the time of an in-order queue, put there without waiting and read when the work before them has finished.
 #pragma once
 
-#include "kernels.hpp"
+#include "launch_list.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
 
 namespace arcmtp {
 
@@ -11,8 +16,8 @@ class TimeMarks {
   public:
     TimeMarks(const sycl::queue &queue, std::size_t capacity) : queue_(queue), ring_(capacity) {}
     std::uint64_t mark(); // its number
-    std::uint64_t
-    submit(const LaunchList &launches); // a mark before the first launch and after each; the first's number
+    /// Marks before the first launch and after each; the number of the first mark.
+    std::uint64_t submit(const LaunchList &launches);
     /// Device time between two marks; none if the device has not passed one of them or it is not among the latest.
     std::optional<double> microseconds(std::uint64_t first, std::uint64_t last) const;
 

@@ -1,4 +1,4 @@
-// Kernels from SYCL source text and lists of their launches: the two things that dpctl has no call for.
+// Kernel calls that are put together once and submitted with one call.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -42,23 +41,7 @@ class LaunchList {
     std::vector<Launch> launches_;
 };
 
-/// A launch list, recorded once. Nothing in it is ever updated: what changes between replays lies in device memory.
-class Graph {
-  public:
-    Graph(const LaunchList &launches, sycl::queue &queue);
-    sycl::event replay(sycl::queue &queue);
-    void describe(const std::string &path) const; // in the DOT language, with the kernels' names
-    std::size_t nodes() const { return recorded_.get_nodes().size(); }
-    double capture_ms() const { return capture_ms_; }
-    double finalise_ms() const { return finalise_ms_; }
-
-  private:
-    using State = sycl::ext::oneapi::experimental::graph_state;
-    sycl::ext::oneapi::experimental::command_graph<State::modifiable> recorded_;
-    std::optional<sycl::ext::oneapi::experimental::command_graph<State::executable>> executable_;
-    double capture_ms_ = 0, finalise_ms_ = 0;
-};
-
-void bind_kernels(pybind11::module_ &module);
+// Adds `LaunchList`, `Event` and `wait`.
+void bind_launch_list(pybind11::module_ &module);
 
 } // namespace arcmtp

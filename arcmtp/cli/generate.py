@@ -1,0 +1,129 @@
+"""`arcmtp generate`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from arcmtp.cli.loading import load, read_text
+from arcmtp.cli.options import (
+    Parser,
+    add_draft_options,
+    add_model_options,
+    add_sampling_options,
+    integer,
+    sampling_options,
+)
+from arcmtp.errors import ArcmtpError
+
+if TYPE_CHECKING:
+    from arcmtp import LLM, Generation, Statistics
+    from arcmtp.cli.options import SubParsers
+    from arcmtp.runtime.graphs import GraphChoice
+
+
+def add(commands: SubParsers) -> None:
+    """Add the command `generate`."""
+    generate = commands.add_parser("generate", help="continue a prompt")
+    add_model_options(generate)
+    _add_prompt_options(generate)
+    generate.add_argument(
+        "--logprobs", metavar="N", type=integer(0), default=0, help="with --json: the N likeliest tokens per position"
+    )
+    generate.add_argument(
+        "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
+    )
+    generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    add_draft_options(generate)
+    generate.add_argument(
+        "--draft-log", metavar="FILE", type=Path, help="write the latest draft calls there, a line of JSON each"
+    )
+    add_sampling_options(generate)
+    generate.set_defaults(run=_generate)
+
+
+def _add_prompt_options(parser: Parser) -> None:
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
+    prompt.add_argument("-f", "--file", metavar="FILE", type=Path, help="a file with the prompt (- for standard input)")
+    parser.add_argument(
+        "-n", "--max-tokens", metavar="N", type=integer(1), default=128, help="tokens at most (default 128)"
+    )
+    parser.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
+    parser.add_argument("--system", metavar="TEXT", help="a system message before the prompt's")
+    parser.add_argument("--no-think", action="store_true", help="an answer without reasoning, if the template can")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    if options.logprobs and not options.json:
+        raise ArcmtpError("--logprobs needs --json, which shows them")
+    prompt, sampling = _prompt(options), sampling_options(options)
+    template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
+    with _output(options.draft_log) as draft_log, load(options, options.ctx, options.draft) as llm:
+        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling, stop=options.stop, **template)
+        try:
+            for chunk in stream:
+                if not options.json:
+                    print(chunk.text, end="", flush=True)
+        finally:  # an interrupted generation is shown as far as it went
+            _finish(options, stream.result, llm, draft_log)
+
+
+def _prompt(options: argparse.Namespace) -> str | list[dict[str, str]]:
+    """The text as it is, or the messages of a chat."""
+    text = options.prompt if options.file is None else read_text(options.file)
+    if options.raw:
+        if options.system is not None or options.no_think:
+            raise ArcmtpError("--system and --no-think are for messages of a chat, --raw is none")
+        return str(text)
+    system = [] if options.system is None else [{"role": "system", "content": options.system}]
+    return [*system, {"role": "user", "content": text}]
+
+
+def _output(path: Path | None) -> contextlib.AbstractContextManager[IO[str] | None]:
+    """A file to write, opened at once, so that a place that cannot be written to is known before any work."""
+    try:
+        return contextlib.nullcontext() if path is None else path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ArcmtpError(f"{path}: {error.strerror}; expected a file that can be written") from None
+
+
+def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log: IO[str] | None) -> None:
+    """Show what follows the text, and write the draft calls."""
+    if options.json:
+        fields = dataclasses.asdict(result)
+        fields["stats"] = fields.pop("statistics")
+        print(json.dumps(fields))
+    else:
+        print()
+        for line in _statistics(result.statistics, llm.graph_choice):
+            print(line, file=sys.stderr)
+    if draft_log:
+        draft_log.writelines(json.dumps(dataclasses.asdict(call)) + "\n" for call in result.draft_calls)
+
+
+def _statistics(s: Statistics, choice: GraphChoice | None) -> list[str]:
+    measured = ""
+    if choice:
+        times = f"{choice.eager_us:.0f} µs by launches, {choice.graph_us:.0f} µs by a graph"
+        measured = f"; a step was measured once: {times}"
+    bandwidth = "" if s.gigabytes_per_second is None else f", {s.gigabytes_per_second:.2f} GB/s"
+    lines = [
+        f"prompt {s.prompt_tokens} tokens, {s.prompt_tokens_per_second:.1f} tokens/s; "
+        f"decode {s.completion_tokens} tokens, {s.decode_tokens_per_second:.1f} tokens/s{bandwidth} "
+        f"({s.bytes_per_token / 1e6:.1f} MB a token, {s.launches_per_cycle} launches a cycle); "
+        f"load {s.load_seconds:.1f} s; peak {s.peak_memory_bytes / 2**20:.0f} MiB{measured}"
+    ]
+    if s.graph_replays:
+        lines.append(
+            f"graphs: {s.graph_replays} replays, {s.host_us_per_replay:.1f} µs of the host each, "
+            f"{s.graph_captures} captures; {s.bytes_to_host_per_token:.0f} bytes a token to the host"
+        )
+    if s.draft:
+        lines.append(f"drafts: {s.draft}")
+    return lines

@@ -1,0 +1,118 @@
+"""Options that several commands have, and what their values may be."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from arcmtp.errors import ArcmtpError
+
+if TYPE_CHECKING:
+    from arcmtp import SamplingOptions
+
+    SubParsers = argparse._SubParsersAction["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes long options by their whole names only, and reports wrong usage like all bad input: in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # what `--dra` means would change with each new option
+
+    def error(self, message: str) -> NoReturn:
+        raise ArcmtpError(f"{message} (see {self.prog} --help)")
+
+
+def integer(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return int(text)
+
+    return parse
+
+
+def integers(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [integer(0)(part) for part in text.split(",")]
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def add_model_options(
+    parser: Parser, context_help: str | None = "tokens of context (default 8192 or the model's limit)"
+) -> None:
+    """The options that `load` reads; context_help: None for a command without `--ctx`."""
+    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
+    if context_help:
+        parser.add_argument("-c", "--ctx", metavar="N", type=integer(1), help=context_help)
+    parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")
+    parser.add_argument(
+        "--graph", action=argparse.BooleanOptionalAction,
+        help="replay steps as a graph (default: if that is faster, and not on the CPU)",
+    )  # fmt: skip
+    parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
+
+
+def add_draft_options(parser: Parser) -> None:
+    """`--draft` and `--mtp-hidden`."""
+    parser.add_argument(
+        "--draft", metavar="N", type=integer(0),
+        help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block); the text is the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mtp-hidden", choices=["post", "pre"], default="post",
+        help="hidden rows for the MTP block: after (default) or before the final norm",
+    )  # fmt: skip
+
+
+def add_sampling_options(parser: Parser, title: str = "sampling (default: always the likeliest token)") -> None:
+    """Named like the fields of SamplingOptions, which checks them and knows their defaults."""
+    group = parser.add_argument_group(title)
+    for option, field, kind, text in (
+        ("--temp", "temperature", float, "0 (greedy), or 0.01 to 100; the filters need it"),
+        ("--top-k", "top_k", int, "choose among the N likeliest tokens (0: all)"),
+        ("--top-p", "top_p", float, "choose among the likeliest tokens that have this probability together (1: all)"),
+        ("--min-p", "min_p", float, "choose among tokens at least this fraction as likely as the likeliest (0: all)"),
+        ("--repeat-penalty", "repetition_penalty", float, "divides logits of tokens in prompt and text (1: none)"),
+        ("--presence-penalty", "presence_penalty", float, "taken from logits of tokens in the text (0: none)"),
+        ("--frequency-penalty", "frequency_penalty", float, "the same, for each time that they occur (0: none)"),
+        ("--seed", "seed", int, "gives the same text again (default: a new one each time)"),
+    ):
+        group.add_argument(
+            option, dest=field, metavar="N" if kind is int else "X", type=kind, default=argparse.SUPPRESS, help=text
+        )
+    group.add_argument(
+        "--logit-bias", metavar="ID=X", type=_bias, action="append", default=[],
+        help="add X (or -inf) to the logit of a token; may be repeated",
+    )  # fmt: skip
+
+
+def sampling_options(options: argparse.Namespace, defaults: SamplingOptions | None = None) -> SamplingOptions:
+    """What was given of `add_sampling_options`, the rest from `defaults`; ArcmtpError for a value out of range."""
+    from arcmtp.engine.sampling import SamplingOptions
+
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplingOptions) if hasattr(options, f.name)}
+    return dataclasses.replace(defaults or SamplingOptions(), **{**given, "logit_bias": dict(options.logit_bias)})
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ID=X, a token id and a number") from None

@@ -1,0 +1,1 @@
+"""The model: hyperparameters, tensors and weights, the network as launches, tokenizer and chat template."""

@@ -1,0 +1,63 @@
+#include "memory.hpp"
+
+#include "dpctl4pybind11.hpp"
+#include <pybind11/numpy.h>
+#include <sycl/sycl.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+#include <sys/mman.h>
+
+namespace py = pybind11;
+
+namespace arcmtp {
+namespace {
+
+using Address = std::uintptr_t; // on the device
+using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+
+void copy_bytes(sycl::queue &queue, void *to, const void *from, std::size_t bytes) {
+    const py::gil_scoped_release release;
+    queue.memcpy(to, from, bytes).wait();
+}
+
+void write(sycl::queue queue, Address to, const Bytes &source) {
+    copy_bytes(queue, reinterpret_cast<void *>(to), source.data(), source.nbytes());
+}
+
+void read(sycl::queue queue, Address source, Bytes target) {
+    copy_bytes(queue, target.mutable_data(), reinterpret_cast<const void *>(source), target.nbytes());
+}
+
+void copy(sycl::queue queue, Address to, Address source, std::size_t bytes) {
+    copy_bytes(queue, reinterpret_cast<void *>(to), reinterpret_cast<const void *>(source), bytes);
+}
+
+void fill(sycl::queue queue, Address to, int byte, std::size_t bytes) {
+    const py::gil_scoped_release release;
+    queue.memset(reinterpret_cast<void *>(to), byte, bytes).wait();
+}
+
+void use_huge_pages(Address address, std::size_t bytes) {
+    const Address page = 4096, first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
+    if (last > first)
+        madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+}
+
+} // namespace
+
+void bind_memory(py::module_ &module) {
+    module.def("write", &write, py::arg("queue"), py::arg("to"), py::arg("source"),
+               "Copy host bytes to a device address and wait.");
+    module.def("read", &read, py::arg("queue"), py::arg("source"), py::arg("target"),
+               "Copy bytes from a device address and wait.");
+    module.def("copy", &copy, py::arg("queue"), py::arg("to"), py::arg("source"), py::arg("bytes"),
+               "Copy bytes from one device address to another and wait.");
+    module.def("fill", &fill, py::arg("queue"), py::arg("to"), py::arg("byte"), py::arg("bytes"),
+               "Set bytes from a device address on and wait.");
+    module.def("use_huge_pages", &use_huge_pages, py::arg("address"), py::arg("bytes"),
+               "Ask Linux for large pages there; it may not have any.");
+}
+
+} // namespace arcmtp

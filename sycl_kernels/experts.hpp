@@ -2,15 +2,11 @@
 // norm.
 #pragma once
 
-#include "mul_mat.hpp"
+#include "feed_forward.hpp"
 
 namespace arcmtp {
 
-/// Bytes of team memory that a launch needs: the slices' parts, then the list of a work-group's entries.
-template <int SLICES, int PASS, int WIDTH> constexpr int list_offset() {
-    return SLICES > 1 ? SLICES * PASS * WIDTH * LANES * 4 : 0;
-}
-constexpr int LIST_BYTES = 512 * 4;
+constexpr int LIST_BYTES = 512 * 4; // of a work-group's entries, behind the slices' parts
 
 /// Lists the entries of `selected` that are `expert` in team memory from byte `list`; how many there are.
 /// An entry is row * USED + slot.
@@ -36,68 +32,6 @@ template <int PASS, class WORK> inline void for_entries(int list, int count, con
         for (; next < count; ++next)
             work.template run<1>(simd::team_load<int, 1>(list + 4 * next));
 }
-
-/// All rows of the shared expert: PASS at a time, the rest together when the count is known, else padded to PASS.
-template <int ROWS, int PASS, class WORK> inline void for_rows(int rows, const WORK &work) {
-    constexpr int whole = ROWS / PASS * PASS, rest = ROWS % PASS;
-    const int end = ROWS > 0 ? whole : rows;
-    for (int first = 0; first < end; first += PASS)
-        work.template run<PASS>(simd::iota<PASS>() + first);
-    if constexpr (rest > 0)
-        work.template run<rest>(simd::iota<rest>() + whole);
-}
-
-/// hidden[entry] = silu(gate · x[row]) * (up · x[row]) for columns first … last - 1, at most COLUMNS, in groups of 32.
-template <class GATE, class UP, int K, int WIDTH, int SLICES, int COLUMNS, int ENTRIES_PER_ROW, bool QUANTISED,
-          bool PLAIN>
-struct GateUp {
-    static constexpr int GROUPS = (COLUMNS + 31) / 32;
-    const u8 *gate, *up;
-    const u8 *quantised;
-    const float *plain;
-    RowSink<WIDTH, QUANTISED, PLAIN> sink;
-    int first, last;
-
-    template <int N> inline void run(vec<int, N> entries) const {
-        Lanes acc[GROUPS][N * 4];
-        products<GATE, N>(gate, entries, acc, 0);
-        products<UP, N>(up, entries, acc, 2);
-        ARCMTP_UNROLL_ON_GPU
-        for (int group = 0; group < GROUPS; ++group) {
-            const int column = first + group * 32;
-            if (column >= last)
-                continue;
-            reduce_slices<SLICES, N, 4>(acc[group], [&](int item, Lanes(&parts)[4]) {
-                sink.put(simd::lane<int, N>(entries, item), column / 32, Lanes(simd::silu<LANES>(parts[0]) * parts[2]),
-                         Lanes(simd::silu<LANES>(parts[1]) * parts[3]));
-            });
-        }
-    }
-
-  private:
-    /// All tiles of one matrix before those of the other: memory likes long runs (docs/log.md).
-    template <class F, int N>
-    inline void products(const u8 *weights, vec<int, N> entries, Lanes (&acc)[GROUPS][N * 4], int place) const {
-        const RowSource<F, K> source{quantised, plain};
-        ARCMTP_UNROLL_ON_GPU
-        for (int group = 0; group < GROUPS; ++group) {
-            const int column = first + group * 32;
-            if (column >= last)
-                continue;
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                Lanes part[N];
-                TileSlice<F, K, N, SLICES>::run(
-                    weights + (column / LANES + half) * tile_bytes<F, K>(),
-                    [&](int i) { return source(simd::lane<int, N>(entries, i) / ENTRIES_PER_ROW); }, simd::team_rank(),
-                    part);
-#pragma unroll
-                for (int i = 0; i < N; ++i)
-                    acc[group][i * 4 + place + half] = part[i];
-            }
-        }
-    }
-};
 
 /// partials[row][slot] = slot weight * (down · hidden[entry]) for columns first … last - 1.
 template <class DOWN, int K, int WIDTH, int SLICES, int USED, bool SHARED> struct Down {
@@ -145,20 +79,14 @@ template <int K, int EXPERTS, int USED, int WIDTH, int SHARED_WIDTH, int ROWS, i
 inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u8 *quantised, const float *plain,
                             const int *selected, u8 *hidden_quantised, float *hidden_plain, u8 *shared_quantised,
                             float *shared_plain, const int *row_count) {
-    constexpr int list = list_offset<SLICES, PASS, 4>();
+    constexpr int list = parts_bytes<SLICES, PASS, 4>();
     simd::reserve_team_memory<list + LIST_BYTES>();
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0];
     if (span.shared) {
-        using Work = GateUp<typename SHARED_GATE::Format, typename SHARED_UP::Format, K, SHARED_WIDTH, SLICES, COLUMNS,
-                            1, SHARED_QUANTISED, SHARED_PLAIN>;
-        for_rows<ROWS, PASS>(rows, Work{shared_weights + SHARED_GATE::OFFSET,
-                                        shared_weights + SHARED_UP::OFFSET,
-                                        quantised,
-                                        plain,
-                                        {shared_quantised, shared_plain},
-                                        span.first,
-                                        span.last(SHARED_WIDTH)});
+        gate_up_rows<K, SHARED_WIDTH, ROWS, PASS, SLICES, COLUMNS, SHARED_GATE, SHARED_UP>(
+            shared_weights, quantised, plain,
+            RowSink<SHARED_WIDTH, SHARED_QUANTISED, SHARED_PLAIN>{shared_quantised, shared_plain}, span.first, rows);
         return;
     }
     using GateFormat = typename GATE::Format;
@@ -180,7 +108,7 @@ template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int P
 inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised,
                          const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain,
                          const int *selected, const float *slot_weights, float *partials, const int *row_count) {
-    constexpr int list = list_offset<SLICES, PASS, 1>();
+    constexpr int list = parts_bytes<SLICES, PASS, 1>();
     simd::reserve_team_memory<list + LIST_BYTES>();
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0], last = span.last(WIDTH);

@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -11,16 +13,9 @@ from gguf import GGMLQuantizationType as Type
 from arcmtp.gguf import GGUF
 from arcmtp.model.chat import ChatTemplate
 from arcmtp.model.tokenizer import Tokenizer
-from scripts.make_random_model import (
-    FULL,
-    MATRIX,
-    Bits,
-    Geometry,
-    default_output_type,
-    inventory,
-    main,
-    write_model,
-)
+from scripts.make_random_model import main, write_model
+from scripts.random_model.tensors import FULL, Geometry, inventory
+from scripts.random_model.weights import MATRIX, Bits, default_output_type
 
 SMALL = Geometry(
     layers=4,
@@ -37,11 +32,14 @@ SMALL = Geometry(
     gdn_head_dim=64,
     expert_width=256,
 )
+SMALL_DENSE = replace(SMALL, experts=0, experts_used=0, gdn_v_heads=6, dense_width=512)
 EXPERTS = {
     "ffn_gate_inp.weight",
     "ffn_gate_inp_shexp.weight",
     *(f"ffn_{part}_{kind}.weight" for part in ("gate", "up", "down") for kind in ("exps", "shexp")),
 }
+DENSE = {f"ffn_{part}.weight" for part in ("gate", "up", "down")}
+NORMS = {"attn_norm.weight", "post_attention_norm.weight"}
 GDN = {"attn_qkv.weight", "attn_gate.weight", "ssm_alpha.weight", "ssm_beta.weight", "ssm_out.weight"}
 GDN |= {"ssm_conv1d.weight", "ssm_a", "ssm_dt.bias", "ssm_norm.weight"}
 ATTENTION = {f"attn_{part}.weight" for part in ("q", "k", "v", "output", "q_norm", "k_norm")}
@@ -57,33 +55,53 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def sizes_of(size: Geometry) -> tuple[int, int]:
+    """How many tensors and parameters a model has."""
+    tensors = list(inventory(size, Type.Q4_0, Type.Q6_K))
+    return len(tensors), sum(prod(tensor.shape) for tensor in tensors)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> GGUF:
     return GGUF(written(tmp_path_factory.mktemp("random") / "small.gguf"))
 
 
 def test_the_full_size_has_the_tensors_and_parameters_of_qwen36_35b_a3b() -> None:
-    trunk = list(inventory(FULL, Type.Q4_0, Type.Q6_K))
-    with_mtp = list(inventory(replace(FULL, mtp=True), Type.Q4_0, Type.Q6_K))
-    assert (len(trunk), len(with_mtp)) == (733, 753)
-    assert sum(prod(tensor.shape) for tensor in trunk) == 34_660_610_688
-    assert sum(prod(tensor.shape) for tensor in with_mtp) == 35_505_251_456
+    full = FULL["qwen35moe"]
+    assert sizes_of(full) == (733, 34_660_610_688)
+    assert sizes_of(replace(full, mtp=True)) == (753, 35_505_251_456)
 
 
-def test_every_fourth_layer_is_attention_and_the_others_gdn(small: GGUF) -> None:
-    shared = EXPERTS | {"attn_norm.weight", "post_attention_norm.weight"}
+def test_the_full_dense_size_has_the_tensors_and_parameters_of_qwen36_27b() -> None:
+    full = FULL["qwen35"]
+    feed_forward, norms = 3 * 5120 * 17_408, 2 * 5120
+    gdn = 5120 * (10_240 + 6144 + 48 + 48) + 6144 * 5120 + 10_240 * 4 + 48 + 48 + 128
+    attention = 5120 * (12_288 + 1024 + 1024) + 6144 * 5120 + 256 + 256
+    trunk = 64 * (feed_forward + norms) + 48 * gdn + 16 * attention + 2 * 248_320 * 5120 + 5120
+    assert sizes_of(full) == (48 * 14 + 16 * 11 + 3, trunk)
+    mtp = feed_forward + norms + attention + 2 * 5120 * 5120 + 3 * 5120
+    assert sizes_of(replace(full, mtp=True)) == (48 * 14 + 17 * 11 + 3 + 4, trunk + mtp)
+
+
+@pytest.mark.parametrize(("size", "feed_forward"), [(SMALL, EXPERTS), (SMALL_DENSE, DENSE)])
+def test_every_fourth_layer_is_attention_and_the_others_gdn(
+    tmp_path: Path, size: Geometry, feed_forward: set[str]
+) -> None:
     expected = {"token_embd.weight", "output_norm.weight", "output.weight"}
     for layer in range(4):
-        expected |= {f"blk.{layer}.{name}" for name in shared | (ATTENTION if layer == 3 else GDN)}
-    assert set(small.tensors) == expected
+        expected |= {f"blk.{layer}.{name}" for name in NORMS | feed_forward | (ATTENTION if layer == 3 else GDN)}
+    assert set(GGUF(written(tmp_path / "layers.gguf", size)).tensors) == expected
 
 
-def test_an_mtp_block_is_one_more_attention_block_and_is_counted(tmp_path: Path) -> None:
-    file = GGUF(written(tmp_path / "mtp.gguf", replace(SMALL, layers=1, mtp=True)))
+@pytest.mark.parametrize(("size", "feed_forward"), [(SMALL, EXPERTS), (SMALL_DENSE, DENSE)])
+def test_an_mtp_block_is_one_more_attention_block_and_is_counted(
+    tmp_path: Path, size: Geometry, feed_forward: set[str]
+) -> None:
+    file = GGUF(written(tmp_path / "mtp.gguf", replace(size, layers=1, mtp=True)))
     names = {name.removeprefix("blk.1.") for name in file.tensors if name.startswith("blk.1.")}
-    assert names == EXPERTS | ATTENTION | NEXTN | {"attn_norm.weight", "post_attention_norm.weight"}
-    assert file.metadata["qwen35moe.block_count"] == 2
-    assert file.metadata["qwen35moe.nextn_predict_layers"] == 1
+    assert names == feed_forward | ATTENTION | NEXTN | NORMS
+    assert file.metadata[f"{size.architecture}.block_count"] == 2
+    assert file.metadata[f"{size.architecture}.nextn_predict_layers"] == 1
 
 
 def test_matrices_are_quantised_and_what_the_quantiser_leaves_alone_is_f32(small: GGUF) -> None:
@@ -129,6 +147,13 @@ def test_a_file_is_the_same_for_a_seed_and_another_for_another(tmp_path: Path) -
 
 
 # Golden numbers elsewhere rest on these bytes: a change here makes them void.
+@pytest.mark.parametrize(
+    ("size", "expected"), [(SMALL, "9d37e8b0357b6fd0"), (SMALL_DENSE, "4baf764a3207b4d0")], ids=["qwen35moe", "qwen35"]
+)
+def test_the_bytes_of_a_file_never_change(tmp_path: Path, size: Geometry, expected: str) -> None:
+    assert digest(written(tmp_path / "file.gguf", replace(size, mtp=True)))[:16] == expected
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -216,11 +241,49 @@ def test_the_program_writes_the_real_layer_shapes(tmp_path: Path, capsys: pytest
     assert "qwen35moe.nextn_predict_layers" not in file.metadata
 
 
+def test_the_program_writes_the_dense_layer_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "dense.gguf"
+    main([str(path), "--arch=qwen35", "--seed=3", "--layers=2", "--interval=2", "--vocab=263", "--mtp"])
+    file = GGUF(path)
+    shapes = {
+        "token_embd.weight": (263, 5120),
+        "blk.0.attn_qkv.weight": (10_240, 5120),
+        "blk.0.attn_gate.weight": (6144, 5120),
+        "blk.0.ssm_alpha.weight": (48, 5120),
+        "blk.0.ssm_out.weight": (5120, 6144),
+        "blk.1.attn_q.weight": (12_288, 5120),
+        "blk.1.attn_k.weight": (1024, 5120),
+        "blk.1.attn_output.weight": (5120, 6144),
+        "blk.1.ffn_gate.weight": (17_408, 5120),
+        "blk.1.ffn_down.weight": (5120, 17_408),
+        "blk.2.nextn.eh_proj.weight": (5120, 10_240),
+    }
+    assert {name: file.tensors[name].shape for name in shapes} == shapes
+    expected = {
+        "general.architecture": "qwen35",
+        "general.name": "random qwen35, seed 3",
+        "qwen35.block_count": 3,
+        "qwen35.nextn_predict_layers": 1,
+        "qwen35.full_attention_interval": 2,
+        "qwen35.embedding_length": 5120,
+        "qwen35.feed_forward_length": 17_408,
+        "qwen35.attention.head_count": 24,
+        "qwen35.attention.head_count_kv": 4,
+        "qwen35.ssm.time_step_rank": 48,
+        "qwen35.ssm.inner_size": 6144,
+    }
+    assert {key: file.metadata[key] for key in expected} == expected
+    assert not [key for key in file.metadata if "expert" in key]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--seed 1 --vocab 262", "--vocab from 263"),
-        ("--seed 1 --layers 0", "--layers from 1"),
+        ("--seed 1 --layers 0", "--layers and --interval from 1"),
+        ("--seed 1 --interval 0", "--layers and --interval from 1"),
+        ("--seed 1 --arch qwen3", "invalid choice: 'qwen3'"),
+        ("--seed 1 --arch qwen35 --experts 4", "--experts and --used are for qwen35moe"),
         ("--seed 1 --experts 4", "--used from 1 to --experts"),
         ("--seed -1", "--seed: -1 is negative"),
         ("--seed 1 --type q2_k", "invalid choice: 'q2_k'"),
@@ -240,3 +303,12 @@ def test_a_missing_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--seed", "1", "no/such/folder/x.gguf"])
     assert "no/such/folder is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["gguf", "tqdm"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(package: str) -> None:
+    program = "import sys, runpy; sys.modules[sys.argv[1]] = None; runpy.run_path(sys.argv[2], run_name='__main__')"
+    script = Path(__file__).parents[1] / "scripts/make_random_model.py"
+    done = subprocess.run([sys.executable, "-c", program, package, script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{package} is missing: pip install 'arcmtp[test]'" in done.stderr

@@ -1,23 +1,25 @@
-"""Hyperparameters of a `qwen35moe` file, read from its metadata and checked against what the kernels can run."""
+"""Hyperparameters of a file, read from its metadata and checked against what the kernels can run."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF, Value
 
-ARCHITECTURE = "qwen35moe"
+Architecture = Literal["qwen35moe", "qwen35"]  # with a mixture of experts, or with a dense feed-forward, in every layer
 LayerKind = Literal["gdn", "attention"]
 
 DEFAULT_CONTEXT = 8192
 MAX_BLOCKS = 1024
 MAX_SIZE = 1 << 30
+EXPERT_TENSOR = re.compile(r"_(exps|shexp)\.|\bffn_gate_inp\.")
 MAX_EXPERTS_USED = 16  # the router keeps the chosen logits in the lanes of one vector
 
 
@@ -25,6 +27,7 @@ MAX_EXPERTS_USED = 16  # the router keeps the chosen logits in the lanes of one 
 class Config:
     """Hyperparameters of the trunk; sizes count elements."""
 
+    architecture: Architecture
     hidden: int
     layers: int  # trunk layers, the MTP blocks not counted
     layer_kinds: tuple[LayerKind, ...]
@@ -44,12 +47,14 @@ class Config:
     gdn_v_dim: int
     conv_kernel: int
 
-    experts: int
-    experts_used: int
-    expert_ffn: int
-    shared_ffn: int
-
     mtp_layers: int
+
+    # 0: the architecture has none
+    ffn: int = 0
+    experts: int = 0
+    experts_used: int = 0
+    expert_ffn: int = 0
+    shared_ffn: int = 0
 
     @property
     def gdn_channels(self) -> int:
@@ -69,9 +74,12 @@ class Config:
         """Read and check the hyperparameters.
 
         Raises ArcmtpError, naming the file and the key, for another architecture, a missing key, a value that is not a
-        positive number, and shapes or options that the kernels do not run.
+        positive number, experts in a `qwen35` file, and shapes or options that the kernels do not run.
         """
-        return _read(_Keys(str(gguf.path), gguf.metadata), gguf)
+        keys = _Keys(str(gguf.path), gguf.metadata)
+        config = _read(keys, gguf)
+        _check(keys, config)
+        return config
 
 
 class _Keys:
@@ -80,54 +88,61 @@ class _Keys:
     def __init__(self, path: str, metadata: Mapping[str, Value]) -> None:
         self.path = path
         self.metadata = metadata
+        architecture = metadata.get("general.architecture")
+        if not isinstance(architecture, str) or architecture not in get_args(Architecture):
+            known = " and ".join(map(repr, get_args(Architecture)))
+            raise self.error(f"is architecture {architecture!r}; arcmtp runs {known}")
+        self.architecture = cast(Architecture, architecture)
 
     def error(self, message: str) -> ArcmtpError:
         return ArcmtpError(f"{self.path}: {message}")
 
+    def wrong(self, key: str, what: str) -> ArcmtpError:
+        return self.error(f"metadata key '{self.architecture}.{key}' {what}")
+
     def get(self, key: str, default: Any = None) -> Any:
-        return self.metadata.get(f"{ARCHITECTURE}.{key}", default)
+        return self.metadata.get(f"{self.architecture}.{key}", default)
 
     def _number(self, key: str, default: float | None) -> Any:
         value = self.get(key, default)
         if value is None:
-            raise self.error(f"metadata key '{ARCHITECTURE}.{key}' is missing")
+            raise self.wrong(key, "is missing")
         if isinstance(value, np.ndarray):
             value = self._common(key, value)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(f"metadata key '{ARCHITECTURE}.{key}' is {str(value)[:40]!r}, expected a number")
+            raise self.wrong(key, f"is {str(value)[:40]!r}, expected a number")
         return value
 
     def _common(self, key: str, values: np.ndarray[Any, Any]) -> Any:
         """The one value of a per-layer array, zeros (layers without the thing) aside."""
         distinct = np.unique(values[values != 0]).tolist()
         if len(distinct) != 1:
-            raise self.error(f"metadata key '{ARCHITECTURE}.{key}' has the values {distinct[:8]}, expected one for all")
+            raise self.wrong(key, f"has the values {distinct[:8]}, expected one for all")
         return distinct[0]
 
     def integer(self, key: str, default: int | None = None, least: int = 1, most: int = MAX_SIZE) -> int:
         value = self._number(key, default)
         if value != value or not least <= value <= most or value != int(value):
-            raise self.error(
-                f"metadata key '{ARCHITECTURE}.{key}' is {value}, expected an integer from {least} to {most}"
-            )
+            raise self.wrong(key, f"is {value}, expected an integer from {least} to {most}")
         return int(value)
 
     def positive(self, key: str) -> float:
         value = float(self._number(key, None))
         if not (isfinite(value) and value > 0):
-            raise self.error(f"metadata key '{ARCHITECTURE}.{key}' is {value}, expected a positive number")
+            raise self.wrong(key, f"is {value}, expected a positive number")
         return value
 
 
 def _read(keys: _Keys, gguf: GGUF) -> Config:
-    _refuse_other_models(keys)
+    _refuse_other_options(keys)
     blocks = keys.integer("block_count", most=MAX_BLOCKS)
     mtp_layers = keys.integer("nextn_predict_layers", default=0, least=0, most=blocks - 1)
     v_heads = keys.integer("ssm.time_step_rank")
     inner = keys.integer("ssm.inner_size")
     if inner % v_heads:
         raise keys.error(f"ssm.inner_size {inner} is not a multiple of ssm.time_step_rank {v_heads}")
-    config = Config(
+    return Config(
+        architecture=keys.architecture,
         hidden=keys.integer("embedding_length"),
         layers=blocks - mtp_layers,
         layer_kinds=_layer_kinds(keys, blocks, blocks - mtp_layers),
@@ -144,20 +159,33 @@ def _read(keys: _Keys, gguf: GGUF) -> Config:
         gdn_k_dim=keys.integer("ssm.state_size"),
         gdn_v_dim=inner // v_heads,
         conv_kernel=keys.integer("ssm.conv_kernel"),
-        experts=keys.integer("expert_count"),
-        experts_used=keys.integer("expert_used_count"),
-        expert_ffn=keys.integer("expert_feed_forward_length"),
-        shared_ffn=keys.integer("expert_shared_feed_forward_length"),
         mtp_layers=mtp_layers,
+        **(_experts(keys) if keys.architecture == "qwen35moe" else _dense(keys, gguf)),
     )
-    _check(keys, config)
-    return config
 
 
-def _refuse_other_models(keys: _Keys) -> None:
-    architecture = keys.metadata.get("general.architecture")
-    if architecture != ARCHITECTURE:
-        raise keys.error(f"is architecture {architecture!r}; arcmtp runs '{ARCHITECTURE}'")
+def _experts(keys: _Keys) -> dict[str, int]:
+    return {
+        "experts": keys.integer("expert_count"),
+        "experts_used": keys.integer("expert_used_count"),
+        "expert_ffn": keys.integer("expert_feed_forward_length"),
+        "shared_ffn": keys.integer("expert_shared_feed_forward_length"),
+    }
+
+
+def _dense(keys: _Keys, gguf: GGUF) -> dict[str, int]:
+    without = f"architecture '{keys.architecture}' has no experts"
+    for key, value in keys.metadata.items():
+        unused = isinstance(value, int | float) and value == 0
+        if key.startswith(f"{keys.architecture}.expert_") and not unused:
+            raise keys.error(f"metadata key '{key}' is {str(value)[:40]}; {without}")
+    for name in gguf.tensors:
+        if EXPERT_TENSOR.search(name):
+            raise keys.error(f"tensor '{name}' is of experts; {without}")
+    return {"ffn": keys.integer("feed_forward_length")}
+
+
+def _refuse_other_options(keys: _Keys) -> None:
     scaling = keys.get("rope.scaling.type")
     if scaling not in (None, "none"):
         raise keys.error(f"rope.scaling.type is {scaling!r}; arcmtp runs unscaled RoPE ('none')")
@@ -178,7 +206,7 @@ def _layer_kinds(keys: _Keys, blocks: int, layers: int) -> tuple[LayerKind, ...]
         interval = keys.integer("full_attention_interval", default=4)
         return tuple("attention" if (layer + 1) % interval == 0 else "gdn" for layer in range(layers))
     if not isinstance(recurrent, np.ndarray) or len(recurrent) not in (blocks, layers):
-        raise keys.error(f"metadata key '{ARCHITECTURE}.attention.recurrent_layers' is not an array of {blocks} flags")
+        raise keys.wrong("attention.recurrent_layers", f"is not an array of {blocks} flags")
     return tuple("gdn" if flag else "attention" for flag in recurrent[:layers].tolist())
 
 
@@ -201,6 +229,7 @@ def _check(keys: _Keys, config: Config) -> None:
         ("embedding_length", config.hidden, 32),
         ("attention.head_count × key_length", config.q_heads * config.head_dim, 32),
         ("ssm.inner_size", config.gdn_v_heads * config.gdn_v_dim, 32),
+        ("feed_forward_length", config.ffn, 32),
         ("expert_feed_forward_length", config.expert_ffn, 32),
         ("expert_shared_feed_forward_length", config.shared_ffn, 32),
         ("attention.key_length", config.head_dim, 16),

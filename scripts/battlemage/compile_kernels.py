@@ -25,6 +25,7 @@ SLOTS = 4  # of a network that advances several sequences at once
 VOCAB_USED = 248_077  # the rest of the vocabulary is padding
 
 CONFIG = Config(
+    architecture="qwen35moe",
     hidden=2048,
     layers=40,
     layer_kinds=tuple("attention" if layer % 4 == 3 else "gdn" for layer in range(40)),

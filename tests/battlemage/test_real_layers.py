@@ -6,7 +6,8 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp.runtime.device import Device
-from scripts.make_random_model import Geometry, Others, write_model
+from scripts.make_random_model import write_model
+from scripts.random_model.tensors import Geometry, Others
 from tests.battlemage.pair import Pair
 
 pytestmark = pytest.mark.emulated

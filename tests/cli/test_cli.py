@@ -273,7 +273,7 @@ def test_a_file_that_is_not_gguf_is_refused_in_one_line(refused: Refused, tmp_pa
     assert refused("generate", "-p", "x", "-m", str(path)).startswith(f"arcmtp: {path}: ")
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen35", "qwen3moe"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "qwen3moe"])
 def test_another_architecture_is_refused_in_one_line(refused: Refused, tmp_path: Path, architecture: str) -> None:
     path = tmp_path / "model.gguf"
     writer = gguf.GGUFWriter(path, architecture)
@@ -281,7 +281,7 @@ def test_another_architecture_is_refused_in_one_line(refused: Refused, tmp_path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    message = f"arcmtp: {path}: is architecture '{architecture}'; arcmtp runs 'qwen35moe'"
+    message = f"arcmtp: {path}: is architecture '{architecture}'; arcmtp runs 'qwen35moe' and 'qwen35'"
     assert refused("generate", "-p", "x", "-m", str(path)) == message
 
 

@@ -18,7 +18,8 @@ from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.ops.accept import RECORD, RECORDS
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
 from arcmtp.runtime.graphs import kernel_names
-from scripts.make_random_model import Geometry, write_model
+from scripts.make_random_model import write_model
+from scripts.random_model.tensors import Geometry
 
 WARM = SamplingOptions(
     temperature=0.8, top_k=40, top_p=0.95, min_p=0.02, repetition_penalty=1.1, presence_penalty=0.3,

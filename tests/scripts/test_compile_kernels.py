@@ -20,12 +20,12 @@ from scripts.battlemage.compile_kernels import (
     stock_q4_0,
     unsloth_q4_k_m,
 )
-from scripts.make_random_model import FULL, inventory
+from scripts.random_model.tensors import FULL, inventory
 
 
 def test_the_stock_mix_is_the_full_random_model() -> None:
     ours = {tensor.name: (tensor.shape, tensor.type.name) for tensor in Header(stock_q4_0).tensors.values()}
-    theirs = inventory(replace(FULL, mtp=True), Type.Q4_0, Type.Q6_K)
+    theirs = inventory(replace(FULL["qwen35moe"], mtp=True), Type.Q4_0, Type.Q6_K)
     assert ours == {tensor.name: (tensor.shape, tensor.type.name) for tensor in theirs}
 
 

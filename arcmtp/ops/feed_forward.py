@@ -1,0 +1,66 @@
+"""A dense feed-forward's gate, up and SwiGLU in one launch. Its down projection is a MulMat."""
+
+from typing import Any
+
+import numpy as np
+
+from arcmtp.formats.matrix import Matrix
+from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
+from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
+from arcmtp.runtime import _host
+from arcmtp.runtime.card import Geometry
+from arcmtp.runtime.compiler import Kernel, Program
+
+
+class FeedForwardGateUp:
+    """hidden [rows, width] = silu(gate · x) * (up · x); gate, up [width, k] in one buffer."""
+
+    def __init__(self, gate: Matrix, up: Matrix, consumers: Consumers, geometry: Geometry) -> None:
+        self._gate, self._up = gate, up
+        self._consumers = consumers
+        self._geometry = geometry
+
+    def kernel(self, rows: int) -> Kernel:
+        """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
+        g, gate, up, count = self._geometry, self._gate, self._up, compiled_rows(rows)
+        rows_per_pass = min(count or g.mul_mat_rows, g.mul_mat_rows)
+        template = (
+            f"{gate.k}, {gate.n}, {count}, {rows_per_pass}, {g.mul_mat_team}, {g.expert_columns}, "
+            f"{segment(gate)}, {segment(up)}, {self._consumers.template}"
+        )
+        formats = f"{gate.format.name.lower()}_{up.format.name.lower()}"
+        return Kernel(
+            name=f"feed_forward_gate_up_{gate.k}_{gate.n}_{formats}_{self._consumers.suffix}_{row_suffix(rows)}",
+            header="feed_forward.hpp",
+            parameters="const u8 *weights, const u8 *quantised, const float *plain, u8 *hidden_quantised, "
+            "float *hidden_plain, const int *row_count",
+            body=f"feed_forward_gate_up<{template}>(weights, quantised, plain, hidden_quantised, hidden_plain, "
+            "row_count);",
+            team=g.mul_mat_team,
+            team_memory=max(64, g.mul_mat_team * g.mul_mat_rows * 4 * 64),
+        )
+
+    def launch(
+        self, program: Program, launches: _host.LaunchList, rows: int,
+        weights: Any, quantised: Any, plain: Any, hidden_quantised: Any, hidden_plain: Any, row_count: Any,
+    ) -> None:  # fmt: skip
+        """quantised, plain: rows of k; hidden: rows of width, of which those that the consumers want are written.
+
+        Counted rows are computed in whole passes of `mul_mat_rows`: rows up to the pass's end are read and written too.
+        """
+        groups = -(-self._gate.n // self._geometry.expert_columns)
+        program.launch(
+            launches, self.kernel(rows), groups, weights, quantised, plain, hidden_quantised, hidden_plain, row_count
+        )
+
+    def cost(self, rows: int) -> Cost:
+        """Of `rows` rows."""
+        matrices = (self._gate, self._up)
+        row = consumed_bytes(Consumers.of(matrices), self._gate.k) + consumed_bytes(self._consumers, self._gate.n)
+        return sum((product_cost(matrix, rows) for matrix in matrices), Cost(rows * row))
+
+
+def reference(x: np.ndarray, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """silu(gate · x) * (up · x), [rows, width] float64; x [rows, k], gate and up [width, k]."""
+    g, u = (x.astype(np.float64) @ matrix.astype(np.float64).T for matrix in (gate, up))
+    return g * np.exp(-np.logaddexp(0, -g)) * u

@@ -1,0 +1,100 @@
+// A dense feed-forward's gate, up and SwiGLU in one launch, and what it shares with the experts' (experts.hpp). Down is
+// a MUL_MAT.
+#pragma once
+
+#include "mul_mat.hpp"
+
+namespace arcmtp {
+
+/// Bytes of team memory for the slices' parts of PASS rows of WIDTH vectors.
+template <int SLICES, int PASS, int WIDTH> constexpr int parts_bytes() {
+    return SLICES > 1 ? SLICES * PASS * WIDTH * LANES * 4 : 0;
+}
+
+/// Calls work.template run<N>(numbers) for all rows: PASS at a time, the rest together when the count is known, else
+/// padded to PASS.
+template <int ROWS, int PASS, class WORK> inline void for_rows(int rows, const WORK &work) {
+    constexpr int whole = ROWS / PASS * PASS, rest = ROWS % PASS;
+    const int end = ROWS > 0 ? whole : rows;
+    for (int first = 0; first < end; first += PASS)
+        work.template run<PASS>(simd::iota<PASS>() + first);
+    if constexpr (rest > 0)
+        work.template run<rest>(simd::iota<rest>() + whole);
+}
+
+/// hidden[entry] = silu(gate · x[row]) * (up · x[row]) for columns first … last - 1, at most COLUMNS, in groups of 32.
+template <class GATE, class UP, int K, int WIDTH, int SLICES, int COLUMNS, int ENTRIES_PER_ROW, bool QUANTISED,
+          bool PLAIN>
+struct GateUp {
+    static constexpr int GROUPS = (COLUMNS + 31) / 32;
+    const u8 *gate, *up;
+    const u8 *quantised;
+    const float *plain;
+    RowSink<WIDTH, QUANTISED, PLAIN> sink;
+    int first, last;
+
+    template <int N> inline void run(vec<int, N> entries) const {
+        Lanes acc[GROUPS][N * 4];
+        products<GATE, N>(gate, entries, acc, 0);
+        products<UP, N>(up, entries, acc, 2);
+        ARCMTP_UNROLL_ON_GPU
+        for (int group = 0; group < GROUPS; ++group) {
+            const int column = first + group * 32;
+            if (column >= last)
+                continue;
+            reduce_slices<SLICES, N, 4>(acc[group], [&](int item, Lanes(&parts)[4]) {
+                sink.put(simd::lane<int, N>(entries, item), column / 32, Lanes(simd::silu<LANES>(parts[0]) * parts[2]),
+                         Lanes(simd::silu<LANES>(parts[1]) * parts[3]));
+            });
+        }
+    }
+
+  private:
+    /// All tiles of one matrix before those of the other: memory likes long runs (docs/log.md).
+    template <class F, int N>
+    inline void products(const u8 *weights, vec<int, N> entries, Lanes (&acc)[GROUPS][N * 4], int place) const {
+        const RowSource<F, K> source{quantised, plain};
+        ARCMTP_UNROLL_ON_GPU
+        for (int group = 0; group < GROUPS; ++group) {
+            const int column = first + group * 32;
+            if (column >= last)
+                continue;
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                Lanes part[N];
+                TileSlice<F, K, N, SLICES>::run(
+                    weights + (column / LANES + half) * tile_bytes<F, K>(),
+                    [&](int i) { return source(simd::lane<int, N>(entries, i) / ENTRIES_PER_ROW); }, simd::team_rank(),
+                    part);
+#pragma unroll
+                for (int i = 0; i < N; ++i)
+                    acc[group][i * 4 + place + half] = part[i];
+            }
+        }
+    }
+};
+
+/// hidden[row] = silu(gate · x[row]) * (up · x[row]) of all rows, for the work-group's COLUMNS columns from `first`.
+/// Rows that are counted are padded to whole passes.
+template <int K, int WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS, class GATE, class UP, bool QUANTISED,
+          bool PLAIN>
+inline void gate_up_rows(const u8 *weights, const u8 *quantised, const float *plain,
+                         RowSink<WIDTH, QUANTISED, PLAIN> hidden, int first, int rows) {
+    using Work = GateUp<typename GATE::Format, typename UP::Format, K, WIDTH, SLICES, COLUMNS, 1, QUANTISED, PLAIN>;
+    const int last = first + COLUMNS < WIDTH ? first + COLUMNS : WIDTH;
+    for_rows<ROWS, PASS>(rows,
+                         Work{weights + GATE::OFFSET, weights + UP::OFFSET, quantised, plain, hidden, first, last});
+}
+
+/// hidden [rows][WIDTH] = silu(gate · x) * (up · x), COLUMNS columns a work-group; ROWS = 0: row_count[0] rows.
+template <int K, int WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS, class GATE, class UP, bool QUANTISED,
+          bool PLAIN>
+inline void feed_forward_gate_up(const u8 *weights, const u8 *quantised, const float *plain, u8 *hidden_quantised,
+                                 float *hidden_plain, const int *row_count) {
+    simd::reserve_team_memory<(SLICES > 1 ? parts_bytes<SLICES, PASS, 4>() : 64)>();
+    gate_up_rows<K, WIDTH, ROWS, PASS, SLICES, COLUMNS, GATE, UP>(
+        weights, quantised, plain, RowSink<WIDTH, QUANTISED, PLAIN>{hidden_quantised, hidden_plain},
+        simd::group_index() * COLUMNS, ROWS > 0 ? ROWS : row_count[0]);
+}
+
+} // namespace arcmtp

@@ -6,17 +6,24 @@ from collections.abc import Callable
 
 from arcmtp.model.blocks.attention import AttentionBlock
 from arcmtp.model.blocks.delta_net import DeltaNetBlock
+from arcmtp.model.blocks.feed_forward import DenseFeedForward
 from arcmtp.model.blocks.layer import FeedForward, Layer, Mixer
 from arcmtp.model.blocks.mixture_of_experts import MixtureOfExperts
 from arcmtp.model.builder import Builder
-from arcmtp.model.config import LayerKind
+from arcmtp.model.config import Architecture, LayerKind
 
 MIXERS: dict[LayerKind, Callable[[Builder, str, int], Mixer]] = {"gdn": DeltaNetBlock, "attention": AttentionBlock}
 
 
+FEED_FORWARDS: dict[Architecture, Callable[[Builder, str], FeedForward]] = {
+    "qwen35moe": MixtureOfExperts,
+    "qwen35": DenseFeedForward,
+}
+
+
 def feed_forward(build: Builder, prefix: str) -> FeedForward:
     """That of every layer of the architecture."""
-    return MixtureOfExperts(build, prefix)
+    return FEED_FORWARDS[build.config.architecture](build, prefix)
 
 
 def trunk_layers(build: Builder) -> list[Layer]:

@@ -1,15 +1,18 @@
 """A dense feed-forward's gate, up and SwiGLU in one launch. Its down projection is a MulMat."""
 
-from typing import Any
-
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.cost import Cost, consumed_bytes, product_cost
+from arcmtp.ops.cost import consumed_bytes, product_cost
 from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
-from arcmtp.runtime import _host
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32, U8
+
+PARAMETERS = parameters(
+    weights=reads(U8), quantised=reads(U8), plain=reads(F32), hidden_quantised=writes(U8), hidden_plain=writes(F32),
+    row_count=reads(I32),
+)  # fmt: skip
 
 
 class FeedForwardGateUp:
@@ -30,34 +33,28 @@ class FeedForwardGateUp:
         )
         formats = f"{gate.format.name.lower()}_{up.format.name.lower()}"
         return Kernel(
-            name=f"feed_forward_gate_up_{gate.k}_{gate.n}_{formats}_{self._consumers.suffix}_{row_suffix(rows)}",
+            operator="feed_forward_gate_up",
+            variant=f"{gate.k}_{gate.n}_{formats}_{self._consumers.suffix}_{row_suffix(rows)}",
             header="feed_forward.hpp",
-            parameters="const u8 *weights, const u8 *quantised, const float *plain, u8 *hidden_quantised, "
-            "float *hidden_plain, const int *row_count",
-            body=f"feed_forward_gate_up<{template}>(weights, quantised, plain, hidden_quantised, hidden_plain, "
-            "row_count);",
+            parameters=PARAMETERS,
+            call=f"feed_forward_gate_up<{template}>",
             team=g.mul_mat_team,
             team_memory=max(64, g.mul_mat_team * g.mul_mat_rows * 4 * 64),
         )
 
-    def launch(
-        self, program: Program, launches: _host.LaunchList, rows: int,
-        weights: Any, quantised: Any, plain: Any, hidden_quantised: Any, hidden_plain: Any, row_count: Any,
-    ) -> None:  # fmt: skip
-        """quantised, plain: rows of k; hidden: rows of width, of which those that the consumers want are written.
+    def launch(self, rows: int, **arguments: Argument) -> Launch:
+        """weights: the tiles of both matrices; quantised, plain: rows of k; hidden_quantised, hidden_plain: rows of
+        width, of which those that the consumers want are written; row_count i32.
 
         Counted rows are computed in whole passes of `mul_mat_rows`: rows up to the pass's end are read and written too.
         """
         groups = -(-self._gate.n // self._geometry.expert_columns)
-        program.launch(
-            launches, self.kernel(rows), groups, weights, quantised, plain, hidden_quantised, hidden_plain, row_count
-        )
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
-    def cost(self, rows: int) -> Cost:
-        """Of `rows` rows."""
+    def _cost(self, work: Work) -> Cost:
         matrices = (self._gate, self._up)
         row = consumed_bytes(Consumers.of(matrices), self._gate.k) + consumed_bytes(self._consumers, self._gate.n)
-        return sum((product_cost(matrix, rows) for matrix in matrices), Cost(rows * row))
+        return sum((product_cost(matrix, work.rows) for matrix in matrices), Cost(work.rows * row))
 
 
 def reference(x: np.ndarray, gate: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print, as Markdown, which file of Qwen3.6-35B-A3B each card of profiles/ has room for.
+"""Print, as Markdown, which file of Qwen3.6-35B-A3B and Qwen3.6-27B each card of profiles/ has room for.
 
 Run it as `.venv/bin/python -m scripts.fit_table`; README has what it prints. No file is read and no device is used:
 the plan of a file has the model's real shapes, and `arcmtp` counts its bytes as before loading. Every figure about a
@@ -10,19 +10,22 @@ from collections.abc import Iterator
 
 from arcmtp.engine.memory_plan import MemoryPlan, memory_plan
 from arcmtp.formats.matrix import Requant
+from arcmtp.model.config import Config
 from arcmtp.runtime.card import Card, cards
 from arcmtp.runtime.device import Device
-from scripts.battlemage.compile_kernels import Mix, network, stock_q4_0, unsloth_q4_k_m
+from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 
 # What Intel's Linux driver offers of a card's memory (DrmMemoryManager::getPercentOfGlobalMemoryAvailable).
 OFFERED = 0.95
 CONTEXT = 8192  # tokens, what `arcmtp` takes without --ctx
+LEAST_CONTEXT = 1024  # tokens; with room for fewer, a file does not fit
 PARALLEL = 4  # sequences, what `arcmtp serve` takes without --parallel
-File = tuple[Mix, Requant | None]
+File = tuple[Config, Mix, Requant | None]
 FILES: dict[str, File] = {
-    "Q4_0": (stock_q4_0, None),
-    "UD-Q4_K_M": (unsloth_q4_k_m, None),
-    "UD-Q4_K_M with `--requant int4`": (unsloth_q4_k_m, "int4"),
+    "35B-A3B Q4_0": (MOE, stock_q4_0, None),
+    "35B-A3B UD-Q4_K_M": (MOE, unsloth_q4_k_m, None),
+    "35B-A3B UD-Q4_K_M, `--requant int4`": (MOE, unsloth_q4_k_m, "int4"),
+    "27B Q4_0": (DENSE, stock_q4_0, None),
 }
 
 
@@ -47,11 +50,11 @@ def table() -> str:
         ["---", *["---:"] * (2 + len(FILES))],
         *(list(_cells(device)) for device in devices),
     ]
-    a_token = network(devices[0], stock_q4_0, None, context=CONTEXT).bytes_per_position
+    a_token = network(devices[0], MOE, stock_q4_0, context=CONTEXT).bytes_per_position
     explanation = (
         f"Predicted. A file's cells have the largest context in tokens, in parentheses for {PARALLEL} sequences at "
-        f"once. A token of context takes {a_token / 2**10:.1f} KiB; the room for weights is what {CONTEXT:,} tokens "
-        "leave. The MTP block is counted."
+        f"once. A token of context of 35B-A3B takes {a_token / 2**10:.1f} KiB; the room for weights is what its "
+        f"{CONTEXT:,} tokens leave. The MTP block is counted."
     )
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", explanation])
 
@@ -60,11 +63,11 @@ def _cells(device: CardOnPaper) -> Iterator[str]:
     """A row's card, memory, room for weights, and what each file may have for context."""
     yield device.card.name.removeprefix("Intel ")
     yield f"{device.memory_gib} GiB"
-    need = _need(FILES["Q4_0"], device, 1)
+    need = _need(FILES["35B-A3B Q4_0"], device, 1)
     yield gib(need.free_bytes - need.cache_bytes - need.buffer_bytes)
     for file in FILES.values():
         one, several = (_need(file, device, sequences).largest_context for sequences in (1, PARALLEL))
-        yield f"{one:,} ({PARALLEL} × {several:,})" if one else "no"
+        yield f"{one:,} ({PARALLEL} × {several:,})" if one >= LEAST_CONTEXT else "no"
 
 
 def _need(file: File, device: Device, sequences: int) -> MemoryPlan:

@@ -40,7 +40,7 @@ from arcmtp.ops.launch import BLOCK_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.tensor import Tensor
-from scripts.battlemage.compile_kernels import CONFIG, network, stock_q4_0, unsloth_q4_k_m
+from scripts.battlemage.models import MOE, network, stock_q4_0, unsloth_q4_k_m
 
 LINE_BYTES = 64
 POISONED_BYTES = 16 << 20  # up to here the emulator does not leave a new allocation zero
@@ -301,10 +301,10 @@ def main() -> None:
     parser.add_argument("--without-block", action="store_true", help="of which cache lines take over 10 GB to count")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts of each kernel")
     options = parser.parse_args()
-    if not LEAST_CONTEXT <= options.context <= CONFIG.context_length:
-        parser.error(f"--context is {options.context}; it must be {LEAST_CONTEXT} to {CONFIG.context_length}")
+    if not LEAST_CONTEXT <= options.context <= MOE.context_length:
+        parser.error(f"--context is {options.context}; it must be {LEAST_CONTEXT} to {MOE.context_length}")
     emulator, device = Emulator(), Device()
-    model = network(device, MIXES[options.mix], None, context=options.context)
+    model = network(device, MOE, MIXES[options.mix], context=options.context)
     model.load(loader=Unloaded)
     found = {"device": device.sycl_device.name, "mix": options.mix, "context": options.context, "phases": []}
     for phase in phases(model, options.context, not options.without_block):

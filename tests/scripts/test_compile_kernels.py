@@ -7,47 +7,40 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp.formats.matrix import Requant
-from arcmtp.model.network import Network
+from arcmtp.model.config import Config
 from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
-from scripts.battlemage import compile_kernels
-from scripts.battlemage.compile_kernels import (
-    MIXES,
-    SLOTS,
-    Header,
-    Mix,
-    all_kernels,
-    stock_q4_0,
-    unsloth_q4_k_m,
-)
+from scripts.battlemage.compile_kernels import FILES, SLOTS, all_kernels
+from scripts.battlemage.models import DENSE, MOE, Header, Mix, network, stock_q4_0, unsloth_q4_k_m
 from scripts.random_model.tensors import FULL, inventory
 
+B70 = cards()["arc-pro-b70"]
 
-def test_the_stock_mix_is_the_full_random_model() -> None:
-    ours = {tensor.name: (tensor.shape, tensor.type.name) for tensor in Header(stock_q4_0).tensors.values()}
-    theirs = inventory(replace(FULL["qwen35moe"], mtp=True), Type.Q4_0, Type.Q6_K)
+
+@pytest.mark.parametrize("config", [MOE, DENSE], ids=lambda config: config.architecture)
+def test_the_stock_mix_is_the_full_random_model(config: Config) -> None:
+    ours = {tensor.name: (tensor.shape, tensor.type.name) for tensor in Header(config, stock_q4_0).tensors.values()}
+    theirs = inventory(replace(FULL[config.architecture], mtp=True), Type.Q4_0, Type.Q6_K)
     assert ours == {tensor.name: (tensor.shape, tensor.type.name) for tensor in theirs}
 
 
 def test_the_unsloth_mix_has_the_types_of_the_published_file() -> None:
-    types = Counter(tensor.type.name for tensor in Header(unsloth_q4_k_m).tensors.values())
+    types = Counter(tensor.type.name for tensor in Header(MOE, unsloth_q4_k_m).tensors.values())
     assert types == {"F32": 368, "Q8_0": 259, "Q4_K": 82, "Q5_K": 38, "Q6_K": 4, "BF16": 2}
-
-
-def network(mix: Mix, requant: Requant | None, slots: int) -> Network:
-    return compile_kernels.network(Device("cpu", cards()["arc-pro-b70"]), mix, requant, slots)
 
 
 @pytest.mark.parametrize("slots", [1, SLOTS])
 @pytest.mark.parametrize("rows", [1, 4, 0])
-@pytest.mark.parametrize(("mix", "requant"), MIXES)
-def test_kernels_of_one_name_are_one_kernel(mix: Mix, requant: Requant | None, rows: int, slots: int) -> None:
-    kernels = set(all_kernels(network(mix, requant, slots), rows))
+@pytest.mark.parametrize(("config", "mix", "requant"), FILES)
+def test_kernels_of_one_name_are_one_kernel(
+    config: Config, mix: Mix, requant: Requant | None, rows: int, slots: int
+) -> None:
+    kernels = set(all_kernels(network(Device("cpu", B70), config, mix, requant, slots), rows))
     assert len(kernels) == len({kernel.name for kernel in kernels})
 
 
 def test_what_several_sequences_need_besides_is_drafts_of_all_and_steps_of_any_row_count() -> None:
-    one, several = (network(stock_q4_0, None, slots) for slots in (1, SLOTS))
+    one, several = (network(Device("cpu", B70), MOE, stock_q4_0, slots=slots) for slots in (1, SLOTS))
     more = {rows: {*all_kernels(several, rows)} - {*all_kernels(one, rows)} for rows in (1, SLOTS, 0)}
     assert not more[1]
     assert {"draft_input_w4_2048_q_draft_r4"} <= {kernel.name for kernel in more[SLOTS]}

@@ -21,6 +21,7 @@ template <class S, int ROWS> struct Attention {
     static constexpr int STATE = WEIGHT + QUERIES * S::TILE * 4; // float [QUERIES][LARGEST, TOTAL, KEEP][4 copies]
     static constexpr int TEAM_MEMORY = STATE + QUERIES * 3 * 16;
     enum { LARGEST, TOTAL, KEEP };
+    using Element = typename S::Element;
 
     AttentionInput<S> in;
     KvCache<S> cache;
@@ -127,14 +128,14 @@ template <class S, int ROWS> struct Attention {
             const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
             const int key = unit / (S::SCORE_PARTS * S::CHAINS) * UNIT, dim = chain * S::CHAIN;
             const int query = first * S::RATIO + part * S::SCORE_HEADS;
-            const half *from = cache.keys(kv_head, start + key) + dim * LANES;
-            const half *ahead = cache.value(kv_head, start + key) + dim * UNIT + part * AHEAD;
+            const Element *from = cache.keys(kv_head, start + key) + dim * LANES;
+            const Element *ahead = cache.value(kv_head, start + key) + dim * UNIT + part * AHEAD;
             Lanes sums[SUMS * S::KEY_VECTORS];
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS * S::KEY_VECTORS; ++i)
                 sums[i] = 0.0f;
             for (int d = 0; d < S::CHAIN; d += STEP) {
-                simd::prefetch<AHEAD * 2>(ahead + d * UNIT);
+                simd::prefetch<AHEAD * S::Kv::ELEMENT_BYTES>(ahead + d * UNIT);
                 score_step<STEP>(from + d * LANES, QUERY + (query * S::HEAD_DIM + dim + d) * 4, sums);
             }
 #pragma clang loop unroll(full)
@@ -151,13 +152,13 @@ template <class S, int ROWS> struct Attention {
     template <int HEADS> static constexpr int place(int i) { return i / HEADS * S::RATIO + i % HEADS; }
 
     /// sums[row, head][vector] += 16 * KEY_VECTORS keys times the query, over STEP dimensions.
-    template <int STEP, int SUMS> static inline void score_step(const half *from, int query, Lanes (&sums)[SUMS]) {
+    template <int STEP, int SUMS> static inline void score_step(const Element *from, int query, Lanes (&sums)[SUMS]) {
         constexpr int PAIRS = SUMS / S::KEY_VECTORS;
-        simd::Vectors<half, STEP> keys[S::KEY_VECTORS];
+        typename S::Kv::template Loaded<STEP> keys[S::KEY_VECTORS];
         simd::TeamUniform<float, STEP> q[PAIRS];
 #pragma clang loop unroll(full)
         for (int k = 0; k < S::KEY_VECTORS; ++k)
-            keys[k] = simd::Vectors<half, STEP>(from + k * S::HEAD_DIM * LANES);
+            keys[k] = typename S::Kv::template Loaded<STEP>(from + k * S::HEAD_DIM * LANES);
 #pragma clang loop unroll(full)
         for (int i = 0; i < PAIRS; ++i)
             q[i] = simd::TeamUniform<float, STEP>(query + place<S::SCORE_HEADS>(i) * S::HEAD_DIM * 4);
@@ -166,7 +167,7 @@ template <class S, int ROWS> struct Attention {
             Lanes key[S::KEY_VECTORS];
 #pragma clang loop unroll(full)
             for (int k = 0; k < S::KEY_VECTORS; ++k)
-                key[k] = to_float(keys[k][d]);
+                key[k] = S::Kv::decode(keys[k][d]);
 #pragma clang loop unroll(full)
             for (int i = 0; i < PAIRS; ++i) {
                 const Lanes value = q[i][d];
@@ -218,8 +219,8 @@ template <class S, int ROWS> struct Attention {
         constexpr int AHEAD = LANES * S::HEAD_DIM * WIDE / (S::VECTORS * S::DIM_PARTS * S::VALUE_PARTS) / 2 * 2;
         const int query = first * S::RATIO + head_of(0), reach = base + first - start;
         for (int v = 0; v < S::VECTORS; v += WIDE) {
-            const half *from = cache.value(kv_head, start) + first_dim() + v * LANES;
-            const half *ahead = cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
+            const Element *from = cache.value(kv_head, start) + first_dim() + v * LANES;
+            const Element *ahead = cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
             Lanes sums[SUMS * WIDE];
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; ++i) {
@@ -231,7 +232,7 @@ template <class S, int ROWS> struct Attention {
             }
             for (int key = 0; key < keys; key += LANES) {
                 if (start + NEXT <= last)
-                    simd::prefetch<AHEAD * 2>(ahead + key * S::HEAD_DIM);
+                    simd::prefetch<AHEAD * S::Kv::ELEMENT_BYTES>(ahead + key * S::HEAD_DIM);
                 add_16_values<ALL>(from + key * S::HEAD_DIM, WEIGHT + (query * S::TILE + key) * 4, reach - key, sums);
             }
 #pragma clang loop unroll(full)
@@ -244,9 +245,9 @@ template <class S, int ROWS> struct Attention {
 
     /// The same for 16 keys, of which the first row sees reach + 1, the next row one more.
     template <bool ALL, int SUMS>
-    static inline void add_16_values(const half *from, int weight, int reach, Lanes (&sums)[SUMS]) {
+    static inline void add_16_values(const Element *from, int weight, int reach, Lanes (&sums)[SUMS]) {
         constexpr int WIDE = S::VECTORS_AT_ONCE, PAIRS = SUMS / WIDE, BATCH = 8; // loads in flight
-        simd::Vectors<half, WIDE> batch[BATCH];
+        typename S::Kv::template Loaded<WIDE> batch[BATCH];
         simd::TeamUniform<float, LANES> weights[PAIRS];
 #pragma clang loop unroll(full)
         for (int i = 0; i < PAIRS; ++i)
@@ -256,11 +257,11 @@ template <class S, int ROWS> struct Attention {
             if (key % BATCH == 0) {
 #pragma clang loop unroll(full)
                 for (int i = 0; i < BATCH; ++i)
-                    batch[i] = simd::Vectors<half, WIDE>(from + (key + i) * S::HEAD_DIM);
+                    batch[i] = typename S::Kv::template Loaded<WIDE>(from + (key + i) * S::HEAD_DIM);
             }
 #pragma clang loop unroll(full)
             for (int w = 0; w < WIDE; ++w) {
-                const Lanes value = to_float(batch[key % BATCH][w]);
+                const Lanes value = S::Kv::decode(batch[key % BATCH][w]);
 #pragma clang loop unroll(full)
                 for (int i = 0; i < PAIRS; ++i) {
                     const Lanes more = simd::fma<float, LANES>(value, Lanes(weights[i][key]), sums[i * WIDE + w]);

@@ -14,10 +14,30 @@ constexpr int divisor(int n, int most) {
     return 1;
 }
 
-/// One layer's shapes, its columns of the projections, and how its work is spread over a team.
-template <int Q_HEADS_, int KV_HEADS_, int HEAD_DIM_, int ROPE_DIM_, int STRIDE_, int K_COLUMN_, int V_COLUMN_,
-          int TEAM_, int SPLITS_>
+inline vec<half, LANES> to_half(Lanes v) { return simd::convert<typename simd::element<half>::type, float, LANES>(v); }
+inline Lanes to_float(vec<half, LANES> v) { return simd::convert<float, typename simd::element<half>::type, LANES>(v); }
+
+/// How a cache holds keys and values: as halves. A key's dimensions are 16 elements apart, a value's lie together. Its
+/// twin is arcmtp/formats/kv_cache.py.
+struct KvF16 {
+    using Element = half;
+    static constexpr int ELEMENT_BYTES = 2;
+    /// COUNT vectors of 16 elements that lie together.
+    template <int COUNT> using Loaded = simd::Vectors<half, COUNT>;
+    static inline Lanes decode(vec<half, LANES> v) { return to_float(v); }
+    /// 16 dimensions from `d` on of the key, or value, whose first element is `to`.
+    static inline void store_key(half *to, int d, Lanes v) {
+        simd::scatter<half, LANES>(to + d * LANES, simd::iota<LANES>() * LANES, to_half(v));
+    }
+    static inline void store_value(half *to, int d, Lanes v) { simd::store<half, LANES>(to + d, to_half(v)); }
+};
+
+/// One layer's cache format, shapes, columns of the projections, and how its work is spread over a team.
+template <class KV, int Q_HEADS_, int KV_HEADS_, int HEAD_DIM_, int ROPE_DIM_, int STRIDE_, int K_COLUMN_,
+          int V_COLUMN_, int TEAM_, int SPLITS_>
 struct AttentionShape {
+    using Kv = KV;
+    using Element = typename KV::Element;
     static constexpr int Q_HEADS = Q_HEADS_, KV_HEADS = KV_HEADS_, HEAD_DIM = HEAD_DIM_, ROPE_DIM = ROPE_DIM_;
     static constexpr int STRIDE = STRIDE_, K_COLUMN = K_COLUMN_, V_COLUMN = V_COLUMN_, TEAM = TEAM_, SPLITS = SPLITS_;
     static constexpr int RATIO = Q_HEADS / KV_HEADS, WIDTH = Q_HEADS * HEAD_DIM;
@@ -47,12 +67,13 @@ struct AttentionShape {
 
 /// Keys [KV_HEADS][context / 16][HEAD_DIM][16], then values [KV_HEADS][context][HEAD_DIM]; context is a multiple of 64.
 template <class S> struct KvCache {
-    half *base;
+    using Element = typename S::Element;
+    Element *base;
     int context;
 
     /// The 16 keys of positions p … p + 15, p a multiple of 16.
-    inline half *keys(int kv_head, int p) const { return base + (simd::u64(kv_head) * context + p) * S::HEAD_DIM; }
-    inline half *value(int kv_head, int p) const { return keys(S::KV_HEADS + kv_head, p); }
+    inline Element *keys(int kv_head, int p) const { return base + (simd::u64(kv_head) * context + p) * S::HEAD_DIM; }
+    inline Element *value(int kv_head, int p) const { return keys(S::KV_HEADS + kv_head, p); }
 };
 
 /// float [rows][STRIDE] projections, norm weights [HEAD_DIM], float [positions][2][ROPE_DIM / 2] cos and sin, the
@@ -60,7 +81,7 @@ template <class S> struct KvCache {
 template <class S> struct AttentionInput {
     const float *projected, *q_norm, *k_norm, *rope;
     const int *positions;
-    half *caches;
+    typename S::Element *caches;
     int context;
     float eps;
     Runs runs;
@@ -72,9 +93,6 @@ template <class S> struct AttentionInput {
     inline const float *query(int r, int head) const { return row(r) + head * 2 * S::HEAD_DIM; }
     inline const float *rope_at(int position) const { return rope + simd::u64(position) * S::ROPE_DIM; }
 };
-
-inline vec<half, LANES> to_half(Lanes v) { return simd::convert<typename simd::element<half>::type, float, LANES>(v); }
-inline Lanes to_float(vec<half, LANES> v) { return simd::convert<float, typename simd::element<half>::type, LANES>(v); }
 
 /// emit(dimension, 16 values) for x / rms(x) * weight, whose first ROPE_DIM dimensions are rotated as pairs (i, i +
 /// ROPE_DIM / 2).
@@ -114,15 +132,14 @@ inline void store_row(const AttentionInput<S> &in, const KvCache<S> &cache, int 
                       int part) {
     if (part == 0) {
         const float *key = in.row(r) + S::K_COLUMN + kv_head * S::HEAD_DIM;
-        half *to = cache.keys(kv_head, position / LANES * LANES) + position % LANES;
-        normed_and_rotated<S>(key, in.k_norm, in.rope_at(position), in.eps, [=](int d, Lanes v) {
-            simd::scatter<half, LANES>(to + d * LANES, simd::iota<LANES>() * LANES, to_half(v));
-        });
+        auto *to = cache.keys(kv_head, position / LANES * LANES) + position % LANES;
+        normed_and_rotated<S>(key, in.k_norm, in.rope_at(position), in.eps,
+                              [=](int d, Lanes v) { S::Kv::store_key(to, d, v); });
     } else {
         const float *value = in.row(r) + S::V_COLUMN + kv_head * S::HEAD_DIM;
-        half *to = cache.value(kv_head, position);
+        auto *to = cache.value(kv_head, position);
         for (int d = 0; d < S::HEAD_DIM; d += LANES)
-            simd::store<half, LANES>(to + d, to_half(simd::load<float, LANES>(value + d)));
+            S::Kv::store_value(to, d, simd::load<float, LANES>(value + d));
     }
 }
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
-from arcmtp.ops.attention import KEY_TILE
 from arcmtp.ops.launch import MAX_ROWS
 
 

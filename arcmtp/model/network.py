@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
 from arcmtp.model.architecture import feed_forward, trunk_layers
@@ -19,7 +20,6 @@ from arcmtp.model.stage import LaunchList, Stage
 from arcmtp.model.weight_plan import WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
 from arcmtp.ops.accept import Accept
-from arcmtp.ops.attention import KEY_TILE
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Cost, Launch, Work

@@ -1,13 +1,16 @@
 """Gated full attention: q/k norm, RoPE, KV cache and split online softmax; one launch for 1…8 rows, two for a block."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat, padded
 from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
+from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import (
     FLOAT,
@@ -24,8 +27,6 @@ from arcmtp.runtime.launch import (
 )
 from arcmtp.runtime.tensor import F16, F32, I32, U8
 
-KEY_TILE = 64  # keys that are weighed together; the context is padded to whole tiles
-TILE = 16  # keys that lie together in the cache
 CHUNK = 4  # rows of a block that a work-group takes
 STORE_CHUNK = 16  # rows of a block whose keys and values a work-group stores
 
@@ -49,38 +50,44 @@ class Columns:
     v: int
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Query heads q share key and value heads kv; each has `dim` dimensions, of which RoPE rotates the first ones."""
+
+    q: int
+    kv: int
+    dim: int
+    rope_dim: int
+
+
 class Attention:
-    """Rows [rows, q_heads * head_dim] = softmax(q · k / sqrt(head_dim)) · v * sigmoid(gate), for the consumers.
+    """Rows [rows, q heads * dim] = softmax(q · k / sqrt(dim)) · v * sigmoid(gate), for the consumers.
 
     A row's position is one more than that of its run's row before. Its key and value go into the cache of that run, and
-    it sees the keys up to its own. Raises ArcmtpError for a head_dim that is no multiple of 32 or a rope_dim that is
-    neither 16 nor one.
+    it sees the keys up to its own. Raises ArcmtpError for a dim that is no multiple of 32 or a rope_dim that is neither
+    16 nor one.
     """
 
     def __init__(
-        self, q_heads: int, kv_heads: int, head_dim: int, rope_dim: int, columns: Columns, rms_eps: float,
-        consumers: Consumers, geometry: Geometry,
+        self, heads: Heads, columns: Columns, rms_eps: float, consumers: Consumers, geometry: Geometry,
+        kv: KvFormat = KV_F16,
     ) -> None:  # fmt: skip
-        if head_dim % 32:
-            raise ArcmtpError(f"attention heads have {head_dim} dimensions; the kernels take multiples of 32")
-        if rope_dim != 16 and rope_dim % 32:
-            raise ArcmtpError(f"{rope_dim} dimensions of a head are rotated; the kernels take 16 and multiples of 32")
-        self.q_heads, self.kv_heads, self.head_dim, self.rope_dim = q_heads, kv_heads, head_dim, rope_dim
+        rotated = heads.rope_dim
+        if heads.dim % 32:
+            raise ArcmtpError(f"attention heads have {heads.dim} dimensions; the kernels take multiples of 32")
+        if rotated != 16 and rotated % 32:
+            raise ArcmtpError(f"{rotated} dimensions of a head are rotated; the kernels take 16 and multiples of 32")
+        self.heads, self.kv = heads, kv
         self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
         self._team, self._splits = geometry.attention_team, geometry.attention_splits
 
     def cache_shape(self, context: int) -> tuple[int, int, int, int]:
-        """Of the f16 keys and values of one sequence of `context` positions, whole tiles of them."""
-        return 2, self.kv_heads, _padded(context), self.head_dim
-
-    def cache_spans(self, context: int, tokens: int) -> list[tuple[int, int]]:
-        """(first byte, bytes) of each part of a KV cache for `context` positions where the first `tokens` lie."""
-        size, used = _padded(context) * self.head_dim * 2, -(-tokens // TILE) * TILE * self.head_dim * 2
-        return [(span * size, used) for span in range(2 * self.kv_heads)]
+        """Of the keys and values of one sequence of `context` positions."""
+        return self.kv.shape(self.heads.kv, context, self.heads.dim)
 
     def partials_shape(self, rows: int) -> tuple[int, int, int, int]:
         """Of the f32 scratch memory for the splits' sums of a step of `rows` rows."""
-        return rows, self.q_heads, self._splits, self.head_dim + 16
+        return rows, self.heads.q, self._splits, self.heads.dim + 16
 
     def step(self, rows: int, runs: Runs, context: int, **arguments: Argument) -> Launch:
         """A step of 1…8 rows of each run.
@@ -89,7 +96,7 @@ class Attention:
         [rows of all runs]; caches f16: `cache_shape` for each slot, of `context` positions; partials f32:
         `partials_shape`; counters [runs, kv_heads] i32, zero between launches; quantised, plain: the consumers' rows.
         """
-        groups = runs.count * self.kv_heads * self._splits
+        groups = runs.count * self.heads.kv * self._splits
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(rows)}",
             _STEP,
@@ -107,7 +114,7 @@ class Attention:
             f"attention_block<Shape, {CHUNK}>(in, row_count[0], sink)",
             self._team_memory(CHUNK),
         )
-        groups = self.kv_heads * BLOCK_ROWS // CHUNK
+        groups = self.heads.kv * BLOCK_ROWS // CHUNK
         return Launch(kernel, groups, 0, self._inputs(arguments, runs, context), self._weigh_cost)
 
     def store(self, rows: int, runs: Runs, context: int, **arguments: Argument) -> Launch:
@@ -115,32 +122,32 @@ class Attention:
         arguments as of `block`, without the consumers' rows."""
         call = f"attention_store<Shape, {STORE_CHUNK}>(in, {compiled_rows(rows) or 'row_count[0]'})"
         kernel = self._kernel(row_suffix(rows), _STORE, call, 64, operator="attention_store")
-        groups = self.kv_heads * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
+        groups = self.heads.kv * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
         return Launch(kernel, groups, rows, self._inputs(arguments, runs, context), self._store_cost)
 
     def _inputs(self, arguments: Mapping[str, Argument], runs: Runs, context: int) -> dict[str, Argument]:
-        return {**arguments, "context": _padded(context), "eps": float(self.rms_eps), **runs.arguments}
+        return {**arguments, "context": padded(context), "eps": float(self.rms_eps), **runs.arguments}
 
     def _step_cost(self, work: Work) -> Cost:
         return self._store_cost(work) + self._weigh_cost(work)
 
     def _weigh_cost(self, work: Work) -> Cost:
-        rows, queries = work.rows, self.q_heads * self.head_dim
+        rows, queries = work.rows, self.heads.q * self.heads.dim
         seen = rows * work.context - rows * (rows - 1) // 2
         row = 8 * queries + consumed_bytes(self.consumers, queries)  # queries and gates
-        cache = 2 * self.kv_heads * self.head_dim * 2 * work.context
+        cache = 2 * self.heads.kv * self.heads.dim * self.kv.dtype.itemsize * work.context
         return Cost(cache + rows * row, (4 * seen + 4 * rows) * queries)
 
     def _store_cost(self, work: Work) -> Cost:
-        values = work.rows * self.kv_heads * self.head_dim
-        return Cost(2 * values * (4 + 2), 8 * values)
+        values = work.rows * self.heads.kv * self.heads.dim
+        return Cost(2 * values * (4 + self.kv.dtype.itemsize), 8 * values)
 
     def _kernel(
         self, variant: str, parameters: Parameters, call: str, team_memory: int, operator: str = "attention"
     ) -> Kernel:
         c = self.columns
-        shape = (self.q_heads, self.kv_heads, self.head_dim, self.rope_dim, c.stride, c.k, c.v)
-        template = ", ".join(map(str, (*shape, self._team, self._splits)))
+        shape = (*astuple(self.heads), c.stride, c.k, c.v)
+        template = ", ".join(map(str, (self.kv.cpp, *shape, self._team, self._splits)))
         sink = ""
         if parameters is not _STORE:
             sink = f"RowSink<Shape::WIDTH, {self.consumers.template}> sink{{quantised, plain}}; "
@@ -157,8 +164,8 @@ class Attention:
         )
 
     def _team_memory(self, rows: int) -> int:
-        queries = rows * self.q_heads // self.kv_heads
-        return queries * (self.head_dim + 3 * KEY_TILE + 12) * 4
+        queries = rows * self.heads.q // self.heads.kv
+        return queries * (self.heads.dim + 3 * KEY_TILE + 12) * 4
 
 
 def rope_table(context: int, rope_dim: int, theta: float) -> np.ndarray:
@@ -179,15 +186,22 @@ def rotate(x: np.ndarray, rope: np.ndarray) -> np.ndarray:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., 2 * n :]], axis=-1)
 
 
-def reference(
-    q: np.ndarray, gate: np.ndarray, k: np.ndarray, v: np.ndarray,
-    q_norm: np.ndarray, k_norm: np.ndarray, rope: np.ndarray, eps: float,
-) -> np.ndarray:  # fmt: skip
-    """float64 [rows, q_heads, head_dim] from q and gate of that shape, which are the last rows, and k and v [context,
-    kv_heads, head_dim] of all, rounded to half precision as in the cache."""
+class Projected(NamedTuple):
+    """q and gate [rows, q heads, dim] of the last rows, k and v [context, kv heads, dim] of all."""
+
+    q: np.ndarray
+    gate: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+
+
+def reference(rows: Projected, norms: tuple[np.ndarray, np.ndarray], rope: np.ndarray, eps: float) -> np.ndarray:
+    """float64 [rows, q heads, dim]; norms: the weights [dim] of queries and keys; rope: `rope_table`. Keys and values
+    are rounded to half precision as in the cache."""
+    q, gate, k, v = rows
     past = len(k) - len(q)
-    q = rotate(_norm(q, q_norm, eps), rope[past : len(k)]) / np.sqrt(q.shape[-1])
-    k = rotate(_norm(k, k_norm, eps), rope[: len(k)]).astype(np.float16).astype(np.float64)
+    q = rotate(norm_reference(q, norms[0], eps), rope[past : len(k)]) / np.sqrt(q.shape[-1])
+    k = rotate(norm_reference(k, norms[1], eps), rope[: len(k)]).astype(np.float16).astype(np.float64)
     v = v.astype(np.float16).astype(np.float64)
     k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
     scores = np.einsum("rhd,khd->hrk", q, k)
@@ -195,12 +209,3 @@ def reference(
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("hrk,khd->rhd", weights, v) / (1 + np.exp(-gate.astype(np.float64)))
-
-
-def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
-    x = x.astype(np.float64)
-    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + eps) * weight
-
-
-def _padded(context: int) -> int:
-    return -(-context // KEY_TILE) * KEY_TILE

@@ -40,17 +40,18 @@ def _spans(columns: int, geometry: Geometry) -> int:
 class ExpertsGateUp:
     """hidden = silu(gate · x) * (up · x) of every row's chosen experts and of the shared expert.
 
-    gate, up: stacks of matrices [width, k]; shared_gate, shared_up [shared_width, k]; `used` experts per row.
+    routed: gate and up, stacks of matrices [width, k]; shared: gate and up [shared_width, k]; `used` experts per row.
     Rows row * used + slot of the hidden buffers belong to a row's slot, rows of the shared ones to the row.
     """
 
     def __init__(
-        self, gate: Matrix, up: Matrix, shared_gate: Matrix, shared_up: Matrix, used: int,
+        self, routed: tuple[Matrix, Matrix], shared: tuple[Matrix, Matrix], used: int,
         consumers: Consumers, shared_consumers: Consumers, geometry: Geometry,
     ) -> None:  # fmt: skip
+        (gate, up), (shared_gate, shared_up) = routed, shared
         self.used = used
         self._gate, self._shared_gate = gate, shared_gate
-        self._routed, self._shared = (gate, up), (shared_gate, shared_up)
+        self._routed, self._shared = routed, shared
         self._segments = ", ".join(map(segment, (gate, up, shared_gate, shared_up)))
         self._formats = _formats(gate, up, shared_gate, shared_up)
         self._consumers, self._shared_consumers = consumers, shared_consumers

@@ -60,7 +60,7 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
         run=RunFacts(
             len(request.prompt), len(recorded.tokens) - len(request.prompt), request.draft,
             llm.network.stage.graphs.enabled,
-        ),  # fmt: skip
+        ),
         speed=Speed(
             median(runs.speeds),
             median(run.tokens_per_second for run in runs.recorded),

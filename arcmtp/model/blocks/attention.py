@@ -8,7 +8,7 @@ from dataclasses import replace
 from arcmtp.model.blocks.cache import KvCache
 from arcmtp.model.blocks.projections import OutputProjection, Projections
 from arcmtp.model.builder import Builder, Rows
-from arcmtp.ops.attention import Attention, Columns, rope_table
+from arcmtp.ops.attention import Attention, Columns, Heads, rope_table
 from arcmtp.ops.launch import Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.runtime.launch import Argument, Launch
@@ -36,7 +36,7 @@ class AttentionBlock:
         )
         self.op = _attention(build, self.projections.product, self.output.consumers)
         shape = self.op.cache_shape(build.context)
-        self.cache = KvCache(build.per_slot(f"{prefix}KV cache", F16, *shape, kind=Kind.CACHE), self.op)
+        self.cache = KvCache(build.per_slot(f"{prefix}KV cache", F16, *shape, kind=Kind.CACHE), self.op.kv)
         self._context = build.context
         self._rope = build.arena.tensor(
             "RoPE angles", F32, build.context, 2, config.rope_dim // 2, kind=Kind.CACHE,
@@ -91,7 +91,5 @@ def _attention(build: Builder, product: MulMat, consumers: Consumers) -> Attenti
     """Attention whose keys and values are the last two segments of a product."""
     config = build.config
     columns = Columns(product.columns, *product.column_of[-2:])
-    return Attention(
-        config.q_heads, config.kv_heads, config.head_dim, config.rope_dim, columns, config.rms_eps, consumers,
-        build.geometry,
-    )  # fmt: skip
+    heads = Heads(config.q_heads, config.kv_heads, config.head_dim, config.rope_dim)
+    return Attention(heads, columns, config.rms_eps, consumers, build.geometry)

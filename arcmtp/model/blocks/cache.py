@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from arcmtp.ops.attention import Attention
+from arcmtp.formats.kv_cache import KvFormat
 from arcmtp.runtime.tensor import Tensor
 
 
@@ -33,12 +33,12 @@ class KvCache:
     """Keys and values f16 [slots, 2, kv_heads, context, head_dim]. They lie by position, so that what lies behind a
     sequence's end does not matter."""
 
-    def __init__(self, tensor: Tensor, attention: Attention) -> None:
+    def __init__(self, tensor: Tensor, kv: KvFormat) -> None:
         self.tensor = tensor
-        self._attention, self._slots, self._context = attention, tensor.shape[0], tensor.shape[3]
+        self._format, self._slots, self._shape = kv, tensor.shape[0], tensor.shape[1:]
 
     def nbytes(self, tokens: int) -> int:
-        return tokens * self.tensor.nbytes // (self._slots * self._context)
+        return tokens * self.tensor.nbytes // (self._slots * self._shape[2])
 
     def reset(self, slot: int) -> None:
         pass
@@ -51,7 +51,7 @@ class KvCache:
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         size = self.tensor.nbytes // self._slots
-        for begin, used in self._attention.cache_spans(self._context, tokens):
+        for begin, used in self._format.spans(self._shape, tokens):
             self.tensor.copy_from(self.tensor, used, target * size + begin, source * size + begin)
 
 

@@ -50,9 +50,8 @@ class MixtureOfExperts:
         readers = Consumers.of([gate, up, shared_gate, shared_up])
         router, shared_expert = self.router_weights.matrices
         self.router = Router(router, shared_expert, used, config.rms_eps, readers, geometry)
-        self.gate_up = ExpertsGateUp(
-            gate, up, shared_gate, shared_up, used, Consumers.of([down_matrix]), Consumers.of([shared_down]), geometry
-        )
+        of_down, of_shared_down = Consumers.of([down_matrix]), Consumers.of([shared_down])
+        self.gate_up = ExpertsGateUp((gate, up), (shared_gate, shared_up), used, of_down, of_shared_down, geometry)
         self.down = ExpertsDown(down_matrix, shared_down, used, geometry)
 
         self._residual = Residual(build, self.partial_sums)

@@ -13,7 +13,7 @@ from arcmtp.ops.accept import TURN_WORDS
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
-from arcmtp.ops.launch import BLOCK_ROWS, STEP_ROWS
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, STEP_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.memory import Buffer
 
@@ -28,7 +28,7 @@ class Workspace(Generic[T]):
     """Every buffer, or its size in bytes. Rows are those of a block, 512, step rows 8 for each slot and at most 32."""
 
     ids: T  # [step rows] int32: the tokens of a step
-    positions: T  # [step rows] int32
+    positions: T  # [8 rows for each slot] int32
     slots: T  # [slots] int32: where the sequence of each run of a step is kept
     row_counts: T  # [33] int32: 0, 1, 2, …: of steps
     block_ids: T  # [rows] int32: the tokens of a block
@@ -96,7 +96,7 @@ def workspace_sizes(network: Network, orders: int) -> Workspace[int]:
     stream = rows * config.hidden * 4
     return Workspace(
         ids=step_rows * 4,
-        positions=step_rows * 4,
+        positions=slots * MAX_ROWS * 4,
         slots=slots * 4,
         row_counts=(STEP_ROWS + 1) * 4,
         block_ids=rows * 4,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, WEIGHT_BYTES, Bench, Case
-from arcmtp.engine.llm import Progress
+from arcmtp.engine.loading import Progress
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.runtime import _host

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.model.plan import Plan
 from arcmtp.ops.attention import KEY_TILE
@@ -46,3 +47,13 @@ def memory_plan(steps: Plan, network: Network) -> MemoryPlan:
         largest_context=max(0, min(fitting, network.config.context_length)),
         parallel=network.slots,
     )
+
+
+def check_memory(steps: Plan, network: Network, context: int) -> None:
+    """Refuse what the device cannot hold before anything is allocated: ArcmtpError."""
+    need = memory_plan(steps, network)
+    if need.nbytes > need.free_bytes:
+        raise ArcmtpError(
+            f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "
+            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}"
+        )

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from arcmtp.engine.cycle import TopLogprobs
 from arcmtp.engine.draft_log import DraftCall, DraftSummary
-
-TopLogprobs = list[tuple[int, float]]  # (token id, log-probability), the likeliest first
 
 
 @dataclass(frozen=True)
@@ -19,20 +18,6 @@ class Chunk:
     text: str
     logprobs: TopLogprobs | None = None
     logprob: float | None = None  # its own log-probability, as the model has it: without options
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """What one cycle, drafts and the step that verifies them, adds to a sequence.
-
-    tokens: the accepted drafts and one more, cut where the generation ends. done: it ended with them.
-    """
-
-    tokens: list[int]
-    logprobs: list[float]  # of the tokens
-    top: list[TopLogprobs] | None  # the likeliest tokens in the place of each
-    accepted: int  # drafts
-    done: bool
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
-from arcmtp.engine.results import Cycle
-from arcmtp.engine.sequence import TokenSequence
+from arcmtp.engine.cycle import Cycle
+from arcmtp.engine.sequence import Sequence
 from arcmtp.model.network import Choice
 from arcmtp.ops.accept import RECORD, RECORDS
 from arcmtp.ops.gated_delta_net import GatedDeltaNet
@@ -235,21 +235,21 @@ def test_a_conversation_goes_on_after_drafts_as_if_it_had_come_at_once(tiny: LLM
     for draft in (0, 3, 7):
         sequence = tiny.new_sequence(draft=draft)
         first = sequence.prefill(tiny.tokenize(text)[:30], 20)
-        ids = [*first.tokens, *(token for cycle in sequence.cycles() for token in cycle.tokens)]
+        ids = [*first.tokens, *(token for cycle in tiny.cycles(sequence) for token in cycle.tokens)]
         again = goes_on(tiny, sequence, [ids[-1], *more], draft)
         expected = goes_on(tiny, tiny.new_sequence(draft=draft), [*tiny.tokenize(text)[:30], *ids, *more], draft)
         assert again[0] == expected[0]
         np.testing.assert_array_equal(again[1], expected[1])
 
 
-def goes_on(llm: LLM, sequence: TokenSequence, prompt: list[int], draft: int) -> tuple[list[Cycle], np.ndarray]:
+def goes_on(llm: LLM, sequence: Sequence, prompt: list[int], draft: int) -> tuple[list[Cycle], np.ndarray]:
     """The cycles after a prompt, and the logits of the first draft, in which all of the MTP block's cache has part."""
     first, network = sequence.prefill(prompt, 30), llm.network
     if draft:  # once by itself: the same comes again in the cycle
         llm.scheduler.batch.form([sequence])
         llm.device.run(network.draft(1, draft + 1, Choice()).launches)
     logits = network.workspace.logits.read(np.float32, network.sampling.vocab_used)
-    return [first, *sequence.cycles()], logits
+    return [first, *llm.cycles(sequence)], logits
 
 
 def test_drafts_are_drawn_with_the_noise_of_their_own_position(tiny: LLM, text: str) -> None:

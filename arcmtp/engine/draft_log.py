@@ -91,7 +91,7 @@ class DraftLog:
         """Of all calls so far; None if there were none."""
         if not self._count:
             return None
-        latest = [call.device_us for call in self.calls if call.device_us is not None]
+        latest = [call.device_us for call in list(self.calls) if call.device_us is not None]
         accepted = int(self._accepted_at.sum())
         both = self._draft_us + self._step_us
         return DraftSummary(

@@ -20,12 +20,9 @@ from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
 from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
-from arcmtp.model.config import Config
 from arcmtp.model.drafter import Hidden
 from arcmtp.model.network import Network
-from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.graphs import Choice as GraphChoice
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
@@ -69,10 +66,16 @@ class LLM:
     ) -> None:  # fmt: skip
         file = data_dir() / BUNDLED_MODEL if path is None else path
         options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel)
-        self._model = LoadedModel(options, progress or (lambda stage, done, total: None))
-        self._prompting = Prompting(self.tokenizer, self._model.metadata, self.config.vocab, self.context)
-        self.scheduler = Scheduler(self.network)
+        model = LoadedModel(options, progress or (lambda stage, done, total: None))
+        self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
+        self.context = model.context  # tokens of a prompt and its continuation
+        self.draft = model.draft  # tokens that are drafted before each step, unless a generation asks otherwise
         self.parallel = parallel
+        self.requant_errors = model.requant_errors  # relative RMS error of each tensor that `requant` has changed
+        self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
+        self.load_seconds = model.load_seconds
+        self.scheduler = Scheduler(model.network)
+        self._prompting = Prompting(model.tokenizer, model.metadata, model.config.vocab, model.context)
 
     def __enter__(self) -> "LLM":
         return self
@@ -91,46 +94,6 @@ class LLM:
     def network(self) -> Network:
         """The network on the device. Raises ArcmtpError after `close`."""
         return self._model.network
-
-    @property
-    def config(self) -> Config:
-        """The hyperparameters of the file."""
-        return self._model.config
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The file's tokenizer."""
-        return self._model.tokenizer
-
-    @property
-    def device(self) -> Device:
-        """Where the model is."""
-        return self._model.device
-
-    @property
-    def context(self) -> int:
-        """Tokens that a prompt and its continuation may have together."""
-        return self._model.context
-
-    @property
-    def draft(self) -> int:
-        """Tokens that are drafted before each step, unless a generation asks for other lengths."""
-        return self._model.draft
-
-    @property
-    def requant_errors(self) -> dict[str, float]:
-        """Of each tensor that `requant` has turned into 4-bit weights, the relative RMS error."""
-        return self._model.requant_errors
-
-    @property
-    def graph_choice(self) -> GraphChoice | None:
-        """Microseconds of a step by launches and by a graph; None where this was not measured."""
-        return self._model.graph_choice
-
-    @property
-    def load_seconds(self) -> float:
-        """Seconds that loading and compiling took."""
-        return self._model.load_seconds
 
     @property
     def has_chat_template(self) -> bool:

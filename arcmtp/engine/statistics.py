@@ -38,6 +38,6 @@ def statistics(
 
 def _launches_per_cycle(network: Network, sequence: Sequence) -> int:
     """Kernels that run for the longest drafts and the step that verifies them."""
-    rows, choice = max(sequence.policy.lengths) + 1, sequence.sampler.choice(0)
+    rows, choice = max(sequence.policy.lengths) + 1, sequence.sampler.choice(sequence.top)
     drafts = [network.draft(index, rows, choice) for index in range(1, rows)]
     return sum(len(piece.launches) for piece in (*drafts, network.step(rows, choice)))

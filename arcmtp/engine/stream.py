@@ -2,6 +2,7 @@
 
 import threading
 from collections import abc, deque
+from contextlib import suppress
 from typing import Literal
 
 from arcmtp.engine.cycle import Cycle
@@ -56,7 +57,7 @@ class Stream:
         while True:
             over = self.sequence.state in ("finished", "ended")  # asked first: no cycle comes after that
             self._make_chunks()
-            if self._chunks:
+            with suppress(IndexError):
                 return self._chunks.popleft()
             if self._finish_reason or self.sequence.cancelled:
                 raise StopIteration

@@ -26,7 +26,7 @@ class Scheduler:
     other slots, so that prompts with the same beginning evaluate it once. Where no slot is free, sequences wait for one
     in the order in which they came.
 
-    All methods but `cycles` may be called from any thread. One thread takes a turn, which advances the
+    All methods but `lend` and `cycles` may be called from any thread. One thread takes a turn, which advances the
     sequences of all; the others wait for its end.
     """
 
@@ -96,12 +96,12 @@ class Scheduler:
     def cycles(self, sequence: Sequence) -> Iterator[Cycle]:
         """Advance a sequence that was lent a slot until it is done. Raises ArcmtpError if it has ended before."""
         try:
-            while sequence.unread or sequence.state != "finished":
-                if sequence.state == "ended":
-                    raise ended()
+            while sequence.unread or sequence.state == "decoding":
                 if not sequence.unread:
                     self.batch.advance([sequence])
                 yield sequence.unread.popleft()
+            if sequence.state == "ended":
+                raise ended()
         finally:
             if sequence is self._lent:
                 self.batch.leave(sequence)

@@ -59,7 +59,7 @@ class Stream:
             self._make_chunks()
             with suppress(IndexError):
                 return self._chunks.popleft()
-            if self._finish_reason or self.sequence.cancelled:
+            if self._finish_reason or (over and self.sequence.cancelled):
                 raise StopIteration
             if over:
                 raise ended()
@@ -71,7 +71,7 @@ class Stream:
     def start(self) -> None:
         """Wait for a slot, or take it, to be advanced from now on; harmless if that was done. Raises ArcmtpError if the
         LLM is closed."""
-        if not (self._started or self.sequence.cancelled):
+        if not self._started:
             self._started = True
             self._scheduler.start(self.sequence)
 

@@ -5,20 +5,49 @@
     with LLM() as llm:  # the bundled tiny model; LLM("model.gguf") for another
         print(llm.generate("import os").text)
 
-Importing the package sets up the SYCL runtime's environment (`arcmtp.runtime.environment`) and loads nothing heavy.
+`LLM` loads a model; `generate`, `chat` and `stream` give `Generation`s and `Stream`s of `Chunk`s. What cannot be used
+raises `ArcmtpError`. Importing the package sets up the SYCL runtime's environment (`arcmtp.runtime.environment`) and
+loads nothing heavy.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.runtime import environment
 
 if TYPE_CHECKING:
-    from arcmtp.engine import LLM, Generation, SamplingOptions, Statistics
+    from arcmtp.engine import (
+        LLM,
+        Chunk,
+        DraftCall,
+        DraftPolicy,
+        DraftSummary,
+        FixedDrafts,
+        Generation,
+        Perplexity,
+        SamplingOptions,
+        Statistics,
+        Stream,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "ArcmtpError", "Generation", "SamplingOptions", "Statistics", "__version__"]
+__all__ = [
+    "LLM",
+    "ArcmtpError",
+    "Chunk",
+    "ContextExceeded",
+    "DraftCall",
+    "DraftPolicy",
+    "DraftSummary",
+    "FixedDrafts",
+    "Generation",
+    "Perplexity",
+    "SamplingOptions",
+    "Statistics",
+    "Stream",
+    "__version__",
+]
 
 environment.prepare()
 

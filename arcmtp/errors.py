@@ -6,4 +6,4 @@ class ArcmtpError(Exception):
 
 
 class ContextExceeded(ArcmtpError):
-    """A prompt of more tokens than the context holds."""
+    """A prompt of more tokens than the context holds (`LLM.context`)."""

@@ -75,7 +75,7 @@ def decode(llm: LLM, tokens: int, draft: int, way: str) -> Run:
     ids = sequence.prefill([0], tokens).tokens
     memory, statistics = 0, llm.network.stage.graphs.statistics.copy()
     passed = [(len(ids), time.perf_counter())]  # tokens, and when, after each cycle
-    for number, cycle in enumerate(sequence.cycles()):
+    for number, cycle in enumerate(llm.cycles(sequence)):
         if number == 0:
             memory, statistics = own_memory(), llm.network.stage.graphs.statistics.copy()
         ids += cycle.tokens

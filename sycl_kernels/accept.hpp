@@ -11,6 +11,7 @@ enum Turn { TURN_DONE, TURN_STEP, TURN_LEFT, TURN_STOPS, TURN_STOP_IDS, TURN_WOR
 /// Words of a record: how many tokens a step gave, whether the generation is done, drafts that were right; the tokens,
 /// and their log-probabilities.
 enum Record { RECORD_COUNT, RECORD_DONE, RECORD_ACCEPTED, RECORD_TOKENS = 8, RECORD_LOGPROBS = 16, RECORD_WORDS = 32 };
+constexpr int MAX_ROWS = RECORD_LOGPROBS - RECORD_TOKENS; // of a run in any step
 
 template <class T> inline void put(T *to, T value) { simd::store<T, 1>(to, simd::vec<T, 1>(value)); }
 
@@ -24,8 +25,9 @@ inline bool stops(const int *turn, int token) {
 /// A work-group for each run. Its row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is that
 /// choice. Of a generation that is done nothing counts, so that steps under way when it ends change nothing. The last
 /// row that counts is `accepted`, its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending;
-/// otherwise, after a block, none is. By row of the step: sampled, logits, stats, ids, positions, hidden; by run:
-/// accepted; by slot: pending_count, turns, states [STRIDE], records [RECORDS], carried.
+/// otherwise, after a block, none is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS for
+/// each run, since the next step may have any number of them: positions; by run: accepted; by slot: pending_count,
+/// turns, states [STRIDE], records [RECORDS], carried.
 template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
 inline void accept(const int *sampled, const float *logits, const float *stats, int *ids, int *positions,
                    int *pending_count, int *accepted, int *turns, int *states, int *records, const float *hidden,
@@ -61,7 +63,7 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
         return;
     const int chosen = runs.row(run, last), position = positions[run] + count;
     put(ids + run, sampled[chosen]);
-    for (int r = 0; r < ROWS; ++r)
+    for (int r = 0; r < MAX_ROWS; ++r)
         put(positions + runs.row(run, r), position + r);
     const float *from = hidden + simd::u64(chosen) * HIDDEN;
     for (int at = 0; at < HIDDEN; at += 16)

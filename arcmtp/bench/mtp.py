@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 
 from arcmtp.engine.llm import LLM
-from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -118,11 +117,11 @@ def questions(llm: LLM, texts: dict[str, str], max_tokens: int) -> dict[str, lis
 
 def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: int) -> Request:
     """One greedy generation after token ids, with `draft` tokens drafted before each step."""
-    sequence: TokenSequence = llm.new_sequence(draft=draft)
+    sequence = llm.new_sequence(draft=draft)
     began = time.perf_counter()
     first = sequence.prefill(prompt, max_tokens, llm.tokenizer.eos_ids)
     prompt_end = time.perf_counter()
-    cycles = [] if first.done else list(sequence.cycles())
+    cycles = [] if first.done else list(llm.cycles(sequence))
     end = time.perf_counter()
     ids = [token for cycle in (first, *cycles) for token in cycle.tokens]
     if ids[-1] in llm.tokenizer.eos_ids:

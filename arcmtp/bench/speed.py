@@ -13,7 +13,6 @@ import numpy as np
 
 from arcmtp.bench.compare import Model
 from arcmtp.engine.llm import LLM
-from arcmtp.engine.sequence import TokenSequence
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.progress import Progress
@@ -93,10 +92,10 @@ def _prompt_seconds(llm: LLM, count: int, depth: int) -> float:
 
 
 def _decode_seconds(llm: LLM, count: int, depth: int) -> float:
-    sequence: TokenSequence = llm.new_sequence()
+    sequence = llm.new_sequence()
     sequence.prefill(random_ids(llm, max(depth, 1)), limit=count + 1)
     began = time.perf_counter()
-    for _ in sequence.cycles():
+    for _ in llm.cycles(sequence):
         pass
     return time.perf_counter() - began
 

@@ -1,31 +1,28 @@
 """Cycles, drafts and the step that verifies them, of several sequences at once."""
 
-from __future__ import annotations
-
 import itertools
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import abc, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arcmtp.engine.results import Cycle
+from arcmtp.engine.draft_policy import DraftPolicy, may_draft, next_length
+from arcmtp.engine.sequence import Sequence
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.model.stage import LaunchList
-from arcmtp.ops.launch import STEP_ROWS
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.runtime import _host
-
-if TYPE_CHECKING:
-    from arcmtp.engine.sequence import TokenSequence
 
 
 @dataclass
-class _UnderWay:
-    members: list[TokenSequence]
-    event: _host.Event
+class _Cycle:
+    """A cycle that the device has been given."""
+
+    members: list[Sequence]
+    drafted: int  # tokens of each member
+    event: _host.Event = field(init=False)  # of its end
     marks: list[int] = field(default_factory=list)  # before the first draft call, and after each call and the step
     host_us: list[float] = field(default_factory=list)  # of each draft call
     captured: list[bool] = field(default_factory=list)
@@ -40,24 +37,23 @@ class Batch:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._members: list[TokenSequence] = []
-        self._drafts: list[LaunchList] = []
-        self._step: LaunchList
-        self._under_way: deque[_UnderWay] = deque()
+        self._members: list[Sequence] = []
+        self._choice = SamplingMode()
+        self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # since the last first draft call
+        self._under_way: deque[_Cycle] = deque()
 
-    def cycle(self, sequences: Sequence[TokenSequence]) -> list[tuple[TokenSequence, Cycle]]:
-        """A further cycle of sequences of one draft length, as many as `most_runs` allows; each belongs to this batch
-        and has begun. Those that are further on already give theirs later."""
+    def advance(self, sequences: abc.Sequence[Sequence]) -> None:
+        """A further cycle of sequences that decode, with equal policies, as many as `most_runs` allows. Those whose
+        cycles are under way already give more."""
         if list(sequences) != self._members:
             self.dissolve()
-        if not any(sequence.unread for sequence in sequences):
-            if not self._members:
-                self.form(list(sequences))
-            while len(self._under_way) <= self._ahead:
-                self._under_way.append(self._submit())
-            self._collect()
-        return [(sequence, sequence.unread.popleft()) for sequence in sequences if sequence.unread]
+            self.form([sequence for sequence in sequences if sequence.state == "decoding"])
+        if not self._members:
+            return
+        while len(self._under_way) <= self._ahead:
+            self._under_way.append(self._submit())
+        self._collect()
 
     def dissolve(self) -> None:
         """Wait for what is under way, and leave every sequence so that it can go on in another batch, or none.
@@ -68,7 +64,7 @@ class Batch:
             self._collect()
         if self._drafted:
             self._drafted = False
-            self.network.stage.submit(self._drafts[0])
+            self.network.stage.submit(self._draft(1, self._rows))
             self.network.device.wait()
         self._members = []
 
@@ -78,7 +74,7 @@ class Batch:
         self._drafted = False
         self._members = []
 
-    def leave(self, sequence: TokenSequence) -> None:
+    def leave(self, sequence: Sequence) -> None:
         """Advance `sequence` no further."""
         if sequence in self._members:
             self.dissolve()
@@ -89,19 +85,20 @@ class Batch:
         # 48 tokens/s on two cores, and 27 when it waits for the graph's event.
         return 0 if self.network.device.is_cpu or any(member.top for member in self._members) else 1
 
-    def form(self, members: list[TokenSequence]) -> None:
+    def form(self, members: list[Sequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
-        network, w, runs = self.network, self.network.controls, len(members)
-        rows = members[0].draft + 1
-        choice = SamplingMode(any(member.by_options for member in members), any(member.top > 0 for member in members))
-        self._step = network.step(rows, choice, runs)
-        self._drafts = [network.draft(index, rows, choice, runs) for index in range(1, rows)]
-        first = np.array([[len(member.slot.ids) for member in members]])
+        self._members, self._rows = members, 0
+        if not members:
+            return
+        choices = [member.sampler.choice(member.top) for member in members]
+        self._choice = SamplingMode(any(choice.by_options for choice in choices), any(choice.top for choice in choices))
+        network, w = self.network, self.network.controls
+        first = np.array([len(member.slot.ids) for member in members], np.int32)
         last = np.array([member.last for member in members], np.int32)
         w.slots.write(np.array([member.slot.index for member in members], np.int32))
         w.ids.write(last)
-        w.positions.write((first + np.arange(rows)[:, None]).astype(np.int32))
-        if self._drafts:
+        w.positions.write(first + np.arange(MAX_ROWS, dtype=np.int32)[:, None])
+        if may_draft(members[0].policy):
             w.sampled.write(last)
             w.accepted.fill(0)
             assert network.mtp is not None
@@ -109,26 +106,31 @@ class Batch:
             size = carried.nbytes // network.slots
             for run, member in enumerate(members):
                 network.step_hidden.copy_from(carried, size, run * size, member.slot.index * size)
-        self._members = members
 
-    def _submit(self) -> _UnderWay:
-        network, stage, graphs = self.network, self.network.stage, self.network.stage.graphs
-        timed = bool(self._drafts) and any(member.log is not None for member in self._members)
-        marks, host_us, captured = [], [], []
+    def _submit(self) -> _Cycle:
+        network, stage, members = self.network, self.network.stage, self._members
+        drafted = next_length(members[0].policy, [member.history for member in members])
+        cycle = _Cycle(members, drafted)
+        timed = drafted > 0 and any(member.log is not None for member in members)
         if timed:
-            marks.append(network.stage.timeline.mark())
-        for piece in self._drafts:
-            captures, began = graphs.statistics.captures, time.perf_counter()
-            stage.submit(piece)
-            host_us.append((time.perf_counter() - began) * 1e6)
-            captured.append(graphs.statistics.captures > captures)
+            cycle.marks.append(stage.timeline.mark())
+        for index in range(1, drafted + 1):
+            call = self._draft(index, self._rows or drafted + 1)
+            captures, began = stage.graphs.statistics.captures, time.perf_counter()
+            stage.submit(call)
+            cycle.host_us.append((time.perf_counter() - began) * 1e6)
+            cycle.captured.append(stage.graphs.statistics.captures > captures)
             if timed:
-                marks.append(network.stage.timeline.mark())
-        event = stage.submit(self._step)
-        self._drafted = bool(self._drafts)
+                cycle.marks.append(stage.timeline.mark())
+        cycle.event = stage.submit(network.step(drafted + 1, self._choice, len(members)))
+        self._rows, self._drafted = drafted + 1, drafted > 0
         if timed:
-            marks.append(network.stage.timeline.mark())
-        return _UnderWay(self._members, event, marks, host_us, captured)
+            cycle.marks.append(stage.timeline.mark())
+        return cycle
+
+    def _draft(self, index: int, rows: int) -> LaunchList:
+        """Draft call `index` after a step of `rows` rows of each member."""
+        return self.network.draft(index, rows, self._choice, len(self._members))
 
     def _collect(self) -> None:
         """Wait for the oldest cycle under way and hand it to its sequences."""
@@ -138,13 +140,11 @@ class Batch:
         marks = oldest.marks
         between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(marks)]
         for run, member in enumerate(oldest.members):
-            cycle = member.take(run, len(oldest.members))
-            if cycle is not None and cycle.tokens and member.log is not None and marks:
-                member.log.add(
-                    member.cycles_taken, between, oldest.host_us, oldest.captured, cycle.accepted, len(cycle.tokens)
-                )
+            cycle = member.take(run, len(oldest.members), oldest.drafted)
+            if cycle is not None and member.log is not None and marks:
+                member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
 
 
-def most_runs(draft: int) -> int:
-    """How many sequences with so many drafts a cycle can advance."""
-    return STEP_ROWS // (draft + 1)
+def most_runs(policy: DraftPolicy) -> int:
+    """How many sequences with this policy a cycle can advance."""
+    return STEP_ROWS // (max(policy.lengths) + 1)

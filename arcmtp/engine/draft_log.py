@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from arcmtp.engine.cycle import Cycle
 from arcmtp.ops.launch import MAX_ROWS
 
 KEPT_CALLS = 4096
@@ -62,35 +63,36 @@ class DraftLog:
     def __init__(self, head_rows: int, graphs: bool) -> None:
         self._head_rows, self._graphs = head_rows, graphs
         self.calls: deque[DraftCall] = deque(maxlen=KEPT_CALLS)
-        self._count = self._cycles = self._tokens = 0
+        self._count = self._cycles = self._tokens = self._longest = 0
         self._timed, self._draft_us, self._step_us = 0, 0.0, 0.0
         self._accepted_at = np.zeros(MAX_ROWS, np.int64)  # how many cycles accepted so many drafts at least
 
     def add(
-        self, cycle: int, device_us: Sequence[float | None], host_us: Sequence[float], captured: Sequence[bool],
-        accepted: int, tokens: int,
+        self, number: int, device_us: Sequence[float | None], host_us: Sequence[float], captured: Sequence[bool],
+        cycle: Cycle,
     ) -> None:  # fmt: skip
-        """One cycle: the times of its calls and, last in `device_us`, of its step; how many drafts it accepted and how
-        many tokens it gave."""
+        """Cycle `number` of the generation, from 1: the times of its calls and, last in `device_us`, of its step; and
+        what it gave."""
         *calls_us, step_us = device_us
         for index, (us, host, new) in enumerate(zip(calls_us, host_us, captured, strict=True), start=1):
             graph = "captured" if new else "replayed" if self._graphs else "none"
-            self.calls.append(DraftCall(cycle, index, us, host, graph, self._head_rows, index <= accepted))
+            self.calls.append(DraftCall(number, index, us, host, graph, self._head_rows, index <= cycle.accepted))
             if us is not None:
                 self._timed += 1
                 self._draft_us += us
         self._step_us += step_us or 0.0
         self._count += len(calls_us)
+        self._longest = max(self._longest, len(calls_us))
         self._cycles += 1
-        self._tokens += tokens
-        self._accepted_at[1 : accepted + 1] += 1
+        self._tokens += len(cycle.tokens)
+        self._accepted_at[1 : cycle.accepted + 1] += 1
 
     def summary(self) -> DraftSummary | None:
         """Of all calls so far; None if there were none."""
         if not self._count:
             return None
-        latest = [call.device_us for call in self.calls if call.device_us is not None]
-        accepted, drafts = int(self._accepted_at.sum()), self._count // self._cycles
+        latest = [call.device_us for call in list(self.calls) if call.device_us is not None]
+        accepted = int(self._accepted_at.sum())
         both = self._draft_us + self._step_us
         return DraftSummary(
             calls=self._count,
@@ -99,7 +101,7 @@ class DraftLog:
             mean_us=self._draft_us / self._timed if self._timed else None,
             p95_us=float(np.percentile(latest, 95)) if latest else None,
             acceptance=accepted / self._count,
-            acceptance_by_position=(self._accepted_at[1 : drafts + 1] / self._cycles).tolist(),
+            acceptance_by_position=(self._accepted_at[1 : self._longest + 1] / self._cycles).tolist(),
             mean_accepted_length=self._tokens / self._cycles,
             drafting_share=self._draft_us / both if both else None,
         )

@@ -1,40 +1,32 @@
 """`LLM`: a model on a device, for text."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
+from arcmtp.engine import sequence as engine
 from arcmtp.engine.batch import most_runs
+from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
-from arcmtp.engine.memory_plan import memory_plan
+from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, checked_policy, may_draft
+from arcmtp.engine.loading import LoadedModel, LoadOptions
+from arcmtp.engine.prompts import Message, Prompt, Prompting, Prompts, are_several
+from arcmtp.engine.request import Request
 from arcmtp.engine.results import Generation
 from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
 from arcmtp.engine.scheduler import Scheduler
-from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.stream import Stream
-from arcmtp.errors import ArcmtpError, ContextExceeded
-from arcmtp.gguf import GGUF
-from arcmtp.model.blocks.head import SamplingMode
-from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
-from arcmtp.model.chat import ChatTemplate
-from arcmtp.model.config import Config
-from arcmtp.model.network import Network, NetworkOptions
-from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
-from arcmtp.ops.top_logprobs import MAX_TOP
+from arcmtp.errors import ArcmtpError
+from arcmtp.model.blocks.mtp import HiddenRows
+from arcmtp.model.network import Network
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.graphs import choose
-from arcmtp.runtime.launch import kernels_of
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
-DEFAULT_DRAFT = 2  # tokens, where the file has an MTP block
-
-Message = Mapping[str, Any]
-Prompt = str | Sequence[int] | Sequence[Message]
 
 
 class LLM:
@@ -44,17 +36,20 @@ class LLM:
     device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`, or a `Device`; None chooses (`arcmtp devices`).
     ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows if less.
     requant: "int4" turns every large matrix into 4-bit weights while loading.
+    graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
+        remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
+    progress: called as progress(stage, done, total) while loading (in bytes) and compiling.
     draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; None takes 2 if
         the file has an MTP block. With 0 the block takes no memory.
     mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
-    graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
-        remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
-    progress: called as progress(stage, done, total) while loading and compiling.
-    parallel: 1 to 32 generations can be streamed side by side, each with a context of its own; their steps share every
-        weight that is read. Iterating over any of them advances all that have started. One more ends the oldest.
+    parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
+        is read. Further ones wait until one of them finishes or is closed.
 
     Of a prompt that goes on from an earlier one, or from the beginning of that one's last message, only what is new is
-    evaluated, if that one's state is still there; the text is the same. Not for several threads.
+    evaluated, if that one's state is still there; the text is the same.
+
+    `generate`, `chat`, `stream` and iterating over streams may be called from any thread: whoever waits for a token
+    advances all generations that have started. To cancel one, call its stream's `close`, from any thread.
     Raises ArcmtpError for a file, device or context that cannot be used.
 
         >>> with LLM() as llm:
@@ -65,49 +60,23 @@ class LLM:
         8
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 the public interface
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: int | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
     ) -> None:  # fmt: skip
-        began = time.perf_counter()
-        report = progress or (lambda stage, done, total: None)
-        gguf = GGUF(data_dir() / BUNDLED_MODEL if path is None else path)
-        self.config = Config.from_gguf(gguf)
-        self.tokenizer = Tokenizer(gguf.metadata)
-        self._metadata = gguf.metadata
-        self.context = self.config.usable_context(ctx)
-        if draft is None:
-            draft = DEFAULT_DRAFT if has_mtp(gguf, self.config) else 0
-        self.draft = _checked_draft(draft)
-        if not 1 <= parallel <= STEP_ROWS:
-            raise ArcmtpError(f"parallel is {parallel}; it must be 1 to {STEP_ROWS}")
+        file = data_dir() / BUNDLED_MODEL if path is None else path
+        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel)
+        model = LoadedModel(options, progress or (lambda stage, done, total: None))
+        self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
+        self.context = model.context  # tokens of a prompt and its continuation
+        self.draft = model.draft  # tokens that are drafted before each step, unless a generation asks otherwise
         self.parallel = parallel
-        self.device = device if isinstance(device, Device) else Device(device)
-        options = NetworkOptions(
-            self.context, self.tokenizer.vocab_used, parallel, mtp=draft > 0, hidden_rows=mtp_hidden, requant=requant
-        )
-        network = Network(gguf, self.config, options, self.device)
-        _check_memory(self.context, network)
-        self.requant_errors = network.load(lambda done, total: report("loading weights", done, total))
-        shapes = [(0, 1)]
-        for rows in sorted({1, draft + 1}):
-            shapes += [(rows, runs) for runs in range(1, min(parallel, most_runs(rows - 1)) + 1)]
-        for done, (rows, runs) in enumerate(shapes):
-            report("compiling kernels", done, len(shapes))
-            network.compile(rows, runs)
-        report("compiling kernels", len(shapes), len(shapes))
-        # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
-        measured = graphs is None and not self.device.is_cpu
-        step = network.step(draft + 1, SamplingMode())
-        self.graph_choice = choose(self.device, step.bound, kernels_of(step)) if measured else None
-        network.stage.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
-        self._network: Network | None = network
-        self._scheduler: Scheduler | None = Scheduler(network, self._boundary)
-        self._sequence: TokenSequence | None = None
-        turn = self.tokenize("<|im_start|>")
-        self._turn_id = turn[0] if len(turn) == 1 else None
-        self.load_seconds = time.perf_counter() - began
+        self.requant_errors = model.requant_errors  # relative RMS error of each tensor that `requant` has changed
+        self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
+        self.load_seconds = model.load_seconds
+        self.scheduler = Scheduler(model.network)
+        self._prompting = Prompting(model.tokenizer, model.metadata, model.config.vocab, model.context)
 
     def __enter__(self) -> "LLM":
         return self
@@ -118,52 +87,19 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """Give the device's memory back; the model cannot be used after."""
-        if self._network is not None:
-            self._end_sequences()
-        self._network = self._scheduler = None
+        """End all generations and give the device's memory back; the model cannot be used after."""
+        self.scheduler.close()
+        self._model.close()
 
     @property
     def network(self) -> Network:
-        """The network on the device; ArcmtpError after `close`."""
-        if self._network is None:
-            raise ArcmtpError("this LLM is closed")
-        return self._network
+        """The network on the device. Raises ArcmtpError after `close`."""
+        return self._model.network
 
     @property
-    def scheduler(self) -> Scheduler:
-        """Advances all streams; ArcmtpError after `close`."""
-        if self._scheduler is None:
-            raise ArcmtpError("this LLM is closed")
-        return self._scheduler
-
-    def new_sequence(
-        self, sampler: Sampler | None = None, draft: int = 0, top: int = 0, log: DraftLog | None = None
-    ) -> TokenSequence:
-        """An empty sequence (`TokenSequence`); all others can go no further."""
-        self._end_sequences()
-        slot = self.scheduler.take_slot()
-        slot.forget()
-        self._sequence = TokenSequence(self.scheduler.batch, slot, sampler, draft, top, log)
-        return self._sequence
-
-    def _boundary(self, prompt: Sequence[int]) -> int:
-        """Where the last message of a prompt begins; without messages, its last token. The state there becomes a
-        checkpoint, for a next prompt that renders the answer otherwise."""
-        places = (place for place in range(len(prompt) - 1, 0, -1) if prompt[place] == self._turn_id)
-        return next(places, len(prompt) - 1)
-
-    def launches_per_cycle(self, draft: int, sampler: Sampler) -> int:
-        """Kernels that run for `draft` drafts and the step that verifies them."""
-        rows, choice = draft + 1, SamplingMode(by_options=not sampler.options.plain)
-        drafts = [self.network.draft(index, rows, choice) for index in range(1, rows)]
-        return sum(len(piece) for piece in (*drafts, self.network.step(rows, choice)))
-
-    def _end_sequences(self) -> None:
-        self.scheduler.end_all()
-        if self._sequence is not None:
-            self._sequence.end()
-            self._sequence = None
+    def has_chat_template(self) -> bool:
+        """Whether the file says how chat messages become text."""
+        return self._prompting.has_chat_template
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids; with `special`, the text of control tokens such as `<|im_end|>` becomes those tokens."""
@@ -178,106 +114,154 @@ class LLM:
         """
         return self.tokenizer.decode(list(ids), skip_special=skip_special)
 
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether the file says how chat messages become text."""
-        return bool(self._metadata.get("tokenizer.chat_template"))
-
     def prompt_ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
         """Token ids of a prompt: of text as it is, or of chat messages through the file's chat template.
 
-        Raises ContextExceeded, before any work, for text of so many bytes that the context cannot hold its tokens.
+        Raises ArcmtpError for ids outside of the vocabulary and for what are no messages, and ContextExceeded, before
+        any work, for text of so many bytes that the context cannot hold its tokens.
         """
-        if isinstance(prompt, str):
-            return self._with_bos(self.tokenizer.encode(prompt, context=self.context))
-        if prompt and isinstance(prompt[0], Mapping):
-            messages = cast(Sequence[Message], prompt)
-            text = ChatTemplate.from_metadata(self._metadata).render(messages, **template_options)
-            return self._with_bos(self.tokenizer.encode(text, context=self.context))
-        ids = [int(token) for token in cast(Sequence[int], prompt)]
-        wrong = next((token for token in ids if not 0 <= token < self.config.vocab), None)
-        if wrong is not None:
-            raise ArcmtpError(f"token id {wrong} is not in the vocabulary, which has ids 0 to {self.config.vocab - 1}")
-        return ids
+        return self._prompting.ids(prompt, **template_options)
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
-        bos = self.tokenizer.bos_id
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
-
+    @overload
     def generate(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | None = None, stop: Sequence[str] = (), **template_options: Any,
-    ) -> Generation:  # fmt: skip
+        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+    ) -> Generation: ...  # fmt: skip
+
+    @overload
+    def generate(
+        self, prompt: Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
+        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+    ) -> list[Generation]: ...  # fmt: skip
+
+    def generate(
+        self, prompt: Prompt | Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
+        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+    ) -> Generation | list[Generation]:  # fmt: skip
         """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
-        prompt: text, token ids, or chat messages ({"role": …, "content": …}), which go through the chat template.
-        logprobs: how many of the likeliest tokens to give with each position, as the model has them: without options.
+        prompt: text, token ids, or chat messages ({"role": …, "content": …}), which go through the chat template. Of a
+            list of texts or a list of lists, each is a prompt; as many as the LLM's `parallel` are continued at once,
+            and the generations come in their order.
+        max_tokens: 1 or more.
+        logprobs: 0 to 100, how many of the likeliest tokens to give with each position, as the model has them: without
+            options.
         sampling: how each token is chosen; as it stands, greedily.
-        draft: tokens to draft before each step; None takes that of the LLM. One that was opened with 0 cannot draft.
+        draft: tokens to draft before each step, 0 to 7, or a policy that says how many; None takes that of the LLM. One
+            that was opened with 0 cannot draft.
         stop: strings that end the generation; the text is cut before the one that is complete first.
+        template_options: variables for the chat template, such as enable_thinking=False.
 
-        Raises ArcmtpError for an empty prompt or one longer than the context, and for options out of range.
+        Raises ArcmtpError for an empty prompt and for options out of range, and ContextExceeded for a prompt longer
+        than the context.
 
         >>> from arcmtp import SamplingOptions
         >>> with LLM() as llm:
         ...     warm = SamplingOptions(temperature=0.8, top_p=0.95, seed=1)
         ...     first, second = (llm.generate("import", max_tokens=8, sampling=warm).text for _ in range(2))
-        >>> first == second
+        ...     results = llm.generate(["import", "class"], max_tokens=8, sampling=warm)
+        >>> first == second == results[0].text
         True
         """
-        stream = self.stream(prompt, max_tokens, logprobs, sampling, draft, stop, **template_options)
-        for _ in stream:
-            pass
-        return stream.result
+        several = are_several(prompt)
+        prompts = cast(list[Prompt], prompt if several else [prompt])
+        results = self._finish(
+            [self.stream(one, max_tokens, logprobs, sampling, draft, stop, **template_options) for one in prompts]
+        )
+        return results if several else results[0]
+
+    def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
+        """Answer chat messages, {"role": str, "content": str, …} each: the message that comes next, as text.
+
+        options: those of `generate`; further ones are variables for the chat template, such as `tools` or
+            enable_thinking=False.
+
+        Raises ArcmtpError for what are no messages, for a file without a chat template, and as `generate` does.
+
+        >>> with LLM() as llm:
+        ...     answer = llm.chat([{"role": "user", "content": "Hello"}], max_tokens=8, enable_thinking=False)
+        >>> len(answer.ids)
+        8
+        """
+        own = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
+        request = Request(self._prompting.of_messages(messages, **options), **own)
+        return self._finish([self.stream_request(request)])[0]
 
     def stream(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | None = None, stop: Sequence[str] = (), **template_options: Any,
-    ) -> "Stream":  # fmt: skip
-        """The same token by token: iterate over the chunks, then ask for `result`.
+        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+    ) -> Stream:  # fmt: skip
+        """`generate` for one prompt, token by token: iterate over the chunks, then ask for `result`.
 
         >>> with LLM() as llm:
         ...     "".join(chunk.text for chunk in llm.stream("import", max_tokens=3)) != ""
         True
         """
-        if max_tokens < 1:
-            raise ArcmtpError(f"max_tokens is {max_tokens}; it must be at least 1")
-        if not 0 <= logprobs <= MAX_TOP:
-            raise ArcmtpError(f"logprobs is {logprobs}; it must be 0 to {MAX_TOP}")
         ids = self.prompt_ids(prompt, **template_options)
-        if not ids:
-            raise ArcmtpError("the prompt is empty; it needs at least one token")
-        if len(ids) > self.context:
-            raise ContextExceeded(f"the prompt has {len(ids)} tokens, the context holds {self.context}: raise ctx")
-        sampler = Sampler(sampling, self.config.vocab)
-        draft = self.draft if draft is None else _checked_draft(draft)
-        if draft and not self.draft:
-            raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
-        if isinstance(stop, str) or not all(stop):
-            raise ArcmtpError(f"stop is {stop!r}; it must be a list of strings that are not empty")
-        self._prepare(draft, SamplingMode(not sampler.options.plain, logprobs > 0))
-        return Stream(self, ids, min(max_tokens, self.context - len(ids) + 1), logprobs, sampler, draft, stop)
+        return self.stream_request(Request(ids, max_tokens, logprobs, sampling, draft, stop))
 
-    def _prepare(self, draft: int, choice: SamplingMode) -> None:
-        """Compile what is not yet, so that no step of any stream waits for it."""
-        self.network.first(choice)
-        for runs in range(1, min(self.parallel, most_runs(draft)) + 1):
-            self.network.step(draft + 1, choice, runs)
-            for index in range(1, draft + 1):
-                self.network.draft(index, draft + 1, choice, runs)
-
-
-def _checked_draft(draft: int) -> int:
-    if not 0 <= draft < MAX_ROWS:
-        raise ArcmtpError(f"draft is {draft}; it must be 0 to {MAX_ROWS - 1}")
-    return draft
-
-
-def _check_memory(context: int, network: Network) -> None:
-    """Refuse what the device cannot hold before anything is allocated."""
-    need = memory_plan(network)
-    if need.nbytes > need.free_bytes:
-        raise ArcmtpError(
-            f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "
-            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}"
+    def stream_request(self, request: Request) -> Stream:
+        """A stream for a request; raises ArcmtpError for what this model cannot do."""
+        prompt = self._prompting.checked(request.prompt_ids)
+        sampler = Sampler(request.sampling, self.config.vocab)
+        policy = checked_policy(self.draft if request.draft is None else request.draft)
+        if may_draft(policy) and not self.draft:
+            raise ArcmtpError(f"draft is {request.draft}; this LLM was opened without drafts (draft=0)")
+        sequence = engine.Sequence(
+            sampler,
+            prompt,
+            limit=min(request.max_tokens, self.context - len(prompt) + 1),
+            stop_ids=self.tokenizer.eos_ids,
+            policy=policy,
+            top=request.logprobs,
+            boundary=self._prompting.boundary(prompt),
+            log=self._draft_log() if may_draft(policy) else None,
         )
+        self._prepare(sequence)
+        return Stream(self._model, self.scheduler, sequence, request.stop)
+
+    def new_sequence(
+        self, sampler: Sampler | None = None, draft: int = 0, top: int = 0, log: DraftLog | None = None
+    ) -> engine.Sequence:
+        """An empty sequence of token ids, to `extend` or `prefill` and then to go on with `cycles`; all else ends, and
+        a generation that starts ends it. For measurements: not beside other threads.
+
+        sampler: how tokens are chosen; None: greedily. draft: tokens to draft before each step, 0 to 7. top: how many
+        of the likeliest tokens to give with each position, 0 to 100. log: where draft calls are noted.
+        """
+        policy = FixedDrafts(draft)
+        sequence = engine.Sequence(sampler or Sampler(GREEDY, self.config.vocab), policy=policy, top=top, log=log)
+        self.scheduler.lend(sequence)
+        return sequence
+
+    def cycles(self, sequence: engine.Sequence) -> Iterator[Cycle]:
+        """The cycles of a sequence from `new_sequence` until it is done. Raises ArcmtpError if it has ended before."""
+        return self.scheduler.cycles(sequence)
+
+    def _finish(self, streams: list[Stream]) -> list[Generation]:
+        """Advance streams until each has finished; should that fail, close them all."""
+        try:
+            for stream in streams:
+                stream.start()
+            for _ in zip_longest(*streams):
+                pass
+            return [stream.result for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def _prepare(self, sequence: engine.Sequence) -> None:
+        """Compile what is not yet, so that no step of any stream waits for it."""
+        network, policy, choice = self.network, sequence.policy, sequence.sampler.choice(sequence.top)
+        with self.scheduler.between_turns():
+            network.first(choice)
+            for runs in range(1, min(self.parallel, most_runs(policy)) + 1):
+                for length in policy.lengths:
+                    network.step(length + 1, choice, runs)
+                    for index in range(1, length + 1):
+                        network.draft(index, length + 1, choice, runs)
+
+    def _draft_log(self) -> DraftLog:
+        mtp = self.network.mtp
+        assert mtp is not None
+        return DraftLog(mtp.head.weights.output.matrices[0].n, self.network.stage.graphs.enabled)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
@@ -45,3 +46,13 @@ def memory_plan(network: Network) -> MemoryPlan:
         largest_context=max(0, min(fitting, network.config.context_length)),
         parallel=network.slots,
     )
+
+
+def check_memory(network: Network, context: int) -> None:
+    """Refuse what the device cannot hold before anything is allocated: ArcmtpError."""
+    need = memory_plan(network)
+    if need.nbytes > need.free_bytes:
+        raise ArcmtpError(
+            f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "
+            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}"
+        )

@@ -12,11 +12,11 @@ from arcmtp.errors import ArcmtpError
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean negative log-likelihood, and its standard error."""
+    """Perplexity of a text: e to the mean negative log-likelihood (in nats) of a token, from 1 upwards."""
 
     value: float
-    error: float
-    windows: int
+    error: float  # standard error of `value`
+    windows: int  # into which the text was cut
     tokens: int  # that were scored
 
 

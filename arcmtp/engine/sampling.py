@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.controls import Controls
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, Options
 
@@ -88,6 +89,10 @@ class Sampler:
             self.seed = secrets.randbits(64) if options.seed is None else options.seed
         self._prompt: set[int] = set()
         self._vocab = vocab
+
+    def choice(self, top: int) -> SamplingMode:
+        """How a step chooses by these options, if `top` of the likeliest tokens are wanted with each position."""
+        return SamplingMode(by_options=not self.options.plain, top=top > 0)
 
     def see(self, ids: Sequence[int]) -> None:
         """Further tokens of the prompt."""

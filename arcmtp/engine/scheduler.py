@@ -1,151 +1,245 @@
-"""Whose turn it is: streams that read their prompts and streams that decode share the device."""
+"""Whose turn it is: sequences that read their prompts and sequences that decode share the device."""
 
-from __future__ import annotations
-
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from arcmtp.engine.batch import Batch, most_runs
-from arcmtp.engine.sequence import TokenSequence
+from arcmtp.engine.cycle import Cycle
+from arcmtp.engine.draft_policy import DraftPolicy
+from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.slot import Slot
+from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import BLOCK_ROWS
 
-if TYPE_CHECKING:
-    from arcmtp.engine.stream import Stream
-
-BLOCK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of streams that decode
-
-
-@dataclass(eq=False)
-class _Run:
-    """A stream on the device."""
-
-    stream: Stream
-    sequence: TokenSequence
-    boundary: int  # where the checkpoint of its prompt should be
-    resumed: bool = False
-
-    def waits_for(self, other: _Run) -> bool:
-        """Whether the other prompt, which is being read, comes to a checkpoint that this one can go on from."""
-        prompt, shared = self.stream.prompt_ids, other.boundary
-        return (
-            other.resumed
-            and not self.resumed
-            and max(self.sequence.slot.reusable(prompt), len(other.sequence.slot.ids)) < shared < len(prompt)
-            and other.stream.prompt_ids[:shared] == prompt[:shared]
-        )
+BLOCK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
 
 
 class Scheduler:
-    """Advances streams in turns: a cycle of every stream that decodes, then a block of one prompt.
+    """Advances sequences in turns: a cycle of every sequence that decodes, then a block of one prompt.
 
-    Prompts take turns too, so that a short one does not wait for a long one. A stream keeps its slot until it ends;
+    Prompts take turns too, so that a short one does not wait for a long one. A sequence keeps its slot until it ends;
     what that has seen stays there for a prompt that goes on from it, and what its checkpoint has seen can be copied to
-    other slots, so that prompts with the same beginning evaluate it once.
-    boundary: where the checkpoint of a prompt should be.
+    other slots, so that prompts with the same beginning evaluate it once. Where no slot is free, sequences wait for one
+    in the order in which they came.
+
+    All methods but `lend` and `cycles` may be called from any thread. One thread takes a turn, which advances the
+    sequences of all; the others wait for its end.
     """
 
-    def __init__(self, network: Network, boundary: Callable[[Sequence[int]], int]) -> None:
-        self.batch = Batch(network)
-        self._boundary = boundary
+    def __init__(self, network: Network) -> None:
+        self._batch: Batch | None = Batch(network)
         self._slots = [Slot(network, index) for index in range(network.slots)]
         self._free = list(self._slots)  # the longest unused first
-        self._running: dict[Stream, _Run] = {}  # the first started first
-        self._reading: deque[_Run] = deque()  # the next to read first
-        self._decoding: list[_Run] = []
+        self._waiting: deque[Sequence] = deque()  # for a slot
+        self._reading: deque[Sequence] = deque()  # the next to read first
+        self._decoding: list[Sequence] = []
+        self._lent: Sequence | None = None  # a sequence that `lend` has given a slot
+        self._turn_under_way = self._closed = False
+        self._asking = 0  # how many threads want that no turn is under way
+        self._changed = threading.Condition()  # guards all of the above, which within a turn belong to its thread
+
+    @property
+    def batch(self) -> Batch:
+        """Runs the cycles; ArcmtpError after `close`."""
+        if self._batch is None:
+            raise _closed()
+        return self._batch
 
     @property
     def free(self) -> int:
-        """How many streams can start without another one ending."""
+        """How many sequences can start without waiting for a slot."""
         return len(self._free)
 
-    def start(self, stream: Stream) -> None:
-        """Give a stream the free slot that has seen the most of its prompt; where none is free, the stream that started
-        first ends."""
-        if not self._free:
-            self.end(next(iter(self._running)))
-        slot = max(self._free, key=lambda slot: slot.reusable(stream.prompt_ids))
-        sequence = TokenSequence(self.batch, slot, stream.sampler, stream.draft, stream.top, stream.log)
-        self._free.remove(slot)
-        run = self._running[stream] = _Run(stream, sequence, self._boundary(stream.prompt_ids))
-        self._reading.append(run)
+    def start(self, sequence: Sequence) -> None:
+        """Advance a sequence from now on, as soon as a slot is free; it is given the free slot that has seen the most
+        of its prompt. A sequence that was lent a slot ends. Raises ArcmtpError after `close`."""
+        with self._changed:
+            self._refuse_if_closed()
+            self._waiting.append(sequence)
+            if not self._turn_under_way:
+                self._settle()
 
-    def end(self, stream: Stream) -> None:
-        """Advance a stream no further; harmless if that was done."""
-        run = self._running.pop(stream, None)
-        if run is None:
-            return
-        (self._reading if run in self._reading else self._decoding).remove(run)
-        run.sequence.end()
-        self._free.append(run.sequence.slot)
-        stream.ended = True
+    def end(self, sequence: Sequence) -> None:
+        """Advance a sequence no further; if a turn is under way, from its end on. Harmless if that was done."""
+        sequence.cancelled = True
+        with self._changed:
+            if not self._turn_under_way:
+                self._settle()
 
     def end_all(self) -> None:
-        """End every stream."""
-        for stream in list(self._running):
-            self.end(stream)
+        """End every sequence. Raises ArcmtpError after `close`."""
+        with self.between_turns():
+            self._refuse_if_closed()
+            self._end_all()
 
-    def take_slot(self) -> Slot:
-        """A slot for a sequence outside of all streams, which end."""
-        self.end_all()
-        return self._free[0]
+    def close(self) -> None:
+        """End every sequence and let go of the network, once a turn under way has ended; harmless if that was done."""
+        with self.between_turns():
+            if not self._closed:
+                self._closed = True
+                self._end_all()
+                self._batch, self._slots, self._free = None, [], []
+
+    def lend(self, sequence: Sequence) -> None:
+        """Give a slot that has seen nothing to a sequence that only `cycles` advances. All others end."""
+        with self.between_turns():
+            self._refuse_if_closed()
+            self._end_all()
+            sequence.enter(self._free[0])
+            sequence.slot.forget()
+            self._lent = sequence
+
+    def cycles(self, sequence: Sequence) -> Iterator[Cycle]:
+        """Advance a sequence that was lent a slot until it is done. Raises ArcmtpError if it has ended before."""
+        try:
+            while sequence.unread or sequence.state == "decoding":
+                if not sequence.unread:
+                    self.batch.advance([sequence])
+                yield sequence.unread.popleft()
+            if sequence.state == "ended":
+                raise ended()
+        finally:
+            if sequence is self._lent:
+                self.batch.leave(sequence)
 
     def advance(self) -> None:
-        """One turn of all streams that have started. Should it be interrupted or fail, they have all ended."""
+        """One turn of all sequences that have started; if another thread takes one, wait for that instead. Should it be
+        interrupted or fail, all that have a slot end. Raises ArcmtpError after `close`."""
+        with self._changed:
+            if self._turn_under_way or self._asking:
+                self._changed.wait()
+                return
+            self._refuse_if_closed()
+            self._settle()
+            self._turn_under_way = True
         try:
-            self._advance()
+            self._turn()
+        finally:
+            with self._changed:
+                self._turn_under_way = False
+                self._changed.notify_all()
+                self._settle()
+
+    @contextmanager
+    def between_turns(self) -> Iterator[None]:
+        """Let no turn be under way: wait for its end, and let none begin."""
+        with self._changed:
+            self._asking += 1
+            try:
+                while self._turn_under_way:
+                    self._changed.wait()
+                yield
+            finally:
+                self._asking -= 1
+                self._changed.notify_all()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise _closed()
+
+    def _settle(self) -> None:
+        """Between turns: end what was cancelled, and let in what waits."""
+        for sequence in [*self._waiting, *self._reading, *self._decoding]:
+            if sequence.cancelled:
+                self._leave(sequence)
+        if self._waiting and self._lent is not None:
+            self._leave(self._lent)
+        while self._waiting and self._free:
+            sequence = self._waiting.popleft()
+            slot = max(self._free, key=lambda slot: slot.reusable(sequence.prompt))
+            self._free.remove(slot)
+            self._reading.append(sequence)
+            sequence.enter(slot)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Advance a sequence no further; its slot is free."""
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+        else:
+            self.batch.leave(sequence)
+            if sequence is self._lent:
+                self._lent = None
+            else:
+                self._reading.remove(sequence) if sequence in self._reading else self._decoding.remove(sequence)
+                self._free.append(sequence.slot)
+        sequence.leave()
+
+    def _end_all(self) -> None:
+        lent = [] if self._lent is None else [self._lent]
+        for sequence in [*self._waiting, *self._reading, *self._decoding, *lent]:
+            self._leave(sequence)
+
+    def _turn(self) -> None:
+        began, reading, decoding = time.perf_counter(), list(self._reading), list(self._decoding)
+        try:
+            self._cycles(decoding)
+            if reading:
+                sequence = next(one for one in reading if not any(_waits_for(one, other) for other in reading))
+                self._read(sequence, BLOCK_ROWS_BESIDE if self._decoding else BLOCK_ROWS)
         except BaseException:
             self.batch.abandon()
-            for run in self._running.values():
-                run.sequence.slot.lose()
-            self.end_all()
+            for sequence in [*self._reading, *self._decoding]:
+                sequence.slot.lose()
+                self._leave(sequence)
             raise
-
-    def _advance(self) -> None:
-        began, reading, decoding = time.perf_counter(), list(self._reading), list(self._decoding)
-        for draft in sorted({run.sequence.draft for run in decoding}):
-            alike, most = [run for run in decoding if run.sequence.draft == draft], most_runs(draft)
-            for first in range(0, len(alike), most):
-                self._cycle(alike[first : first + most])
-        if reading:
-            run = next(run for run in reading if not any(map(run.waits_for, reading)))
-            self._read(run, BLOCK_ROWS_BESIDE if self._decoding else BLOCK_ROWS)
         seconds = time.perf_counter() - began
-        for run in reading:
-            run.stream.prompt_seconds += seconds
-        for run in decoding:
-            run.stream.decode_seconds += seconds
+        for sequence in reading:
+            sequence.prompt_seconds += seconds
+        for sequence in decoding:
+            sequence.decode_seconds += seconds
 
-    def _cycle(self, runs: list[_Run]) -> None:
-        streams = {run.sequence: run.stream for run in runs}
-        for sequence, cycle in self.batch.cycle(list(streams)):
-            streams[sequence].push(cycle, sequence.bytes_to_host)
-        for stream in streams.values():
-            if stream.finished:
-                self.end(stream)
+    def _cycles(self, decoding: list[Sequence]) -> None:
+        """A cycle of each sequence; those with equal policies together."""
+        groups: dict[DraftPolicy, list[Sequence]] = {}
+        for sequence in decoding:
+            groups.setdefault(sequence.policy, []).append(sequence)
+        for policy, alike in groups.items():
+            for first in range(0, len(alike), most_runs(policy)):
+                self.batch.advance(alike[first : first + most_runs(policy)])
+        for sequence in decoding:
+            if sequence.state == "finished":
+                self._leave(sequence)
 
-    def _read(self, run: _Run, rows: int) -> None:
+    def _read(self, sequence: Sequence, rows: int) -> None:
         """A block of a prompt, and the first token if it was the last."""
-        self._resume(run)
-        complete = run.sequence.read(rows)
-        self._reading.remove(run)
-        (self._decoding if complete else self._reading).append(run)
-        if complete:
-            run.stream.push(run.sequence.begin(run.stream.max_tokens, run.stream.stop_ids))
-            if run.stream.finished:
-                self.end(run.stream)
-
-    def _resume(self, run: _Run) -> None:
-        """Go to where the slot, or a copy of another slot's checkpoint, has seen the most of the prompt."""
-        if run.resumed:
+        self._resume(sequence)
+        if sequence.unevaluated <= rows:
+            self.batch.dissolve()  # what it has to do at its end must not come between the block and the first token
+        sequence.read(rows)
+        self._reading.remove(sequence)
+        if sequence.unevaluated:
+            self._reading.append(sequence)
             return
-        prompt, slot = run.stream.prompt_ids, run.sequence.slot
+        self._decoding.append(sequence)
+        sequence.begin()
+        if sequence.state == "finished":
+            self._leave(sequence)
+
+    def _resume(self, sequence: Sequence) -> None:
+        """Go to where the slot, or a copy of another slot's checkpoint, has seen the most of the prompt."""
+        if sequence.cached_tokens is not None:
+            return
+        prompt, slot = sequence.prompt, sequence.slot
         other = max(self._slots, key=lambda other: other.shareable(prompt))
         if other.shareable(prompt) > slot.reusable(prompt):
             slot.share(other)
-        run.stream.cached_tokens = run.sequence.resume(prompt, run.boundary)
-        run.resumed = True
+        sequence.resume()
+
+
+def _waits_for(one: Sequence, other: Sequence) -> bool:
+    """Whether the other prompt, which is being read, comes to a checkpoint that this one can go on from."""
+    prompt, shared = one.prompt, other.boundary
+    return (
+        other.cached_tokens is not None
+        and one.cached_tokens is None
+        and max(one.slot.reusable(prompt), len(other.slot.ids)) < shared < len(prompt)
+        and other.prompt[:shared] == prompt[:shared]
+    )
+
+
+def _closed() -> ArcmtpError:
+    return ArcmtpError("this LLM is closed")

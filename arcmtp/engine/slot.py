@@ -1,11 +1,16 @@
 """One of a network's places for a sequence: what its state has seen, and how it comes to see more."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from arcmtp.engine.cycle import TopLogprobs
+from arcmtp.engine.sampling import Sampler
+from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import BLOCK_ROWS
+from arcmtp.ops.accept import RECORD, RECORDS, turn
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.top_logprobs import MAX_TOP
 
 
 class Slot:
@@ -20,6 +25,7 @@ class Slot:
         self.ids: list[int] = []
         self._network = network
         self._checkpoint = 0  # tokens before it
+        self._last_row = 0  # of the block that was evaluated last
 
     def forget(self) -> None:
         """Begin a new sequence."""
@@ -60,15 +66,74 @@ class Slot:
         self._network.save_checkpoint(self.index)
         self._checkpoint = len(self.ids)
 
-    def evaluate(self, ids: Sequence[int]) -> None:
-        """Evaluate up to BLOCK_ROWS further tokens."""
+    def extend(self, ids: Sequence[int]) -> None:
+        """Evaluate further tokens, any number of them."""
+        for start in range(0, len(ids), BLOCK_ROWS):
+            self._evaluate(ids[start : start + BLOCK_ROWS])
+
+    def choose_first(self, sampler: Sampler, limit: int, stop_ids: Collection[int], top: int) -> None:
+        """Begin a generation of at most `limit` tokens, which any of `stop_ids` ends, and choose its first token: that
+        after the last token of the block that was evaluated last, which is all that the device has done since.
+
+        top: how many of the likeliest tokens to find with each position."""
+        network, w, words = self._network, self._network.controls, turn(limit, stop_ids)
+        sampler.write(w, self.index)
+        w.turns.write(words, self.index * words.nbytes)
+        w.top_counts.write(_int32([top]), 4 * self.index)
+        w.positions.write(_int32([len(self.ids) - 1]))
+        w.source_rows.write(_int32([self._last_row]))
+        network.stage.submit(network.first(sampler.choice(top)))
+        network.device.wait()
+        w.source_rows.write(_int32([0]))
+
+    def record(self, step: int) -> np.void:
+        """What step `step` of a generation under way, its first choice being step 0, has left in host memory: a
+        `RECORD`. ArcmtpError if it gave no token."""
+        record: np.void = self._network.controls.records.view().view(RECORD)[self.index * RECORDS + step % RECORDS]
+        if not record["count"]:
+            raise ArcmtpError(f"{self._network.device.sycl_device.name} accepts kernels and does not run them")
+        return record
+
+    def top_of(self, row: int, count: int) -> TopLogprobs:
+        """The `count` likeliest tokens in the place of row `row` of the step that ran last."""
+        first = row * (MAX_TOP + 1) + 1
+        ids = self._network.controls.top_ids.view()[first : first + count].tolist()
+        logprobs = self._network.controls.top_logprobs.view()[first : first + count].tolist()
+        return [(token, logprob) for token, logprob in zip(ids, logprobs, strict=True) if token >= 0]
+
+    def score(self, ids: Sequence[int], first: int) -> np.ndarray:
+        """Evaluate ids[:-1]; log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before
+        each."""
+        scores = []
+        for start in range(0, len(ids) - 1, BLOCK_ROWS):
+            block = ids[start : min(start + BLOCK_ROWS, len(ids) - 1)]
+            self._evaluate(block)
+            wanted = range(max(first - 1 - start, 0), len(block))
+            for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
+                scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
+        self._network.controls.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
+        return np.concatenate(scores)
+
+    def _evaluate(self, ids: Sequence[int]) -> None:
         assert 0 < len(ids) <= BLOCK_ROWS
         w, device = self._network.controls, self._network.device
-        w.block_ids.write(np.array(ids, np.int32))
+        w.block_ids.write(_int32(ids))
         w.block_positions.write(np.arange(len(self.ids), len(self.ids) + len(ids), dtype=np.int32))
-        w.block_slot.write(np.array([self.index], np.int32))
-        w.row_count.write(np.array([len(ids)], np.int32))
+        w.block_slot.write(_int32([self.index]))
+        w.row_count.write(_int32([len(ids)]))
         self._network.stage.submit(self._network.block(), as_graph=False)
         w.pending_count.fill(0, 4 * self.index, 4)
         device.wait()
         self.ids += ids
+        self._last_row = len(ids) - 1
+
+    def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+        w, padding = self._network.controls, MAX_ROWS - len(rows)
+        w.source_rows.write(_int32([*rows, *[rows[-1]] * padding]))
+        w.targets.write(_int32([*targets, *[-1] * padding]))
+        self._network.stage.run(self._network.logits(MAX_ROWS))
+        return w.stats.read(MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
+
+
+def _int32(values: Sequence[int]) -> np.ndarray:
+    return np.asarray(values, np.int32)

@@ -114,7 +114,7 @@ def speed(llm: LLM, request: Request) -> float:
     if sequence.prefill(request.prompt, request.max_tokens, request.stop_ids).done:
         raise _too_short(1)
     began = time.perf_counter()
-    tokens = sum(len(cycle.tokens) for cycle in sequence.cycles())
+    tokens = sum(len(cycle.tokens) for cycle in llm.cycles(sequence))
     return tokens / (time.perf_counter() - began)
 
 
@@ -127,7 +127,7 @@ def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = Fal
         recorder.collect()
         pieces = len(recorder.submissions)
         prompt, ends = recorder.submissions[begin:], [recorder.now()]
-        for cycle in sequence.cycles():
+        for cycle in llm.cycles(sequence):
             cycles.append(cycle)
             ends.append(recorder.now())
             recorder.split = alternate and not recorder.split

@@ -1,34 +1,48 @@
-"""A job on the device: the engine's streams that answer it, and what they say."""
+"""A job from its submission to its last event, and the way of events from the worker's thread to the event loop."""
 
+import asyncio
+import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.results import Chunk
 from arcmtp.engine.stream import Stream
-from arcmtp.serve.jobs import Finished, FinishReason, Ticket, Timings
+from arcmtp.serve.errors import ApiError
+from arcmtp.serve.jobs import Event, Finished, FinishReason, Job, Timings
 
 
 class Answer:
-    """Starts a ticket's job and posts its chunks; ArcmtpError if the engine refuses it.
+    """A job on its way. The worker's thread does everything but `cancel`, and alone posts events.
 
     Where the reasoning budget is used up, the closing tokens go into the text as a chunk, and a second stream goes on
     behind them.
     """
 
-    def __init__(self, llm: LLM, ticket: Ticket) -> None:
-        self.ticket = ticket
-        self._llm, self._job, self._budget = llm, ticket.job, ticket.job.budget
-        self._began, self._first = time.monotonic(), 0.0
-        self._timings = Timings(queue_seconds=self._began - ticket.submitted, prompt_tokens=len(self._job.prompt_ids))
+    def __init__(self, job: Job, post: Callable[[Event | ApiError], None]) -> None:
+        self.post = post
+        self.cancelled = False
+        self._job, self._budget = job, job.budget
+        self._submitted, self._began, self._first = time.monotonic(), 0.0, 0.0
+        self._timings = Timings(prompt_tokens=len(job.prompt_ids))
         self._ids: list[int] = []  # given so far
         self._streams: list[Stream] = []
         self._full = False  # nothing can follow the reasoning
+
+    def cancel(self) -> None:
+        """Ask the worker, from any thread, to take no further step for this job."""
+        self.cancelled = True
+
+    def start(self, llm: LLM) -> None:
+        """Begin to generate. Raises ArcmtpError if the engine refuses the job."""
+        self._llm, self._began = llm, time.monotonic()
+        self._timings.queue_seconds = self._began - self._submitted
         if self._budget and not self._budget.tokens:
             self._close_reasoning()
         else:
-            self._start(self._job.prompt_ids, self._job.max_tokens)
+            self._stream(self._job.prompt_ids, self._job.max_tokens)
 
     @property
     def seconds(self) -> float:
@@ -42,7 +56,7 @@ class Answer:
             return "length"
         stream = self._streams[-1]
         for chunk in stream.take_chunks():
-            self._post(chunk)
+            self._post_chunk(chunk)
             if self._budget and len(self._ids) == self._budget.tokens:
                 stream.close()
                 self._close_reasoning()
@@ -55,10 +69,10 @@ class Answer:
         """Leave the device; the last event."""
         if self._streams:
             self._streams[-1].close()
-            self._timings.cached_tokens = self._streams[0].cached_tokens
+            self._timings.cached_tokens = self._streams[0].sequence.cached_tokens or 0
         return Finished(reason, self._timings, [stream.result.statistics for stream in self._streams])
 
-    def _post(self, chunk: Chunk) -> None:
+    def _post_chunk(self, chunk: Chunk) -> None:
         if not math.isfinite(chunk.logprob or 0.0):
             raise FloatingPointError(f"the log-probability of token {chunk.id} is {chunk.logprob}")
         now, timings = time.monotonic(), self._timings
@@ -70,13 +84,12 @@ class Answer:
             self._ids.append(chunk.id)
             if self._budget and chunk.id == self._budget.end_id:
                 self._budget = None
-        self.ticket.post(chunk)
+        self.post(chunk)
 
-    def _start(self, prompt: Sequence[int], max_tokens: int) -> None:
-        job = self._job
-        stream = self._llm.stream(prompt, max_tokens, job.logprobs, job.sampling, job.draft)
-        self._streams.append(stream)
-        stream.start()
+    def _stream(self, prompt: Sequence[int], max_tokens: int) -> None:
+        request = dataclasses.replace(self._job, prompt_ids=prompt, max_tokens=max_tokens)
+        self._streams.append(self._llm.stream_request(request))
+        self._streams[-1].start()
 
     def _close_reasoning(self) -> None:
         budget, self._budget = self._budget, None
@@ -86,5 +99,42 @@ class Answer:
         self._full = left < 1
         if self._full:
             return
-        self._post(Chunk(None, self._llm.detokenize(budget.closing_ids)))
-        self._start(prompt, left)
+        self._post_chunk(Chunk(None, self._llm.detokenize(budget.closing_ids)))
+        self._stream(prompt, left)
+
+
+class Submission:
+    """The answers to one HTTP request. Iterate once over (index of the job, event); it ends when every job has
+    finished.
+
+    ApiError is raised when a job fails, and the others are cancelled.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Event | ApiError]] = asyncio.Queue()
+        self.answers = [Answer(job, self._post_for(index)) for index, job in enumerate(jobs)]
+
+    def cancel(self) -> None:
+        """Cancel every job; harmless when they have finished."""
+        for answer in self.answers:
+            answer.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
+        left = len(self.answers)
+        try:
+            while left:
+                index, event = await self._events.get()
+                if isinstance(event, ApiError):
+                    raise event
+                left -= isinstance(event, Finished)
+                yield index, event
+        finally:
+            self.cancel()
+
+    def _post_for(self, index: int) -> Callable[[Event | ApiError], None]:
+        def post(event: Event | ApiError) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: the server is going down
+                self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+
+        return post

@@ -1,15 +1,11 @@
-"""What a request asks of the model, and how the answer comes back from the worker's thread to the event loop."""
+"""What an HTTP request asks of the model, and what comes back."""
 
-import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from arcmtp.engine.request import Request
 from arcmtp.engine.results import Chunk, Statistics
-from arcmtp.engine.sampling import SamplingOptions
-from arcmtp.serve.errors import ApiError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -24,14 +20,9 @@ class ReasoningBudget:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One sequence to generate; the fields are those of `LLM.stream`."""
+class Job(Request):
+    """One sequence to generate."""
 
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    logprobs: int
-    sampling: SamplingOptions
-    draft: int | None = None
     budget: ReasoningBudget | None = None
 
 
@@ -69,65 +60,3 @@ class Finished:
 
 
 Event = Chunk | Finished
-
-
-class Ticket:
-    """A job under way. The worker reads `cancelled` before each step and posts events; nobody else does."""
-
-    def __init__(self, job: Job, post: Callable[[Event | ApiError], None]) -> None:
-        self.job = job
-        self.post = post
-        self.submitted = time.monotonic()
-        self._cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        """Ask the worker to take no further step for this job."""
-        self._cancelled.set()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-
-class Submission:
-    """The jobs of one request. Iterate once over (index of the job, event); it ends when every job has finished.
-
-    ApiError is raised when a job fails, and the others are cancelled.
-    """
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[tuple[int, Event | ApiError]] = asyncio.Queue()
-
-        def post_for(index: int) -> Callable[[Event | ApiError], None]:
-            return lambda event: _post(loop, self._events, (index, event))
-
-        self.tickets = [Ticket(job, post_for(index)) for index, job in enumerate(jobs)]
-
-    def cancel(self) -> None:
-        """Cancel every job; harmless when they have finished."""
-        for ticket in self.tickets:
-            ticket.cancel()
-
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
-        left = len(self.tickets)
-        try:
-            while left:
-                index, event = await self._events.get()
-                if isinstance(event, ApiError):
-                    raise event
-                left -= isinstance(event, Finished)
-                yield index, event
-        finally:
-            self.cancel()
-
-
-def _post(
-    loop: asyncio.AbstractEventLoop,
-    queue: "asyncio.Queue[tuple[int, Event | ApiError]]",
-    item: tuple[int, Event | ApiError],
-) -> None:
-    try:
-        loop.call_soon_threadsafe(queue.put_nowait, item)
-    except RuntimeError:  # the loop has been closed: the server is going down
-        return

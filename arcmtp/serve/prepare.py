@@ -48,7 +48,8 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
     max_tokens = request.max_completion_tokens or request.max_tokens
-    jobs = _jobs(llm, request, defaults, ids, max_tokens, request.top_logprobs or 0, budget)
+    job = Job(ids, max_tokens or llm.context, request.top_logprobs or 0, budget=budget)
+    jobs = _jobs(llm, request, defaults, job)
     choices = [
         ChatChoice(
             request.stop or (), inside, request.raw_tools if called else (), forced, several,
@@ -68,8 +69,8 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
         prompt_tokens += len(ids)
-        max_tokens = request.max_tokens or DEFAULT_COMPLETION_TOKENS
-        jobs += _jobs(llm, request, defaults, ids, max_tokens, request.logprobs or 0)
+        job = Job(ids, request.max_tokens or DEFAULT_COMPLETION_TOKENS, request.logprobs or 0)
+        jobs += _jobs(llm, request, defaults, job)
         echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
         while len(choices) < len(jobs):
             choices.append(TextChoice(request.stop or (), echo, logprobs))
@@ -116,25 +117,22 @@ def _budget(llm: LLM, tokens: int | None) -> ReasoningBudget | None:
     return ReasoningBudget(tokens, end[0], closing)
 
 
-def _jobs(
-    llm: LLM, request: GenerationRequest, defaults: SamplingOptions, ids: Sequence[int], max_tokens: int | None,
-    logprobs: int, budget: ReasoningBudget | None = None,
-) -> list[Job]:  # fmt: skip
-    """A job for each of the request's n choices."""
-    if not ids:
+def _jobs(llm: LLM, request: GenerationRequest, defaults: SamplingOptions, job: Job) -> list[Job]:
+    """The job for each of the request's n choices."""
+    if not job.prompt_ids:
         raise ApiError(400, "the prompt is empty; it needs at least one token", "prompt")
-    if len(ids) > llm.context:
+    if (tokens := len(job.prompt_ids)) > llm.context:
         raise ApiError(
-            400, f"the prompt has {len(ids)} tokens, the context holds {llm.context}", code="context_length_exceeded"
+            400, f"the prompt has {tokens} tokens, the context holds {llm.context}", code="context_length_exceeded"
         )
     sampling = _sampling(request, defaults)
     Sampler(sampling, llm.config.vocab)  # refuses biases of tokens that the vocabulary does not have
     if request.draft and not llm.draft:
         raise ApiError(400, f"draft is {request.draft}; this server was started without drafts (--draft 0)", "draft")
     return [
-        Job(ids, max_tokens or llm.context, logprobs, _of_choice(sampling, index), request.draft, budget)
+        dataclasses.replace(job, sampling=_of_choice(sampling, index), draft=request.draft)
         for index in range(request.n or 1)
-    ]  # fmt: skip
+    ]
 
 
 def _sampling(request: GenerationRequest, defaults: SamplingOptions) -> SamplingOptions:

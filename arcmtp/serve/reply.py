@@ -8,8 +8,9 @@ from typing import Any
 
 from arcmtp.engine.draft_log import DraftSummary
 from arcmtp.engine.results import Statistics
+from arcmtp.serve.answer import Submission
 from arcmtp.serve.choices import ChatChoice, Payload
-from arcmtp.serve.jobs import Finished, Submission, Timings
+from arcmtp.serve.jobs import Finished, Timings
 from arcmtp.serve.prepare import Prepared
 from arcmtp.serve.responses import TimingsObject, Usage
 
@@ -100,7 +101,7 @@ class Reply:
                 for payload in choice.push(event):
                     yield index, payload, None
                 if choice.stopped:
-                    self._submission.tickets[index].cancel()
+                    self._submission.answers[index].cancel()
 
 
 def timings_object(timings: Timings, statistics: Sequence[Statistics]) -> TimingsObject:

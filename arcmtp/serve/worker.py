@@ -12,9 +12,9 @@ from typing import Literal
 
 from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
-from arcmtp.serve.answer import Answer
+from arcmtp.serve.answer import Answer, Submission
 from arcmtp.serve.errors import ApiError
-from arcmtp.serve.jobs import Finished, Job, Submission, Ticket
+from arcmtp.serve.jobs import Finished, Job
 
 State = Literal["loading", "ready", "draining", "failed"]
 EXIT_STUCK = 70  # EX_SOFTWARE of sysexits.h
@@ -37,8 +37,8 @@ class Worker:
         self._step_seconds = step_seconds
         self._llm: LLM | None = None
         self._state: State = "loading"
-        self._waiting: deque[Ticket] = deque()
-        self._running: set[Ticket] = set()
+        self._waiting: deque[Answer] = deque()
+        self._running: list[Answer] = []
         self._stopping = False
         self._changed = threading.Condition()  # guards the five above
         self._step, self._step_limit = 0, math.inf  # which step is under way, and how many seconds it may take
@@ -68,7 +68,7 @@ class Worker:
     @property
     def queued(self) -> int:
         """Jobs that wait."""
-        return sum(not ticket.cancelled for ticket in self._waiting.copy())
+        return sum(not answer.cancelled for answer in self._waiting.copy())
 
     @property
     def running(self) -> int:
@@ -81,12 +81,12 @@ class Worker:
         with self._changed:
             if self._state != "ready":
                 raise ApiError(503, f"the server is {self._state}", code=self._state)
-            self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
+            self._waiting = deque(answer for answer in self._waiting if not answer.cancelled)
             # An idle server takes even a request of more choices than may wait.
             room = self._queue_limit + self.llm.parallel - len(self._running)
             if (self._waiting or self._running) and len(self._waiting) + len(jobs) > room:
                 raise self._full()
-            self._waiting.extend(submission.tickets)
+            self._waiting.extend(submission.answers)
             self._changed.notify_all()
         return submission
 
@@ -129,67 +129,63 @@ class Worker:
             if self._state == "loading":
                 self._state = "ready"
         self._loop.call_soon_threadsafe(self._loaded.set_result, None)
-        answers: list[Answer] = []
-        while self._wait_for_work(answers):
-            self._admit(llm, answers)
-            self._take_turn(llm, answers)
+        while self._wait_for_work():
+            self._admit(llm)
+            self._take_turn(llm)
         self._end_step()
-        for answer in answers:
+        for answer in list(self._running):
             answer.finished("cancelled")
-            self._leave(answer.ticket, _shutting_down())
-        for ticket in self._waiting:
-            ticket.post(_shutting_down())
+            self._leave(answer, _shutting_down())
+        for answer in self._waiting:
+            answer.post(_shutting_down())
         llm.close()
 
-    def _wait_for_work(self, answers: list[Answer]) -> bool:
+    def _wait_for_work(self) -> bool:
         """Whether there is any, or False when the worker is to stop."""
         with self._changed:
-            while not (self._stopping or self._waiting or answers):
+            while not (self._stopping or self._waiting or self._running):
                 self._end_step()
                 self._changed.wait()
             return not self._stopping
 
-    def _admit(self, llm: LLM, answers: list[Answer]) -> None:
+    def _admit(self, llm: LLM) -> None:
         """Start what waits and fits. What a request is the first to need is compiled here, which takes its time."""
         self._end_step()
-        while llm.scheduler.free and (ticket := self._next()):
+        while llm.scheduler.free and (answer := self._next()):
             try:
-                answers.append(Answer(llm, ticket))
+                answer.start(llm)
             except ArcmtpError as error:
-                self._leave(ticket, ApiError(400, str(error)))
+                self._leave(answer, ApiError(400, str(error)))
             except Exception as error:
-                self._leave(ticket, _device_error(error))
+                self._leave(answer, _device_error(error))
                 self._probe(llm)
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> Answer | None:
         with self._changed:
             while self._waiting:
-                ticket = self._waiting.popleft()
-                if not ticket.cancelled:
-                    self._running.add(ticket)
-                    return ticket
+                answer = self._waiting.popleft()
+                if not answer.cancelled:
+                    self._running.append(answer)
+                    return answer
             return None
 
-    def _take_turn(self, llm: LLM, answers: list[Answer]) -> None:
+    def _take_turn(self, llm: LLM) -> None:
         """Advance all answers and post what they say; those that are complete or fail leave."""
-        for answer in [answer for answer in answers if answer.ticket.cancelled]:
-            answers.remove(answer)
-            self._leave(answer.ticket, answer.finished("cancelled"))
-        if not answers:
+        for answer in [answer for answer in self._running if answer.cancelled]:
+            self._leave(answer, answer.finished("cancelled"))
+        if not self._running:
             return
         self._begin_step()
         try:
             llm.scheduler.advance()
         except Exception as error:
-            for answer in answers:
-                self._leave(answer.ticket, _device_error(error))
-            answers.clear()
+            for answer in list(self._running):
+                self._leave(answer, _device_error(error))
             self._probe(llm)
-        for answer in list(answers):
+        for answer in list(self._running):
             if (last := self._last_event(llm, answer)) is not None:
-                answers.remove(answer)
                 self._job_seconds += 0.2 * (answer.seconds - self._job_seconds)
-                self._leave(answer.ticket, last)
+                self._leave(answer, last)
 
     def _last_event(self, llm: LLM, answer: Answer) -> Finished | ApiError | None:
         """That of an answer which is complete or wrong."""
@@ -201,10 +197,10 @@ class Worker:
             return _device_error(error)
         return answer.finished(reason) if reason else None
 
-    def _leave(self, ticket: Ticket, last: Finished | ApiError) -> None:
+    def _leave(self, answer: Answer, last: Finished | ApiError) -> None:
         with self._changed:
-            self._running.discard(ticket)
-        ticket.post(last)
+            self._running.remove(answer)
+        answer.post(last)
 
     def _probe(self, llm: LLM) -> None:
         """After an error of the device: it must still generate a token, else the server has failed."""
@@ -215,8 +211,8 @@ class Worker:
             with self._changed:
                 self._state = "failed"
                 waiting, self._waiting = self._waiting, deque()
-            for ticket in waiting:
-                ticket.post(ApiError(503, "the server has failed", code="failed"))
+            for answer in waiting:
+                answer.post(ApiError(503, "the server has failed", code="failed"))
 
     def _begin_step(self) -> None:
         self._step, self._step_limit = self._step + 1, self._step_seconds

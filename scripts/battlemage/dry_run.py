@@ -19,8 +19,6 @@ from statistics import median
 import numpy as np
 
 from arcmtp import LLM
-from arcmtp.engine.batch import Batch
-from arcmtp.engine.sequence import TokenSequence
 from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -80,7 +78,7 @@ def dry_run() -> Kernels:
 def prompt(network: Network, ids: Sequence[int]) -> None:
     """Evaluate `ids`; no token comes of it here."""
     begin = time.perf_counter()
-    TokenSequence(Batch(network), Slot(network)).extend(ids)
+    Slot(network).extend(ids)
     launches = -(-len(ids) // BLOCK_ROWS) * len(network.block())
     print(f"prompt of {len(ids)} tokens: {launches} launches, {1e3 * (time.perf_counter() - begin):.1f} ms", flush=True)
 

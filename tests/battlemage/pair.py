@@ -8,8 +8,8 @@ import numpy as np
 
 from arcmtp import LLM, Generation
 from arcmtp.runtime.device import Device
-from tests.engine.conftest import Feeder
-from tests.engine.test_batch import finished, said
+from tests.engine.conftest import Feeder, finished
+from tests.engine.test_batch import said
 
 
 class Pair:

@@ -206,7 +206,7 @@ def test_bench_without_a_name_measures_as_llama_bench_does(capsys: pytest.Captur
 
 
 def test_a_terminal_that_is_not_utf8_gets_what_it_can_show(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arcmtp.engine.scheduler.TokenSequence", scripted(llm.tokenize("naïve")))
+    monkeypatch.setattr("arcmtp.engine.sequence.Sequence", scripted(llm.tokenize("naïve")))
     output = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii"))
     assert main(["generate", "-p", "x", "-n", "20", "--device", "cpu"]) == 0

@@ -1,16 +1,14 @@
 """The tiny models, loaded once per session, and a way to feed a network that the engine does not use yet."""
 
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from arcmtp import LLM
-from arcmtp.engine.batch import Batch
-from arcmtp.engine.results import Cycle
-from arcmtp.engine.slot import Slot
+from arcmtp import LLM, Generation, Stream
+from arcmtp.engine import sequence as engine
+from arcmtp.engine.cycle import Cycle
 from arcmtp.model.network import Network
 from arcmtp.ops.attention import Attention
 
@@ -73,6 +71,13 @@ class Feeder:
         return logits.reshape(len(rows), -1)[:, : sampling.vocab_used]
 
 
+def finished(stream: Stream) -> Generation:
+    """What a stream gives at its end."""
+    for _ in stream:
+        pass
+    return stream.result
+
+
 def poison(network: Network) -> None:
     """Leave NaN in every KV cache and in every buffer of rows, as if another sequence had left the worst behind."""
     w = network.controls
@@ -86,28 +91,22 @@ def poison(network: Network) -> None:
 
 
 def scripted(ids: Sequence[int]) -> type:
-    """A stand-in for TokenSequence that chooses `ids` and then <|im_end|>, a token in each cycle."""
+    """A stand-in for the engine's Sequence that chooses `ids` and then <|im_end|>, a token a cycle."""
 
-    class Scripted:
-        bytes_to_host, draft = 0, 0
+    class Scripted(engine.Sequence):
+        def resume(self) -> None:
+            self.cached_tokens = 0
 
-        def __init__(self, batch: Batch, slot: Slot, *_: object) -> None:
-            self.slot, self._ids = slot, [*ids, batch.network.config.vocab - 5]
-            self.unread: deque[Cycle] = deque()
+        def read(self, rows: int) -> None: ...
 
-        def resume(self, prompt: Sequence[int], _: int) -> int:
+        @property
+        def unevaluated(self) -> int:
             return 0
 
-        def read(self, _: int) -> bool:
-            return True
-
-        def begin(self, limit: int, stop_ids: Collection[int]) -> Cycle:
-            self.unread.extend(
-                Cycle([token], [0.0], None, 0, place == limit or token in stop_ids)
-                for place, token in enumerate(self._ids, start=1)
-            )
-            return self.unread.popleft()
-
-        def end(self) -> None: ...
+        def begin(self) -> None:
+            for place, token in enumerate([*ids, min(self.stop_ids)], start=1):
+                done = place == self.limit or token in self.stop_ids
+                self.unread.append(Cycle([token], [0.0], None, 0, 0, done))
+            self.state = "finished"
 
     return Scripted

@@ -12,7 +12,7 @@ from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.scheduler import BLOCK_ROWS_BESIDE
 from arcmtp.ops.launch import BLOCK_ROWS
-from tests.engine.conftest import poison
+from tests.engine.conftest import finished, poison
 
 WARM = SamplingOptions(temperature=0.9, top_p=0.95, repetition_penalty=1.2, frequency_penalty=0.3, seed=3)
 BIASED = SamplingOptions(logit_bias={300: 4.0, 301: -100}, presence_penalty=0.5)
@@ -95,13 +95,6 @@ def test_every_row_count_gives_the_same(four: LLM, one: LLM, text: str, draft: i
         assert [said(finished(stream)) for stream in streams] == want[:runs]
 
 
-def finished(stream: Any) -> Generation:
-    for _ in stream:
-        pass
-    result: Generation = stream.result
-    return result
-
-
 def test_more_streams_than_a_step_has_rows_for_take_turns(
     four: LLM, one: LLM, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,15 +164,18 @@ def test_chunks_of_streams_in_turn(four: LLM, one: LLM) -> None:
     assert texts == [one.generate(prompt, 9).text for prompt in prompts]
 
 
-def test_one_more_stream_than_there_are_slots_ends_the_first(four: LLM) -> None:
-    streams = [four.stream("import os", 50, draft=0) for _ in range(5)]
+def test_more_streams_than_there_are_slots_wait_in_their_order(four: LLM, one: LLM) -> None:
+    prompts = ["import os", "class", "def f(x):", "x = [", "for i in", "#"]
+    streams = [four.stream(prompt, 5 + 9 * (index % 3), draft=0) for index, prompt in enumerate(prompts)]
     for stream in streams:
-        next(stream)
-    with pytest.raises(ArcmtpError, match="this generation has ended"):
-        for _ in streams[0]:
-            pass
-    assert finished(streams[4]).ids == finished(streams[1]).ids
-    four.scheduler.end_all()
+        stream.start()
+    assert [stream.sequence.state for stream in streams] == ["reading"] * 4 + ["waiting"] * 2
+    streams[1].close()
+    assert [stream.sequence.state for stream in streams[3:]] == ["reading"] * 2 + ["waiting"]
+    for index, stream in enumerate(streams):
+        if index != 1:
+            assert finished(stream).ids == one.generate(prompts[index], stream.sequence.limit).ids
+    assert four.scheduler.free == 4
 
 
 def test_a_conversation_goes_on_in_its_own_slot(four: LLM, one: LLM, text: str) -> None:

@@ -20,7 +20,7 @@ def test_a_layer_takes_seven_launches_and_a_token_six_more_at_most(tiny: LLM) ->
 def test_chunks_hold_whole_characters_and_join_to_the_text(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = tiny.tokenize(TEXT)
     assert len(ids) > len(TEXT)  # some characters need several tokens
-    monkeypatch.setattr("arcmtp.engine.scheduler.TokenSequence", scripted(ids))
+    monkeypatch.setattr("arcmtp.engine.sequence.Sequence", scripted(ids))
     stream = tiny.stream("x", max_tokens=50)
     chunks = list(stream)
     assert [chunk.id for chunk in chunks] == ids == stream.result.ids
@@ -34,7 +34,7 @@ def test_half_a_character_at_the_end_becomes_a_replacement_character(
     tiny: LLM, monkeypatch: pytest.MonkeyPatch, limit: int | None
 ) -> None:
     half = tiny.tokenize("😀")[:1]
-    monkeypatch.setattr("arcmtp.engine.scheduler.TokenSequence", scripted(half))
+    monkeypatch.setattr("arcmtp.engine.sequence.Sequence", scripted(half))
     stream = tiny.stream("x", max_tokens=limit or 50)
     chunks = list(stream)
     assert "".join(chunk.text for chunk in chunks) == stream.result.text == "\ufffd"
@@ -66,25 +66,70 @@ def test_a_stream_that_is_left_early_has_no_finish_reason(tiny: LLM) -> None:
     assert (stream.result.ids, stream.result.text, stream.result.finish_reason) == ([first.id], first.text, None)
 
 
-@pytest.mark.parametrize("taken", [1, 4])  # of five: at the end no further step is needed, but nothing may be read
-def test_a_new_generation_ends_the_one_before(tiny: LLM, taken: int) -> None:
-    first, second = iter(tiny.stream("import os", max_tokens=5)), tiny.stream("class", max_tokens=3)
-    for _ in range(taken):
-        next(first)
-    chunks = [chunk.id for chunk in second]
-    with pytest.raises(ArcmtpError, match="its LLM was closed or began another one"):
-        next(first)
-    assert chunks == tiny.generate("class", max_tokens=3).ids
+@pytest.mark.parametrize("taken", [1, 4])
+def test_a_generation_waits_for_the_one_before(tiny: LLM, taken: int) -> None:
+    first, second = tiny.stream("import os", max_tokens=5), tiny.stream("class", max_tokens=3)
+    begun = [next(first) for _ in range(taken)]
+    assert [chunk.id for chunk in second] == tiny.generate("class", max_tokens=3).ids
+    assert first.finished
+    assert [chunk.id for chunk in [*begun, *first]] == tiny.generate("import os", max_tokens=5).ids
+
+
+def test_a_stream_that_is_closed_ends_and_leaves_its_place(tiny: LLM) -> None:
+    stream = tiny.stream("import os", max_tokens=900)
+    begun = [next(stream), next(stream)]
+    stream.close()
+    stream.close()
+    assert stream.result.ids == [chunk.id for chunk in [*begun, *stream]]
+    assert (stream.result.finish_reason, tiny.scheduler.free) == (None, 1)
+    never = tiny.stream("import os")
+    never.close()
+    assert list(never) == [] and tiny.scheduler.free == 1
+
+
+def test_a_stream_that_nobody_holds_gives_its_place_to_the_next(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in tiny.stream("import os", max_tokens=900):
+        break
+    submit, names = tiny.network.stage.graphs.submit, list[str]()
+
+    def watched(name: str, *arguments: Any, **options: Any) -> Any:
+        names.append(name)
+        return submit(name, *arguments, **options)
+
+    monkeypatch.setattr(tiny.network.stage.graphs, "submit", watched)
+    assert len(tiny.generate("class", max_tokens=3, draft=0).ids) == 3
+    assert [name for name in names if name.startswith("step")] == ["step of 1"] * 2
+    assert tiny.scheduler.free == 1
+
+
+def test_a_sequence_by_itself_ends_what_goes_on_and_is_ended_by_what_begins(tiny: LLM) -> None:
+    stream = tiny.stream("import os", max_tokens=9)
+    next(stream)
+    sequence = tiny.new_sequence()
+    with pytest.raises(ArcmtpError, match="this generation has ended: its LLM was closed, interrupted, or given to"):
+        list(stream)
+    sequence.prefill(tiny.tokenize("class"), 9)
+    cycles = tiny.cycles(sequence)
+    next(cycles)
+    expected = tiny.generate("class", 9).ids
+    for after in (lambda: next(cycles), lambda: sequence.extend([1]), lambda: list(tiny.cycles(sequence))):
+        with pytest.raises(ArcmtpError, match="this generation has ended"):
+            after()
+    sequence = tiny.new_sequence()
+    first = sequence.prefill(tiny.tokenize("class"), 9)
+    assert [*first.tokens, *(token for cycle in tiny.cycles(sequence) for token in cycle.tokens)] == expected
 
 
 def test_a_closed_llm_says_so() -> None:
     with LLM(device="cpu", ctx=64) as llm:
         stream = iter(llm.stream("import os"))
         next(stream)
-    with pytest.raises(ArcmtpError, match="its LLM was closed or began another one"):
+    with pytest.raises(ArcmtpError, match="this generation has ended: its LLM was closed"):
         next(stream)
-    with pytest.raises(ArcmtpError, match="this LLM is closed"):
-        llm.generate("import os")
+    for call in (lambda: llm.generate("import os"), lambda: llm.new_sequence(), lambda: llm.network):
+        with pytest.raises(ArcmtpError, match="this LLM is closed"):
+            call()
+    llm.close()
 
 
 def test_a_prompt_is_text_or_ids_or_messages(tiny: LLM) -> None:

@@ -11,8 +11,9 @@ import pytest
 from arcmtp import LLM, SamplingOptions
 from arcmtp.engine.results import Chunk
 from arcmtp.engine.stream import Stream
+from arcmtp.serve.answer import Submission
 from arcmtp.serve.errors import ApiError
-from arcmtp.serve.jobs import Finished, Job, Submission
+from arcmtp.serve.jobs import Finished, Job
 from arcmtp.serve.worker import Worker
 
 JOB = Job([1, 2, 3], 4, 0, SamplingOptions())
@@ -110,7 +111,7 @@ def test_log_probabilities_that_are_not_finite_fail_their_own_request(
     keep, other = Stream._keep, dataclasses.replace(JOB, prompt_ids=[4, 5], max_tokens=20)
 
     def spoilt(stream: Stream, chunk: Chunk) -> None:
-        spoil = stream.prompt_ids == [1, 2, 3]
+        spoil = stream.sequence.prompt == [1, 2, 3]
         keep(stream, dataclasses.replace(chunk, logprob=math.nan) if spoil else chunk)
 
     async def work(worker: Worker) -> None:

@@ -1,0 +1,20 @@
+"""What a cycle gives."""
+
+from dataclasses import dataclass
+
+TopLogprobs = list[tuple[int, float]]  # (token id, log-probability in nats), the likeliest first
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one cycle, drafts and the step that verifies them, adds to a sequence.
+
+    tokens: ids of the accepted drafts and of one token more, cut where the generation ends. done: it ended with them.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]  # of the tokens, in nats
+    top: list[TopLogprobs] | None  # the likeliest tokens in the place of each
+    drafted: int  # tokens
+    accepted: int  # of these
+    done: bool

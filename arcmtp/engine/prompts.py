@@ -1,0 +1,71 @@
+"""Prompts of all kinds to token ids."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from arcmtp.errors import ArcmtpError, ContextExceeded
+from arcmtp.model.chat import ChatTemplate
+from arcmtp.model.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | Sequence[Message]
+Prompts = list[str] | Sequence[Sequence[int]] | Sequence[Sequence[Message]]
+
+
+class Prompting:
+    """How a model's prompts are made; context: how many tokens one may have."""
+
+    def __init__(self, tokenizer: Tokenizer, metadata: Mapping[str, Any], vocab: int, context: int) -> None:
+        self._tokenizer, self._metadata, self._vocab, self._context = tokenizer, metadata, vocab, context
+        turn = tokenizer.encode("<|im_start|>", special=True)
+        self._turn_id = turn[0] if len(turn) == 1 else None
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the file says how chat messages become text."""
+        return bool(self._metadata.get("tokenizer.chat_template"))
+
+    def ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
+        """Token ids of text, of chat messages, or as they are. Raises ArcmtpError for ids outside of the vocabulary."""
+        if isinstance(prompt, str):
+            return self._encoded(prompt)
+        if prompt and isinstance(prompt[0], Mapping):
+            return self.of_messages(cast(Sequence[Message], prompt), **template_options)
+        return self._known(cast(Sequence[int], prompt))
+
+    def of_messages(self, messages: Sequence[Message], **template_options: Any) -> list[int]:
+        """Token ids of chat messages through the file's chat template. Raises ArcmtpError for what are no messages."""
+        return self._encoded(ChatTemplate.from_metadata(self._metadata).render(messages, **template_options))
+
+    def boundary(self, ids: list[int]) -> int:
+        """Where the last message of a prompt begins; without messages, its last token. The state there becomes a
+        checkpoint, for a next prompt that renders the answer otherwise."""
+        places = (place for place in range(len(ids) - 1, 0, -1) if ids[place] == self._turn_id)
+        return next(places, len(ids) - 1)
+
+    def checked(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a prompt. Raises ArcmtpError for none at all and for ids outside of the vocabulary, and
+        ContextExceeded for more than the context holds."""
+        if not ids:
+            raise ArcmtpError("the prompt is empty; it needs at least one token")
+        if len(ids) > self._context:
+            raise ContextExceeded(f"the prompt has {len(ids)} tokens, the context holds {self._context}: raise ctx")
+        return self._known(ids)
+
+    def _known(self, prompt: Sequence[int]) -> list[int]:
+        ids = [int(token) for token in prompt]
+        wrong = next((token for token in ids if not 0 <= token < self._vocab), None)
+        if wrong is not None:
+            raise ArcmtpError(f"token id {wrong} is not in the vocabulary, which has ids 0 to {self._vocab - 1}")
+        return ids
+
+    def _encoded(self, text: str) -> list[int]:
+        """Raises ContextExceeded, before any work, for more bytes than the context's tokens can have."""
+        ids = self._tokenizer.encode(text, context=self._context)
+        bos = self._tokenizer.bos_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def are_several(prompt: Prompt | Prompts) -> bool:
+    """Whether this is a list of prompts: of texts, or of lists."""
+    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], str | Sequence)

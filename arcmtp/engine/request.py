@@ -1,0 +1,32 @@
+"""What a generation is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arcmtp.engine.draft_policy import DraftPolicy, checked_policy
+from arcmtp.engine.sampling import GREEDY, SamplingOptions
+from arcmtp.errors import ArcmtpError
+from arcmtp.ops.top_logprobs import MAX_TOP
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt of token ids and how to continue it; the options are those of `LLM.generate`. Raises ArcmtpError for
+    values out of range."""
+
+    prompt_ids: Sequence[int]
+    max_tokens: int = 128
+    logprobs: int = 0
+    sampling: SamplingOptions = GREEDY
+    draft: int | DraftPolicy | None = None
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ArcmtpError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if not 0 <= self.logprobs <= MAX_TOP:
+            raise ArcmtpError(f"logprobs is {self.logprobs}; it must be 0 to {MAX_TOP}")
+        if self.draft is not None:
+            checked_policy(self.draft)
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise ArcmtpError(f"stop is {self.stop!r}; it must be a list of strings that are not empty")

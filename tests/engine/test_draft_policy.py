@@ -1,0 +1,119 @@
+"""A draft length that changes from cycle to cycle gives the ids and log-probabilities of none at all."""
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from arcmtp import LLM, ArcmtpError, FixedDrafts, Generation, SamplingOptions
+from arcmtp.engine.batch import Batch
+from arcmtp.engine.cycle import Cycle
+from tests.engine.conftest import finished
+
+WARM = SamplingOptions(temperature=0.8, top_p=0.95, repetition_penalty=1.1, frequency_penalty=0.2, seed=7)
+LENGTHS = range(1, 8)
+# Every length follows every length: a de Bruijn sequence.
+ORDER = [length for low in LENGTHS for high in range(low, 8) for length in ([low] if high == low else [low, high])]
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """Drafts as ORDER says, and keeps what it said and was shown."""
+
+    lengths: Collection[int] = tuple(LENGTHS)
+    said: list[int] = field(default_factory=list, compare=False)
+    shown: list[list[list[int]]] = field(default_factory=list, compare=False)  # drafts of each cycle of each sequence
+
+    def length(self, histories: Sequence[Sequence[Cycle]]) -> int:
+        self.shown.append([[cycle.drafted for cycle in history] for history in histories])
+        self.said.append(ORDER[len(self.said) % len(ORDER)])
+        return self.said[-1]
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[LLM]:
+    with LLM(device="cpu", ctx=1024, parallel=3) as llm:
+        yield llm
+
+
+def numbers(result: Generation) -> tuple[Any, ...]:
+    return result.ids, result.text, result.token_logprobs, result.logprobs, result.finish_reason
+
+
+def accepted(result: Generation) -> list[tuple[int, int, bool]]:
+    return [(call.cycle, call.index, call.accepted) for call in result.draft_calls]
+
+
+def test_the_order_has_every_pair_of_lengths() -> None:
+    assert set(itertools.pairwise([*ORDER, ORDER[0]])) == set(itertools.product(LENGTHS, LENGTHS))
+
+
+@pytest.mark.parametrize("sampling", [SamplingOptions(), WARM], ids=["greedy", "warm"])
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "launches"])
+def test_any_order_of_lengths_gives_the_same(
+    tiny: LLM, text: str, monkeypatch: pytest.MonkeyPatch, sampling: SamplingOptions, graphs: bool
+) -> None:
+    monkeypatch.setattr(tiny.network.stage.graphs, "enabled", graphs)
+    ids, seen = tiny.tokenize(text), set[tuple[int, int]]()
+    for begin in (0, 300):
+        policy, prompt = InOrder(), ids[begin : begin + 40]
+        plain = tiny.generate(prompt, 300, logprobs=2, sampling=sampling, draft=0)
+        result = tiny.generate(prompt, 300, logprobs=2, sampling=sampling, draft=policy)
+        assert numbers(result) == numbers(plain)
+        seen |= set(itertools.pairwise(policy.said))
+        assert policy.shown[:40] == [[policy.said[:count]] for count in range(min(40, len(policy.said)))]
+        drafted = [sum(call.cycle == cycle for call in result.draft_calls) for cycle in range(1, len(policy.said) + 1)]
+        assert drafted == policy.said
+        summary = result.statistics.draft
+        assert summary is not None and summary.calls == sum(policy.said)
+        assert len(summary.acceptance_by_position) == max(policy.said)
+    assert seen == set(itertools.product(LENGTHS, LENGTHS))
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "launches"])
+def test_sequences_side_by_side_give_the_same(
+    three: LLM, text: str, monkeypatch: pytest.MonkeyPatch, graphs: bool, ahead: int
+) -> None:
+    """They share the lengths while they are together; one ends early, and one more, of fixed length, comes in."""
+    monkeypatch.setattr(three.network.stage.graphs, "enabled", graphs)
+    monkeypatch.setattr(Batch, "_ahead", ahead)
+    ids, policy = three.tokenize(text), InOrder()
+    asked: list[tuple[list[int], int, Any]] = [
+        (ids[10:40], 150, policy), (ids[200:290], 60, policy), (ids[500:505], 150, policy), (ids[700:740], 60, 2)
+    ]  # fmt: skip
+    plain = [three.generate(prompt, limit, sampling=WARM, draft=0) for prompt, limit, _ in asked]
+    streams = [three.stream(prompt, limit, sampling=WARM, draft=draft) for prompt, limit, draft in asked]
+    for stream in streams:
+        stream.start()
+    assert [numbers(finished(stream)) for stream in streams] == [numbers(result) for result in plain]
+    assert {len(histories) for histories in policy.shown} >= {2, 3}
+    assert len(set(itertools.pairwise(policy.said))) > 30
+
+
+def test_what_comes_after_changing_lengths_drafts_as_from_cold(tiny: LLM, text: str) -> None:
+    """The MTP block's cache is whole after them, whichever length was the last."""
+    ids = tiny.tokenize(text)
+    for limit in (20, 23, 27, 31):
+        tiny.new_sequence()
+        first = tiny.generate(ids[:50], limit, draft=InOrder())
+        prompt = [*ids[:50], *first.ids, *ids[90:100]]
+        again = tiny.generate(prompt, 30, draft=3)
+        assert again.statistics.cached_tokens >= 50
+        tiny.new_sequence()
+        cold = tiny.generate(prompt, 30, draft=3)
+        assert (numbers(again), accepted(again)) == (numbers(cold), accepted(cold))
+
+
+@pytest.mark.parametrize("lengths", [(), (0, 2), (8,), (-1,)])
+def test_lengths_that_there_are_not_are_refused(tiny: LLM, lengths: tuple[int, ...]) -> None:
+    with pytest.raises(ArcmtpError, match=r"a draft policy has lengths .*; it must have 0 alone, or 1 to 7"):
+        tiny.generate("x", draft=InOrder(lengths))
+
+
+def test_a_length_that_was_not_announced_is_refused(tiny: LLM) -> None:
+    with pytest.raises(ArcmtpError, match=r"a draft policy wants 1 drafts; its lengths are \[2, 3\]"):
+        tiny.generate("x", draft=InOrder((2, 3)))
+    assert len(tiny.generate("x", 3, draft=FixedDrafts(2)).ids) == 3

@@ -67,7 +67,7 @@ class CycleTimes:
 
 @dataclass(frozen=True)
 class Drafting:
-    """What drafting takes and gives. The shares are those of the time of all cycles."""
+    """What drafting takes and gives. Shares are of the time of all cycles."""
 
     call_mean_us: float
     call_p50_us: float

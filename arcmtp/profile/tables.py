@@ -125,7 +125,7 @@ def _memory(report: Report) -> Section:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> list[str]:
-    """Lines with columns of one width each, the first `names` of them to the left."""
+    """Lines of aligned columns: the first `names` columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
         "  ".join(

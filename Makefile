@@ -1,5 +1,5 @@
 # make demo         install into .venv and let the bundled model write
-# make test         lint, types, formatting and all tests
+# make test         lint, types, layers, formatting and all tests
 # make battlemage   kernels and a dry run for an Arc Pro B70 that need not be there
 # make emulate      the bundled model writes by Battlemage's instructions, which an emulator executes
 # make emulate-test tests of the emulator, and tests of operators and models on the emulated card

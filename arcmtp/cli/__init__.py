@@ -1,4 +1,4 @@
-"""The command `arcmtp`, one module a command: each adds its options, calls what it is about, and prints."""
+"""The command `arcmtp`, one module a command: each adds its options, calls the package and prints."""
 
 from arcmtp.cli.main import main
 

@@ -33,7 +33,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from arcmtp.doctor.report import examine, line, summary
 
     if options.ctx is not None and options.model is None:
-        raise ArcmtpError("--ctx needs -m, the file whose memory it is to be planned for")
+        raise ArcmtpError("--ctx needs -m FILE, the model whose memory is planned")
     model = None if options.model is None else PlannedModel.open(options.model, options.ctx)
     findings = []
     for finding in examine(Machine(), options.device, model):

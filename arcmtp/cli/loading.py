@@ -31,7 +31,7 @@ def load(options: argparse.Namespace, ctx: int | None, draft: int | None = 0, pa
 
 
 def model_path(options: argparse.Namespace) -> Path:
-    """The file of `--model`, as it was given; the bundled model's name without folders."""
+    """The path that `--model` gives; without one the file name of the bundled model."""
     from arcmtp.engine.llm import BUNDLED_MODEL
 
     return Path(options.model or BUNDLED_MODEL)

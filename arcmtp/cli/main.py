@@ -18,10 +18,10 @@ EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name, by default those of the process; the exit status.
+    """Run the command that `arguments` name (default: the process's own); the exit status.
 
     0: done; 1: done, and something is not as it should be; 2: bad input, told in one line on standard error;
-    130: interrupted; 141: whoever read standard output went away.
+    130: interrupted; 141: the reader of standard output went away.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can

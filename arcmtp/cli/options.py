@@ -56,7 +56,7 @@ def positive(text: str) -> float:
 def add_model_options(
     parser: Parser, context_help: str | None = "tokens of context (default 8192 or the model's limit)"
 ) -> None:
-    """The options that `load` reads; context_help: None for a command without `--ctx`."""
+    """The options that `arcmtp.cli.loading.load` reads; context_help: None for a command without `--ctx`."""
     parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
     if context_help:
         parser.add_argument("-c", "--ctx", metavar="N", type=integer(1), help=context_help)
@@ -103,7 +103,7 @@ def add_sampling_options(parser: Parser, title: str = "sampling (default: always
 
 
 def sampling_options(options: argparse.Namespace, defaults: SamplingOptions | None = None) -> SamplingOptions:
-    """What was given of `add_sampling_options`, the rest from `defaults`; ArcmtpError for a value out of range."""
+    """The sampling options on the command line, the others from `defaults`; ArcmtpError for a value out of range."""
     from arcmtp.engine.sampling import SamplingOptions
 
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplingOptions) if hasattr(options, f.name)}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from arcmtp.cli.options import SubParsers
     from arcmtp.profile.runs import Request
 
-DEFAULT_REQUEST = "code_python"  # of those of `arcmtp bench mtp`
+DEFAULT_REQUEST = "code_python"  # one of the requests of `arcmtp bench mtp`
 
 
 def add(commands: SubParsers) -> None:

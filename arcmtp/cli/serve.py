@@ -34,9 +34,9 @@ def add(commands: SubParsers) -> None:
 
 
 def with_config(parser: Parser, file: Path, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse `arguments` behind those of the file of `--config`, so that the command line wins.
+    """Parse the options in `file` and then `arguments`, so that the command line wins.
 
-    Raises ArcmtpError that names the file for an option there that is wrong.
+    Raises ArcmtpError, naming the file, for a wrong option in it.
     """
     from arcmtp.serve.options import config_arguments
 

@@ -1,1 +1,1 @@
-"""A generation timed by piece and by launch: `arcmtp profile`."""
+"""A generation timed by launch list and by launch: `arcmtp profile`."""

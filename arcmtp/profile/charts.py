@@ -60,7 +60,7 @@ def bars(title: str, rows: Sequence[Bar], full: float = 0.0) -> str:
 
 
 def timeline(title: str, spans: Sequence[Span], unit: str) -> str:
-    """Tracks of spans over one axis that begins with the first of them."""
+    """Tracks of spans over one axis, which begins with the first span."""
     tracks = list(dict.fromkeys(span.track for span in spans))
     start, end = min(span.began for span in spans), max(span.ended for span in spans)
     left, height = 64, 30

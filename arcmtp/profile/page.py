@@ -72,13 +72,13 @@ def _by_operator(phase: Phase) -> str:
 
 def _cycle(runs: Runs) -> str:
     cycle = _median(runs.recorded[-1].cycles)
-    spans = [Span("host", "submit", *piece.host, "k3") for piece in cycle.submissions]
-    spans.append(Span("host", "wait", max(piece.host[1] for piece in cycle.submissions), cycle.host[1], "k3"))
+    spans = [Span("host", "submit", *one.host, "k3") for one in cycle.submissions]
+    spans.append(Span("host", "wait", max(one.host[1] for one in cycle.submissions), cycle.host[1], "k3"))
     drafts = cycle.submissions[:-1]
-    names = [*(piece.name.partition(" after")[0] for piece in drafts), "verify" if drafts else "step"]
+    names = [*(draft.name.partition(" after")[0] for draft in drafts), "verify" if drafts else "step"]
     kinds = [*("k2" for _ in drafts), "k0"]
-    for piece, name, kind in zip(cycle.submissions, names, kinds, strict=True):
-        spans.append(Span("queue", name, piece.device[0], piece.device[-1], kind))
+    for submission, name, kind in zip(cycle.submissions, names, kinds, strict=True):
+        spans.append(Span("queue", name, submission.device[0], submission.device[-1], kind))
     return timeline("timeline of a cycle", spans, "µs")
 
 

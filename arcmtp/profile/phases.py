@@ -102,6 +102,7 @@ def phase(
             group.microseconds.append(max(times[1] - times[0] - mark_us, 0.0) / slowdown)
             group.cost += rows.cost(launch)
     unexplained_us = eager_us - median(net_us) / slowdown
+    unexplained_us = max(unexplained_us, 0.0)  # what rounding left below 0
     total_us = sum(sum(group.microseconds) for group in calls.values()) + len(units) * unexplained_us
     return Phase(
         units=len(units),

@@ -21,7 +21,7 @@ from arcmtp.profile.report import (
     CycleTimes,
     Drafting,
     GraphReport,
-    PieceTimes,
+    LaunchListTimes,
     Report,
     RunFacts,
     Speed,
@@ -111,23 +111,23 @@ def _phases(llm: LLM, runs: Runs, read_gbs: float) -> dict[str, Phase]:
 
 def _graphs(runs: Runs) -> GraphReport:
     s, eager = runs.graphs, runs.drafted or runs.plain
-    pieces = []
+    launch_lists = []
     for place, submission in enumerate(eager.cycles[0].submissions):
 
         def times(run: Run, place: int = place) -> list[Submission]:
             return [cycle.submissions[place] for cycle in run.cycles]
 
-        pieces.append(
-            PieceTimes(
+        launch_lists.append(
+            LaunchListTimes(
                 submission.name,
-                median(piece.microseconds for run in runs.replayed for piece in times(run)),
-                median(piece.microseconds for piece in times(eager) if not piece.split),
-                median(net_microseconds(piece, runs.mark_us) for piece in times(eager) if piece.split),
+                median(one.microseconds for run in runs.replayed for one in times(run)),
+                median(one.microseconds for one in times(eager) if not one.split),
+                median(net_microseconds(one, runs.mark_us) for one in times(eager) if one.split),
             )
         )
     return GraphReport(
         s.captures, s.replays, 1 - s.captures / s.replays, s.nodes, s.capture_ms, s.finalise_ms,
-        s.us_per_replay, pieces,
+        s.us_per_replay, launch_lists,
     )  # fmt: skip
 
 
@@ -152,5 +152,5 @@ def _drafting(run: Run) -> Drafting:
 
 
 def _cycle(cycle: TimedCycle) -> CycleTimes:
-    *drafts, step = (piece.microseconds for piece in cycle.submissions)
+    *drafts, step = (one.microseconds for one in cycle.submissions)
     return CycleTimes(drafts, step, cycle.host[1] - cycle.host[0], cycle.accepted, len(cycle.tokens))

@@ -1,4 +1,4 @@
-"""Notes when the host submits each piece and when the device runs it."""
+"""Notes when the host submits each launch list, and when the device runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMPTY_MARKS = 64  # back to back, to see what one takes
 
 @dataclass(frozen=True)
 class Submission:
-    """One piece. Times are µs since the recorder began, the device's and the host's alike."""
+    """A launch list that was submitted. Times are µs since the recorder began, on the host and on the device."""
 
     name: str
     host: tuple[float, float]  # submitting began and ended
@@ -33,9 +33,9 @@ class Submission:
 
 
 class Recorder(GraphCache):
-    """Submits as a GraphCache does, with a time mark before and after each piece.
+    """Submits as a GraphCache does, with a time mark before and after each launch list.
 
-    While `split` is set there is a mark after each launch too, no piece is a graph, and the host waits for each.
+    While `split` is set there is a mark after each launch too, graphs are not used, and the host waits for each.
     Raises ArcmtpError for a device that accepts kernels and does not run them.
     """
 

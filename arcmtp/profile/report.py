@@ -13,7 +13,7 @@ FORMAT = 2  # of the JSON file; a field that changes its meaning or goes away ma
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What was generated, and how pieces are submitted when nothing is timed."""
+    """What was generated, and how launch lists are submitted when nothing is timed."""
 
     prompt_tokens: int
     generated_tokens: int
@@ -26,15 +26,15 @@ class Speed:
     """Tokens per second of decoding, so that what timing costs can be seen."""
 
     nothing_timed: float  # median of the rounds
-    pieces_timed: float  # median of the rounds
+    launch_lists_timed: float  # median of the rounds
     launches_timed: float  # eager, every other cycle launch by launch
 
 
 @dataclass(frozen=True)
-class PieceTimes:
-    """One piece three ways: medians in µs of the device."""
+class LaunchListTimes:
+    """One launch list three ways: medians in µs of the device."""
 
-    piece: str
+    name: str
     replayed_us: float
     eager_us: float
     launches_us: float  # sum of its launches timed one by one, without the marks' time
@@ -42,7 +42,7 @@ class PieceTimes:
 
 @dataclass(frozen=True)
 class GraphReport:
-    """How graphs were reused when the pieces of decoding were replayed; times are the host's."""
+    """How graphs were reused when the launch lists of decoding were replayed; times are the host's."""
 
     captures: int
     replays: int
@@ -51,7 +51,7 @@ class GraphReport:
     capture_ms: float
     finalise_ms: float
     host_us_per_replay: float
-    pieces: list[PieceTimes]
+    launch_lists: list[LaunchListTimes]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class CycleTimes:
 
 @dataclass(frozen=True)
 class Drafting:
-    """What drafting takes and gives. The shares are those of the time of all cycles."""
+    """What drafting takes and gives. Shares are of the time of all cycles."""
 
     call_mean_us: float
     call_p50_us: float

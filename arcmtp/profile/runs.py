@@ -1,4 +1,4 @@
-"""The runs that a profile is made of: the same greedy generation as it is, piece by piece, and launch by launch."""
+"""The runs that a profile is made of: the same greedy generation as it is, then timed by launch list and by launch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TimedCycle:
 
 @dataclass(frozen=True)
 class Run:
-    """A generation: the pieces of the prompt, those of each cycle, and all tokens."""
+    """A generation: what the prompt submitted, what each cycle submitted, and all tokens."""
 
     prompt: list[Submission]
     cycles: list[TimedCycle]
@@ -63,7 +63,7 @@ class Runs:
 
     request: Request
     speeds: list[float]  # tokens per second with nothing timed
-    recorded: list[Run]  # pieces timed, as they are submitted otherwise
+    recorded: list[Run]  # launch lists timed, submitted as without a profile
     replayed: list[Run]  # the same with graphs; the same runs if graphs are what is otherwise used
     graphs: GraphStatistics  # of those
     prompts: list[list[Submission]]  # of the prompt alone, launch by launch and as a whole in turn
@@ -119,13 +119,13 @@ def speed(llm: LLM, request: Request) -> float:
 
 
 def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = False) -> Run:
-    """One generation with its pieces noted; alternate: every other cycle launch by launch."""
+    """One generation, every launch list timed; alternate: every other cycle launch by launch."""
     begin, ends, cycles = len(recorder.submissions), [], []
     with submitting(llm, recorder):
         sequence = llm.new_sequence(draft=request.draft)
         first = sequence.prefill(request.prompt, request.max_tokens, request.stop_ids)
         recorder.collect()
-        pieces = len(recorder.submissions)
+        decoding = len(recorder.submissions)
         prompt, ends = recorder.submissions[begin:], [recorder.now()]
         for cycle in llm.cycles(sequence):
             cycles.append(cycle)
@@ -136,7 +136,7 @@ def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = Fal
     tokens, timed = [*request.prompt, *first.tokens], []
     size = request.draft + 1
     for number, cycle in enumerate(cycles):
-        submissions = recorder.submissions[pieces + number * size :][:size]
+        submissions = recorder.submissions[decoding + number * size :][:size]
         timed.append(
             TimedCycle(submissions, len(tokens) - 1, cycle.accepted, cycle.tokens, (ends[number], ends[number + 1]))
         )

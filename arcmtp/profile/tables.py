@@ -41,8 +41,8 @@ def head(report: Report) -> list[str]:
         f"{versions}; the device reads {d.read_gigabytes_per_second:.1f} GB/s",
         f"prompt of {r.prompt_tokens} tokens, {r.generated_tokens} generated, {r.draft} drafts a cycle, "
         f"{'graphs' if r.graphs else 'no graphs'}",
-        f"decoding: {s.nothing_timed:.1f} tokens/s with nothing timed, {s.pieces_timed:.1f} with pieces timed, "
-        f"{s.launches_timed:.1f} with every other cycle timed launch by launch; "
+        f"decoding: {s.nothing_timed:.1f} tokens/s with nothing timed, {s.launch_lists_timed:.1f} with launch lists "
+        f"timed, {s.launches_timed:.1f} with every other cycle timed launch by launch; "
         f"a time mark ({d.timed_by}) takes {report.mark_us:.1f} µs",
     ]
 
@@ -87,13 +87,13 @@ def _graphs(g: GraphReport) -> Section:
         f"({g.capture_ms:.2f} ms and {g.finalise_ms:.2f} ms to finalise), "
         f"{g.host_us_per_replay:.1f} µs of the host a replay"
     )
-    header = ("piece", "nodes", "replayed µs", "eager µs", "its launches µs", "replayed / launches")
+    header = ("launch list", "nodes", "replayed µs", "eager µs", "its launches µs", "replayed / launches")
     rows = [
         (
-            p.piece, str(g.nodes[p.piece]), f"{p.replayed_us:.0f}", f"{p.eager_us:.0f}", f"{p.launches_us:.0f}",
-            f"{p.replayed_us / p.launches_us:.2f}",
+            t.name, str(g.nodes[t.name]), f"{t.replayed_us:.0f}", f"{t.eager_us:.0f}", f"{t.launches_us:.0f}",
+            f"{t.replayed_us / t.launches_us:.2f}",
         )
-        for p in g.pieces
+        for t in g.launch_lists
     ]  # fmt: skip
     return Section("Graphs", [line], header, rows)
 
@@ -125,7 +125,7 @@ def _memory(report: Report) -> Section:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> list[str]:
-    """Lines with columns of one width each, the first `names` of them to the left."""
+    """Lines of aligned columns: the first `names` columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
         "  ".join(

@@ -43,7 +43,7 @@ class GraphStatistics:
         return replace(self, nodes=dict(self.nodes))
 
     def since(self, earlier: "GraphStatistics") -> "GraphStatistics":
-        """What was counted after a copy; `nodes` are those of all graphs."""
+        """What was counted after a copy; `nodes` has all graphs."""
         return GraphStatistics(
             self.captures - earlier.captures, self.replays - earlier.replays, dict(self.nodes),
             self.capture_ms - earlier.capture_ms, self.finalise_ms - earlier.finalise_ms,

@@ -41,6 +41,7 @@ def start(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [*COMMAND, "generate", "--device", "cpu", "--raw", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        pipesize=4096,  # 4,000 tokens do not fit: they wait for their reader, and so for what the test does
         env=ENVIRONMENT,
     )  # fmt: skip
 

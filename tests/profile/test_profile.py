@@ -107,7 +107,7 @@ def test_graphs_are_captured_once_and_reused(found: Any) -> None:
     graphs = found["graphs"]
     assert graphs["captures"] == len(graphs["nodes"]) == DRAFT + 2  # the first choice, the drafts, the step
     assert graphs["reuse_rate"] == pytest.approx(1 - graphs["captures"] / graphs["replays"])
-    assert [piece["piece"] for piece in graphs["pieces"]] == ["draft 1 after 3", "draft 2", "step of 3"]
+    assert [times["name"] for times in graphs["launch_lists"]] == ["draft 1 after 3", "draft 2", "step of 3"]
 
 
 def test_memory_adds_up(found: Any) -> None:

@@ -75,10 +75,9 @@ kernels_misc_info:
 
 
 def dump(
-    folder: Path, code: str = CODE, head: str = "", buffers: str = "", name: str = "mul_mat", ir: str = "",
-    options: str = OPTIONS,
-) -> None:  # fmt: skip
-    (folder / f"VC_asm1___sycl_kernel_{name}.asm").write_text(HEAD.format(name=name) + head + code)
+    folder: Path, code: str = CODE, buffers: str = "", name: str = "mul_mat", ir: str = "", options: str = OPTIONS
+) -> None:
+    (folder / f"VC_asm1___sycl_kernel_{name}.asm").write_text(HEAD.format(name=name) + code)
     (folder / "VC_asm1_optimized.ll").write_text(IR.format(name=name, body=ir))
     (folder / "VC_asm1_options.txt").write_text(options)
     (folder / "VC_asm1.zeinfo").write_text((ZEINFO + buffers + MISC).format(name=name))
@@ -121,7 +120,7 @@ def test_the_load_width_is_the_contiguous_piece_that_one_message_reads(
 
 def test_spills_fail_and_are_no_loads_or_private_memory(tmp_path: Path) -> None:
     spilled = BUFFER.format(type="scratch", usage="single_space", size=16960)
-    dump(tmp_path, CODE + SPILL, "//.spill size 16960\n", spilled)
+    dump(tmp_path, "//.spill size 16960\n" + CODE + SPILL, spilled)
     status, kernel, text = report(tmp_path)
     assert (status, kernel["spill_bytes"], kernel["private_bytes"], kernel["stores"]) == (1, "16960", "0", "1")
     assert "defect: mul_mat spills 16960 bytes a thread" in text

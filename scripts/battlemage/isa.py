@@ -19,7 +19,7 @@ TILE_BYTES = 256
 INSTRUCTION = re.compile(r"(?:\(\S+\)\s*)?([a-z]\w*)((?:\.\w+)*)")
 BLOCK_LOAD = re.compile(r"d(\d+)x(\d+)t$")
 GATHER = re.compile(r"d(\d+)(?:u32)?(?:x(\d+))?$")
-INT4_PRODUCT = re.compile(r"(mul_mat|experts)_\w*_w4")  # by the names that arcmtp.ops gives them
+INT4_PRODUCT = re.compile(r"(mul_mat|experts|feed_forward)_\w*_w4")  # by the names that arcmtp.ops gives them
 DESTINATION = re.compile(r"\br\d+:(\d+)")
 NO_FUSING = "-ffp-contract=off"
 IEEE_MATHS = ("invm", "rsqtm")  # first steps of the exact quotient and square root

@@ -10,7 +10,7 @@ from arcmtp import LLM, Generation, Stream
 from arcmtp.engine import sequence as engine
 from arcmtp.engine.cycle import Cycle
 from arcmtp.model.network import Network
-from arcmtp.ops.attention import Attention
+from arcmtp.runtime.tensor import Kind
 
 CONTEXT = 1024
 
@@ -44,7 +44,7 @@ class Feeder:
         self._buffers.row_count.write(np.array([len(ids)], np.int32))
         self._buffers.block_ids.write(np.array(ids, np.int32))
         self._buffers.block_positions.write(self._positions(ids))
-        self._network.device.run(self._network.trunk(0))
+        self._network.stage.run(self._network.trunk(0))
         self._buffers.pending_count.fill(0)
         self._position += len(ids)
         return self._logits([len(ids) - 1])
@@ -53,7 +53,7 @@ class Feeder:
         """Evaluate 1…8 ids as a verify does, then accept the first `accepted` of them (None: all)."""
         self._buffers.ids.write(np.array(ids, np.int32))
         self._buffers.positions.write(self._positions(ids))
-        self._network.device.run(self._network.trunk(len(ids)))
+        self._network.stage.run(self._network.trunk(len(ids)))
         logits = self._logits(range(len(ids)))
         accepted = len(ids) if accepted is None else accepted
         self._buffers.pending_count.write(np.array([accepted], np.int32))
@@ -65,10 +65,8 @@ class Feeder:
 
     def _logits(self, rows: Sequence[int]) -> np.ndarray:
         self._buffers.source_rows.write(np.array(rows, np.int32))
-        self._network.device.run(self._network.head(len(rows)))
-        sampling = self._network.sampling
-        logits = self._buffers.logits.read(np.float32, len(rows) * sampling.stride)
-        return logits.reshape(len(rows), -1)[:, : sampling.vocab_used]
+        self._network.stage.run(self._network.logits(len(rows)))
+        return self._network.head.logits.read()[: len(rows), : self._network.head.vocabulary.used]
 
 
 def finished(stream: Stream) -> Generation:
@@ -79,15 +77,11 @@ def finished(stream: Stream) -> Generation:
 
 
 def poison(network: Network) -> None:
-    """Leave NaN in every KV cache and in every buffer of rows, as if another sequence had left the worst behind."""
-    w = network.controls
-    caches = [
-        memory for ops, memory in zip(network.layers, w.sequence, strict=True) if isinstance(ops.mixer, Attention)
-    ]
-    stream = (w.residual, w.after_mixer, w.mixed, w.partials, w.projected, w.quantised, w.plain, w.attention_partials)
-    experts = (w.hidden_quantised, w.hidden_plain, w.shared_quantised, w.shared_plain, w.router_logits, w.slot_weights)
-    for buffer in (*caches, *stream, *experts, w.final, w.head_quantised, w.head_plain, w.logits, w.draft_cache):
-        buffer.fill(0xFF)
+    """Leave NaN in every KV cache and in all scratch memory, as if another sequence had left the worst behind."""
+    for region in network.stage.arena.regions:
+        if region.kind in (Kind.CACHE, Kind.SCRATCH) and region.initial is None:
+            assert region.buffer is not None
+            region.buffer.fill(0xFF)
 
 
 def scripted(ids: Sequence[int]) -> type:

@@ -12,7 +12,7 @@ TEXT = "né€😀"  # characters of one to four bytes
 
 def test_a_layer_takes_seven_launches_and_a_token_six_more_at_most(tiny: LLM) -> None:
     for rows in (1, 4):
-        launches = len(tiny.network.trunk(rows)) + len(tiny.network.head(rows))
+        launches = len(tiny.network.trunk(rows)) + len(tiny.network.logits(rows))
         assert launches <= 7 * tiny.config.layers + 6
     assert tiny.generate("x", 2, draft=0).statistics.launches_per_cycle <= 7 * tiny.config.layers + 6
 

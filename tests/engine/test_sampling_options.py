@@ -70,7 +70,7 @@ def follow(llm: LLM, options: SamplingOptions, count: int) -> list[int]:
         options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty,
         options.presence_penalty, options.frequency_penalty, seed=options.seed or 0,
     )  # fmt: skip
-    vocab_used = llm.network.sampling.vocab_used
+    vocab_used = llm.network.head.vocabulary.used
     states = np.zeros(vocab_used, np.int32)
     states[prompt_ids] = IN_PROMPT
     states[list(options.logit_bias)] |= np.arange(1, len(options.logit_bias) + 1) << BIAS_SHIFT
@@ -79,7 +79,7 @@ def follow(llm: LLM, options: SamplingOptions, count: int) -> list[int]:
     for chunk in stream:
         if chunk.id is None:
             break
-        logits = llm.network.controls.logits.read(np.float32, vocab_used)
+        logits = llm.network.head.logits.read(vocab_used)
         want, ahead = reference(rule, len(prompt_ids) + len(ids), logits, states, biases)
         assert chunk.id == want or ahead < MARGIN
         states[chunk.id] += 1

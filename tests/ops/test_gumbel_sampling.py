@@ -22,9 +22,9 @@ from arcmtp.ops.gumbel_sampling import (
     uniform_words,
 )
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.runtime.launch import Kernel, parameters, reads, writes
+from arcmtp.runtime.launch import parameters, reads, writes
 from arcmtp.runtime.tensor import F32, U32
-from tests.launches import launch
+from tests.launches import kernel, launch
 from tests.ops.bench import Bench
 from tests.ops.conftest import ROW_COUNTS, without_geometry
 from tests.ops.gumbel_bench import GumbelBench
@@ -68,15 +68,17 @@ def check(case: GumbelBench, settings: list[Options], logits: np.ndarray, count:
             assert allowed[token] or (not allowed.any() and token == 0)
 
 
-WORDS = Kernel(
-    "words", "", "philox.hpp", parameters(counters=reads(U32), key=reads(U32), out=writes(U32)),
-    body="Words w[4]; for (int i = 0; i < 4; ++i) w[i] = simd::load<simd::u32, 16>(counters + 16 * i);"
+WORDS = kernel(
+    "words", parameters(counters=reads(U32), key=reads(U32), out=writes(U32)),
+    "Words w[4]; for (int i = 0; i < 4; ++i) w[i] = simd::load<simd::u32, 16>(counters + 16 * i);"
     "philox(w, key[0], key[1]); for (int i = 0; i < 4; ++i) simd::store<simd::u32, 16>(out + 16 * i, w[i]);",
+    header="philox.hpp",
 )  # fmt: skip
-NOISE = Kernel(
-    "noise", "", "philox.hpp", parameters(words=reads(U32), out=writes(F32)),
-    body="const int at = simd::group_index() * 16;"
+NOISE = kernel(
+    "noise", parameters(words=reads(U32), out=writes(F32)),
+    "const int at = simd::group_index() * 16;"
     "simd::store<float, 16>(out + at, gumbel(simd::load<simd::u32, 16>(words + at)));",
+    header="philox.hpp",
 )  # fmt: skip
 
 

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import CHANGED, MOVED, NEW, Choice, GraphCache, choose, kernel_names
+from arcmtp.runtime.launch import INT, parameters, writes
 from arcmtp.runtime.memory import Buffer
+from arcmtp.runtime.tensor import I32
+from tests.launches import kernel, launch
 
 ITEM = "int &item = x[simd::group_index()]; "
-DOUBLE = Kernel("double_plus", "formats.hpp", "int *x, int add", ITEM + "item = 2 * item + add;")
-NEGATE = Kernel("negate", "formats.hpp", "int *x", ITEM + "item = -item;")
+DOUBLE = kernel("double_plus", parameters(x=writes(I32), add=INT), ITEM + "item = 2 * item + add;")
+NEGATE = kernel("negate", parameters(x=writes(I32)), ITEM + "item = -item;")
 
 
 @pytest.fixture(scope="module")
@@ -21,25 +23,16 @@ def device() -> Device:
     return Device("cpu")
 
 
-@pytest.fixture(scope="module")
-def program(device: Device) -> Program:
-    return device.program([DOUBLE, NEGATE])
+def chain(device: Device, x: Buffer, length: int = 5) -> _host.LaunchList:
+    return device.bind([*(launch(DOUBLE, 16, x=x, add=add) for add in range(length)), launch(NEGATE, 16, x=x)])
 
 
-def chain(program: Program, x: Buffer, length: int = 5) -> _host.LaunchList:
-    launches = _host.LaunchList()
-    for add in range(length):
-        program.launch(launches, DOUBLE, 16, x, add)
-    program.launch(launches, NEGATE, 16, x)
-    return launches
-
-
-def test_replays_give_what_eager_launches_give(device: Device, program: Program) -> None:
+def test_replays_give_what_eager_launches_give(device: Device) -> None:
     values = np.arange(16, dtype=np.int32)
     results = []
     for enabled in (False, True):
         x = device.array(values)
-        graphs, launches = GraphCache(device, enabled), chain(program, x)
+        graphs, launches = GraphCache(device, enabled), chain(device, x)
         for _ in range(3):
             graphs.submit("chain", launches)
         results.append(x.read(np.int32, 16))
@@ -47,8 +40,8 @@ def test_replays_give_what_eager_launches_give(device: Device, program: Program)
     assert results[0][1] != 1
 
 
-def test_a_list_is_captured_once_and_replayed_ever_after(device: Device, program: Program) -> None:
-    graphs, launches = GraphCache(device), chain(program, device.zeros(64))
+def test_a_list_is_captured_once_and_replayed_ever_after(device: Device) -> None:
+    graphs, launches = GraphCache(device), chain(device, device.zeros(64))
     for _ in range(4):
         graphs.submit("chain", launches)
     s = graphs.statistics
@@ -56,23 +49,23 @@ def test_a_list_is_captured_once_and_replayed_ever_after(device: Device, program
     assert s.capture_ms > 0 and s.finalise_ms > 0 and s.us_per_replay > 0
 
 
-def test_every_miss_is_counted_with_its_reason(device: Device, program: Program) -> None:
+def test_every_miss_is_counted_with_its_reason(device: Device) -> None:
     graphs = GraphCache(device)
-    graphs.submit("one", chain(program, device.zeros(64)))
-    graphs.submit("two", chain(program, device.zeros(64)))
-    graphs.submit("one", chain(program, device.zeros(64)))
-    graphs.submit("one", chain(program, device.zeros(64), length=2))
+    graphs.submit("one", chain(device, device.zeros(64)))
+    graphs.submit("two", chain(device, device.zeros(64)))
+    graphs.submit("one", chain(device, device.zeros(64)))
+    graphs.submit("one", chain(device, device.zeros(64), length=2))
     assert graphs.statistics.misses == {NEW: 2, MOVED: 1, CHANGED: 1}
 
 
-def test_disabled_graphs_capture_nothing(device: Device, program: Program) -> None:
+def test_disabled_graphs_capture_nothing(device: Device) -> None:
     graphs = GraphCache(device, enabled=False)
-    graphs.submit("chain", chain(program, device.zeros(64)))
+    graphs.submit("chain", chain(device, device.zeros(64)))
     assert graphs.statistics.captures == graphs.statistics.replays == 0
 
 
-def test_the_captured_kernels_are_those_of_the_list_in_its_order(device: Device, program: Program) -> None:
-    graphs, launches = GraphCache(device), chain(program, device.zeros(64))
+def test_the_captured_kernels_are_those_of_the_list_in_its_order(device: Device) -> None:
+    graphs, launches = GraphCache(device), chain(device, device.zeros(64))
     graphs.submit("chain", launches)
     captured, graph = graphs.captured["chain"]
     assert captured is launches
@@ -84,8 +77,8 @@ def test_a_graph_of_nothing_is_no_chain_of_kernels(device: Device) -> None:
         kernel_names(_host.Graph(_host.LaunchList(), device.queue))
 
 
-def test_the_faster_way_is_measured_once_and_remembered(device: Device, program: Program, tmp_path: Path) -> None:
-    launches, cache = chain(program, device.zeros(64)), tmp_path / "cache" / "choice.json"
+def test_the_faster_way_is_measured_once_and_remembered(device: Device, tmp_path: Path) -> None:
+    launches, cache = chain(device, device.zeros(64)), tmp_path / "cache" / "choice.json"
     first = choose(device, launches, cache)
     assert first.eager_us > 0 and first.graph_us > 0
     assert choose(device, launches, cache) == first

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 
-from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, WEIGHT_BYTES, Bench, Case
+from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, USED, WEIGHT_BYTES, Bench, Launcher
 from arcmtp.engine.llm import Progress
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth
-from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Cost, Launch, Work, kernels_of
 
 ROWS = (1, 2, 3, 4, 8)
 
@@ -60,29 +61,37 @@ def bench_ops(device: Device, only: str, repeats: int, progress: Progress) -> Op
     read = ReadBandwidth(device, bench.weights)
     timed = []
     for done, (name, shape, make) in enumerate(chosen, start=1):
-        cases = [make(bench, rows) for rows in ROWS]
-        timed.append((name, shape, cases, _seconds(bench, read, cases, repeats)))
+        launchers = [make(bench, rows) for rows in ROWS]
+        first = [launcher(bench.weights.at(0), 0) for launcher in launchers]
+        bench.device.compile(kernels_of(chain(*first)))
+        costs = [_cost(launches, rows) for launches, rows in zip(first, ROWS, strict=True)]
+        timed.append((name, shape, costs, _seconds(bench, read, launchers, costs, repeats)))
         progress("benchmarks", done, len(chosen))
     results = [
-        _result(name, shape, rows, case, best, seconds[0], read.gbs)
-        for name, shape, cases, seconds in timed
-        for rows, case, best in zip(ROWS, cases, seconds, strict=True)
+        _result(name, shape, rows, cost, best, seconds[0], read.gbs)
+        for name, shape, costs, seconds in timed
+        for rows, cost, best in zip(ROWS, costs, seconds, strict=True)
     ]
     return OperatorReport(device.sycl_device.name, read.gbs, results)
 
 
-def _seconds(bench: Bench, read: ReadBandwidth, cases: Sequence[Case], repeats: int) -> list[float]:
-    """The best seconds per launch of each case; they take turns with each other and with the reading kernel."""
-    program = bench.device.program(kernel for case in cases for kernel in case.kernels)
+def _cost(launches: Sequence[Launch], rows: int) -> Cost:
+    """Each row chooses experts of its own."""
+    return sum((launch.cost(Work(rows, 0, rows * USED)) for launch in launches), Cost(0))
+
+
+def _seconds(
+    bench: Bench, read: ReadBandwidth, launchers: Sequence[Launcher], costs: Sequence[Cost], repeats: int
+) -> list[float]:
+    """The best seconds of each launcher's launches; they take turns with each other and with the reading kernel."""
     lists = []
-    for case in cases:
-        count = min(max(WEIGHT_BYTES // case.cost.nbytes, 1), MAX_LAUNCHES)
-        launches = _host.LaunchList()
-        for i in range(count):
-            case.launch(program, launches, bench.weights.at(WEIGHT_BYTES // count // 64 * 64 * i), i)
+    for launcher, cost in zip(launchers, costs, strict=True):
+        count = min(max(WEIGHT_BYTES // cost.nbytes, 1), MAX_LAUNCHES)
+        apart = WEIGHT_BYTES // count // 64 * 64
+        launches = bench.device.bind(chain(*(launcher(bench.weights.at(apart * i), i) for i in range(count))))
         lists.append((launches, count))
         bench.seconds(launches)
-    best = [float("inf")] * len(cases)
+    best = [float("inf")] * len(launchers)
     for _ in range(repeats):
         for number, (launches, count) in enumerate(lists):
             best[number] = min(best[number], bench.seconds(launches) / count)
@@ -91,12 +100,12 @@ def _seconds(bench: Bench, read: ReadBandwidth, cases: Sequence[Case], repeats: 
 
 
 def _result(
-    operator: str, shape: str, rows: int, case: Case, seconds: float, one_row_seconds: float, read_gbs: float
+    operator: str, shape: str, rows: int, cost: Cost, seconds: float, one_row_seconds: float, read_gbs: float
 ) -> OperatorResult:
-    gbs = case.cost.nbytes / seconds / 1e9
+    gbs = cost.nbytes / seconds / 1e9
     return OperatorResult(
-        operator, shape, rows, seconds * 1e6, seconds / one_row_seconds, case.cost.nbytes, gbs, gbs / read_gbs,
-        case.cost.operations, case.cost.operations / seconds,
+        operator, shape, rows, seconds * 1e6, seconds / one_row_seconds, cost.nbytes, gbs, gbs / read_gbs,
+        cost.operations, cost.operations / seconds,
     )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ class Tensor:
     def part(self, first: int) -> Tensor:
         """What begins at element `first` of the tensor in one dimension."""
         left = prod(self.shape) - first
-        if left < 0:
+        if first < 0 or left < 0:
             raise ValueError(f"{self.name} of shape {self.shape} has no element {first}")
         return replace(self, shape=(left,), offset=self.offset + first * self.dtype.numpy.itemsize)
 

@@ -66,7 +66,7 @@ def test_an_argument_of_neither_launch_of_sampling_is_named() -> None:
     of_both: dict[str, Argument] = {**rows, "targets": ids, "ids": ids, "scratch": values, "counters": ids}
     score, choose = op.launches(1, history, **of_both)
     assert "ids" not in score.arguments and "targets" not in choose.arguments
-    with pytest.raises(TypeError, match="^score_columns has no parameter 'bias'"):
+    with pytest.raises(TypeError, match=r"^score_columns has no parameter 'bias'"):
         op.launches(1, history, **of_both, bias=values)
 
 

@@ -3,9 +3,10 @@
 Weights come in turn from a buffer larger than the caches of the device.
 """
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from arcmtp.formats.activations import row_bytes
 from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.attention import Columns as AttentionColumns
-from arcmtp.ops.cost import Cost
+from arcmtp.ops.attention import Heads as AttentionHeads
 from arcmtp.ops.embedding import Embedding
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
@@ -26,17 +27,18 @@ from arcmtp.ops.launch import Consumers, Runs
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.ops.router import Router
-from arcmtp.ops.sampling import STATS, Sampling
+from arcmtp.ops.sampling import STATS, Sampling, Vocabulary
 from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs
 from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Launch
 from arcmtp.runtime.memory import Buffer, Pointer
 
 WEIGHT_BYTES = 1 << 30  # caches of 480 MiB have been met
 MAX_LAUNCHES = 256  # of one repeat
 
 HIDDEN, VOCAB, VOCAB_USED, EPS = 2048, 248_320, 248_077, 1e-6
+VOCABULARY = Vocabulary(VOCAB_USED, VOCAB)
 EXPERTS, USED, EXPERT_WIDTH = 256, 8, 512
 Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM = 16, 2, 256, 64
 HEADS = Heads(k=16, v=32, k_dim=128, v_dim=128)
@@ -85,191 +87,162 @@ class Bench:
         return time.perf_counter() - start
 
 
-@dataclass(frozen=True)
-class Case:
-    """One operator at one shape and row count.
-
-    `launch(program, launches, weights, i)` appends launch number i, whose weights begin at the pointer `weights`.
-    """
-
-    kernels: list[Kernel]
-    cost: Cost
-    launch: Callable[[Program, _host.LaunchList, Pointer, int], None]
+# A case gives, for a bench and a row count, what launches the operator for the time `i`, with weights at the pointer.
+Launcher = Callable[[Pointer, int], list[Launch]]
 
 
-def mul_mat(fmt: Format, n: int, k: int, b: Bench, rows: int) -> Case:
+def mul_mat(fmt: Format, n: int, k: int, b: Bench, rows: int) -> Launcher:
     op = MulMat([Matrix(fmt, n, k)], b.geometry)
     x, output = b.quantised(rows, k), b.bytes(rows * op.columns * 4)
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows),
-        lambda program, launches, weights, i: op.launch(program, launches, rows, weights, x, x, output, x),
-    )
+    return lambda weights, i: [op.launch(rows, weights=weights, quantised=x, plain=x, output=output, row_count=x)]
 
 
-def embedding(b: Bench, rows: int) -> Case:
+def embedding(b: Bench, rows: int) -> Launcher:
     op = Embedding(Matrix(formats.W4, VOCAB, HIDDEN))
     ids = [b.ints(b.rng.integers(0, VOCAB, rows)) for _ in range(MAX_LAUNCHES)]
     x = b.bytes(rows * HIDDEN * 4)
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows),
-        lambda program, launches, _, i: op.launch(program, launches, rows, b.weights, ids[i], x, x),
-    )
+    return lambda _, i: [op.launch(rows, weights=b.weights, ids=ids[i], x=x, row_count=x)]
 
 
-def norm(b: Bench, rows: int) -> Case:
+def norm(b: Bench, rows: int) -> Launcher:
     op = Norm(HIDDEN, EPS, USED + 1, QUANTISED, b.geometry)
     x, weight, out = b.floats(rows, HIDDEN), b.floats(HIDDEN), b.floats(rows, HIDDEN)
     partials, row = b.floats(rows, USED + 1, HIDDEN), b.quantised(rows, HIDDEN)
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows),
-        lambda program, launches, _, i: op.launch(
-            program, launches, rows, x, partials, out, weight, x, row, row, x
-        ),
+    launch = op.launch(
+        rows, x=x, partials=partials, x_out=out, weight=weight, source_rows=x, quantised=row, plain=row, row_count=x
     )
+    return lambda _, i: [launch]
 
 
-def router(b: Bench, rows: int) -> Case:
+def router(b: Bench, rows: int) -> Launcher:
     matrix = Matrix(formats.F32, EXPERTS, HIDDEN)
     gate = Matrix(formats.F32, 1, HIDDEN, offset=matrix.nbytes)
     op = Router(matrix, gate, USED, EPS, QUANTISED, b.geometry)
     x, y, out, weight = b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(HIDDEN)
-    logits, counters = b.bytes(op.logits_bytes(8)), b.device.zeros(512)
+    logits, counters = b.bytes(8 * op.logits_columns * 4), b.device.zeros(512)
     selected, slots, row = b.bytes(8 * USED * 4), b.bytes(8 * (USED + 1) * 4), b.quantised(8, HIDDEN)
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows),
-        lambda program, launches, weights, i: op.launch(
-            program, launches, rows, x, y, out, weight, weights, logits, counters, selected, slots, row, row, x
-        ),
-    )
+    return lambda weights, i: [
+        op.launch(
+            rows, x=x, y=y, x_out=out, weight=weight, router_weights=weights, logits=logits, counters=counters,
+            selected=selected, slot_weights=slots, quantised=row, plain=row, row_count=x,
+        )
+    ]  # fmt: skip
 
 
-def chosen_experts(b: Bench, rows: int) -> Buffer:
-    """For every launch `rows` times `USED` different experts, at a multiple of 256 bytes."""
+def chosen_experts(b: Bench) -> Buffer:
+    """For every launch eight times `USED` different experts, at a multiple of 256 bytes."""
     chosen = [b.rng.permutation(EXPERTS)[: 8 * USED] for _ in range(MAX_LAUNCHES)]
     return b.ints(chosen)
 
 
-def experts_gate_up(b: Bench, rows: int) -> Case:
+def experts_gate_up(b: Bench, rows: int) -> Launcher:
     gate = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, experts=EXPERTS)
     up = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=gate.nbytes, experts=EXPERTS)
     shared = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=2 * gate.nbytes)
     shared_up = Matrix(formats.W4, EXPERT_WIDTH, HIDDEN, offset=2 * gate.nbytes + shared.nbytes)
-    op = ExpertsGateUp(gate, up, shared, shared_up, USED, QUANTISED, QUANTISED, b.geometry)
-    chosen, x = chosen_experts(b, rows), b.quantised(rows, HIDDEN)
+    op = ExpertsGateUp((gate, up), (shared, shared_up), USED, QUANTISED, QUANTISED, b.geometry)
+    chosen, x = chosen_experts(b), b.quantised(rows, HIDDEN)
     hidden, shared_hidden = b.quantised(rows * USED, EXPERT_WIDTH), b.quantised(rows, EXPERT_WIDTH)
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows, experts=rows * USED),
-        lambda program, launches, _, i: op.launch(
-            program, launches, rows, b.weights, b.weights, x, x, chosen.at(i * 256), hidden, hidden, shared_hidden,
-            shared_hidden, x,
-        ),
-    )  # fmt: skip
+    return lambda _, i: [
+        op.launch(
+            rows, weights=b.weights, shared_weights=b.weights, quantised=x, plain=x, selected=chosen.at(i * 256),
+            hidden_quantised=hidden, hidden_plain=hidden, shared_quantised=shared_hidden, shared_plain=shared_hidden,
+            row_count=x,
+        )
+    ]  # fmt: skip
 
 
-def experts_down(b: Bench, rows: int) -> Case:
+def experts_down(b: Bench, rows: int) -> Launcher:
     down = Matrix(formats.W4, HIDDEN, EXPERT_WIDTH, experts=EXPERTS)
     shared = Matrix(formats.W4, HIDDEN, EXPERT_WIDTH, offset=down.nbytes)
     op = ExpertsDown(down, shared, USED, b.geometry)
-    chosen, slots = chosen_experts(b, rows), b.floats(rows, USED + 1)
+    chosen, slots = chosen_experts(b), b.floats(rows, USED + 1)
     hidden, shared_hidden = b.quantised(rows * USED, EXPERT_WIDTH), b.quantised(rows, EXPERT_WIDTH)
     partials = b.bytes(rows * (USED + 1) * HIDDEN * 4)
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows, experts=rows * USED),
-        lambda program, launches, _, i: op.launch(
-            program, launches, rows, b.weights, b.weights, hidden, hidden, shared_hidden, shared_hidden,
-            chosen.at(i * 256), slots, partials, slots,
-        ),
-    )  # fmt: skip
+    return lambda _, i: [
+        op.launch(
+            rows, weights=b.weights, shared_weights=b.weights, hidden_quantised=hidden, hidden_plain=hidden,
+            shared_quantised=shared_hidden, shared_plain=shared_hidden, selected=chosen.at(i * 256),
+            slot_weights=slots, partials=partials, row_count=slots,
+        )
+    ]  # fmt: skip
 
 
-def gated_delta_net(b: Bench, rows: int) -> Case:
+def gated_delta_net(b: Bench, rows: int) -> Launcher:
     z, beta = HEADS.channels, HEADS.channels + HEADS.outputs
     columns = GdnColumns(stride=beta + 2 * HEADS.v, z=z, beta=beta, alpha=beta + HEADS.v)
     op = GatedDeltaNet(HEADS, columns, EPS, QUANTISED, b.geometry)
     projected, conv, norm_weight = b.floats(rows, columns.stride), b.floats(HEADS.channels, 4), b.floats(HEADS.v_dim)
     a, dt_bias = b.device.array(np.full(HEADS.v, -1, np.float32)), b.floats(HEADS.v)
     pending, row, run = b.ints([rows]), b.quantised(rows, HEADS.outputs), b.one_run()
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows),
-        lambda program, launches, memory, i: op.launch(
-            program, launches, rows, projected, conv, a, dt_bias, norm_weight, memory, pending, run, pending, row, row
-        ),
-    )
+    return lambda memory, i: [
+        op.launch(
+            rows, run, projected=projected, conv=conv, a=a, dt_bias=dt_bias, norm=norm_weight, memory=memory,
+            pending_count=pending, row_count=pending, quantised=row, plain=row,
+        )
+    ]  # fmt: skip
 
 
-def attention(context: int, b: Bench, rows: int) -> Case:
+def attention(context: int, b: Bench, rows: int) -> Launcher:
     keys = 2 * Q_HEADS * HEAD_DIM
     columns = AttentionColumns(keys + 2 * KV_HEADS * HEAD_DIM, k=keys, v=keys + KV_HEADS * HEAD_DIM)
-    op = Attention(Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM, columns, EPS, QUANTISED, b.geometry)
+    op = Attention(AttentionHeads(Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM), columns, EPS, QUANTISED, b.geometry)
     projected, q_norm, k_norm = b.floats(rows, columns.stride), b.floats(HEAD_DIM), b.floats(HEAD_DIM)
     rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
     positions = b.ints(np.arange(context - rows, context))
-    partials, counters = b.bytes(op.partial_bytes(rows)), b.device.zeros(op.counter_bytes(1))
+    partials, counters = b.bytes(math.prod(op.partials_shape(rows)) * 4), b.device.zeros(KV_HEADS * 4)
     row, run = b.quantised(rows, Q_HEADS * HEAD_DIM), b.one_run()
-    return Case(
-        op.kernels(rows),
-        op.costs(rows, context)[0],
-        lambda program, launches, cache, i: op.launch(
-            program, launches, rows, projected, q_norm, k_norm, rope, positions, counters, cache, context, run,
-            partials, counters, row, row,
-        ),
-    )  # fmt: skip
+
+    def launches(cache: Pointer, i: int) -> list[Launch]:
+        launch = op.step(
+            rows, run, context, projected=projected, q_norm=q_norm, k_norm=k_norm, rope=rope, positions=positions,
+            caches=cache, partials=partials, counters=counters, quantised=row, plain=row,
+        )  # fmt: skip
+        return [replace(launch, cost_of=lambda work: launch.cost_of(replace(work, context=context)))]
+
+    return launches
 
 
-def sampling(b: Bench, rows: int) -> Case:
-    op = Sampling(VOCAB_USED, VOCAB, b.geometry)
+def sampling(b: Bench, rows: int) -> Launcher:
+    op = Sampling(VOCABULARY, b.geometry)
     targets, ids, stats = b.ints([-1] * rows), b.bytes(rows * 4), b.bytes(rows * STATS * 4)
-    partials, arrivals = b.bytes(op.partials_bytes(rows)), b.device.zeros(op.arrivals_bytes(rows))
-    return Case(
-        [op.kernel(rows)],
-        op.cost(rows),
-        lambda program, launches, logits, i: op.launch(
-            program, launches, rows, logits, targets, ids, stats, partials, arrivals, targets
-        ),
-    )
+    partials, arrivals = b.bytes(math.prod(op.partials_shape(rows)) * 4), b.device.zeros(rows * 4)
+    return lambda logits, i: [
+        op.launch(
+            rows, logits=logits, targets=targets, ids=ids, stats=stats, partials=partials, arrivals=arrivals,
+            row_count=targets,
+        )
+    ]  # fmt: skip
 
 
-def gumbel_sampling(options: Options, b: Bench, rows: int) -> Case:
-    op = GumbelSampling(VOCAB_USED, VOCAB, b.geometry)
+def gumbel_sampling(options: Options, b: Bench, rows: int) -> Launcher:
+    op = GumbelSampling(VOCABULARY, b.geometry)
     logits = 2.5 * b.rng.standard_normal((rows, VOCAB)).astype(np.float32)
     logits[:, :60] += np.linspace(5, 16, 60, dtype=np.float32)  # a few likely tokens, as models have them
     on_device, none, targets = b.device.array(logits), b.device.zeros(VOCAB * 4), b.ints([-1] * rows)
     history = History(b.device.array(options.words()), none, none, none, none, b.one_run())
     ids, stats = b.bytes(rows * 4), b.bytes(rows * STATS * 4)
-    scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
-    return Case(
-        op.kernels(),
-        sum(op.costs(rows), Cost(0)),
-        lambda program, launches, _, i: op.launch(
-            program, launches, rows, on_device, targets, ids, stats, history, scratch, counters
-        ),
+    scratch, counters = b.bytes(math.prod(op.scratch_shape(rows)) * 4), b.device.zeros(rows * 3 * 4)
+    launches = op.launches(
+        rows, history, logits=on_device, targets=targets, ids=ids, stats=stats, scratch=scratch, counters=counters
     )
+    return lambda _, i: launches
 
 
-def top_logprobs(count: int, b: Bench, rows: int) -> Case:
-    op = TopLogprobs(VOCAB_USED, VOCAB, b.geometry)
+def top_logprobs(count: int, b: Bench, rows: int) -> Launcher:
+    op = TopLogprobs(VOCABULARY, b.geometry)
     logits, stats, wanted, chosen = b.floats(rows, VOCAB), b.floats(rows, STATS), b.ints([count]), b.ints([0] * rows)
     ids, logprobs = (b.device.host_zeros(rows * (MAX_TOP + 1) * 4) for _ in range(2))
-    scratch, counters = b.bytes(op.scratch_bytes(rows)), b.device.zeros(op.counter_bytes(rows))
-    run = b.one_run()
-    return Case(
-        [op.kernel()],
-        op.cost(rows, count),
-        lambda program, launches, _, i: op.launch(
-            program, launches, rows, logits, stats, wanted, chosen, ids, logprobs, scratch, counters, run
-        ),
-    )
+    scratch, counters = b.bytes(math.prod(op.scratch_shape(rows)) * 4), b.device.zeros(rows * 4)
+    launch = op.launch(
+        rows, b.one_run(), logits=logits, stats=stats, counts=wanted, chosen=chosen, ids=ids, logprobs=logprobs,
+        scratch=scratch, counters=counters,
+    )  # fmt: skip
+    return lambda _, i: [replace(launch, cost_of=partial(op.cost, count=count))]
 
 
-# Operator, shape, and the case for a bench and a row count.
-CASES: list[tuple[str, str, Callable[[Bench, int], Case]]] = [
+# Operator, shape, and what makes the launcher.
+CASES: list[tuple[str, str, Callable[[Bench, int], Launcher]]] = [
     *(
         ("mul_mat", f"{fmt.name} {n}x{k}", partial(mul_mat, fmt, n, k))
         for fmt, n, k in [

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 
-from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, WEIGHT_BYTES, Bench, Case
+from arcmtp.bench.operator_cases import CASES, MAX_LAUNCHES, USED, WEIGHT_BYTES, Bench, Launcher
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import ReadBandwidth
 from arcmtp.progress import Progress
-from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Cost, Launch, Work, kernels_of
 
 ROWS = (1, 2, 3, 4, 8)
 
@@ -60,25 +61,33 @@ def bench_ops(device: Device, only: str, repeats: int, progress: Progress) -> Op
     read = ReadBandwidth(device, bench.weights)
     timed = []
     for done, (name, shape, make) in enumerate(chosen, start=1):
-        cases = [make(bench, rows) for rows in ROWS]
-        timed.append((name, shape, cases, _seconds(bench, read, cases, repeats)))
+        launchers = [make(bench, rows) for rows in ROWS]
+        first = [launcher(bench.weights.at(0), 0) for launcher in launchers]
+        bench.device.compile(kernels_of(chain(*first)))
+        costs = [_cost(launches, rows) for launches, rows in zip(first, ROWS, strict=True)]
+        timed.append((name, shape, costs, _seconds(bench, read, launchers, costs, repeats)))
         progress("benchmarks", done, len(chosen))
     results = [result for case in timed for result in _results(*case, read.gbs)]
     return OperatorReport(device.sycl_device.name, read.gbs, results)
 
 
-def _seconds(bench: Bench, read: ReadBandwidth, cases: Sequence[Case], repeats: int) -> list[float]:
-    """The best seconds per launch of each case; they take turns with each other and with the reading kernel."""
-    program = bench.device.program(kernel for case in cases for kernel in case.kernels)
+def _cost(launches: Sequence[Launch], rows: int) -> Cost:
+    """Each row chooses experts of its own."""
+    return sum((launch.cost(Work(rows, 0, rows * USED)) for launch in launches), Cost(0))
+
+
+def _seconds(
+    bench: Bench, read: ReadBandwidth, launchers: Sequence[Launcher], costs: Sequence[Cost], repeats: int
+) -> list[float]:
+    """The best seconds of each launcher's launches; they take turns with each other and with the reading kernel."""
     lists = []
-    for case in cases:
-        count = min(max(WEIGHT_BYTES // case.cost.nbytes, 1), MAX_LAUNCHES)
-        launches = _host.LaunchList()
-        for i in range(count):
-            case.launch(program, launches, bench.weights.at(WEIGHT_BYTES // count // 64 * 64 * i), i)
+    for launcher, cost in zip(launchers, costs, strict=True):
+        count = min(max(WEIGHT_BYTES // cost.nbytes, 1), MAX_LAUNCHES)
+        apart = WEIGHT_BYTES // count // 64 * 64
+        launches = bench.device.bind(chain(*(launcher(bench.weights.at(apart * i), i) for i in range(count))))
         lists.append((launches, count))
         bench.seconds(launches)
-    best = [float("inf")] * len(cases)
+    best = [float("inf")] * len(launchers)
     for _ in range(repeats):
         for number, (launches, count) in enumerate(lists):
             best[number] = min(best[number], bench.seconds(launches) / count)
@@ -87,14 +96,14 @@ def _seconds(bench: Bench, read: ReadBandwidth, cases: Sequence[Case], repeats: 
 
 
 def _results(
-    operator: str, shape: str, cases: Sequence[Case], seconds: Sequence[float], read_gbs: float
+    operator: str, shape: str, costs: Sequence[Cost], seconds: Sequence[float], read_gbs: float
 ) -> Iterator[OperatorResult]:
     """One operator at one shape, at each row count."""
-    for rows, case, took in zip(ROWS, cases, seconds, strict=True):
-        gbs = case.cost.nbytes / took / 1e9
+    for rows, cost, took in zip(ROWS, costs, seconds, strict=True):
+        gbs = cost.nbytes / took / 1e9
         yield OperatorResult(
-            operator, shape, rows, took * 1e6, took / seconds[0], case.cost.nbytes, gbs, gbs / read_gbs,
-            case.cost.operations, case.cost.operations / took,
+            operator, shape, rows, took * 1e6, took / seconds[0], cost.nbytes, gbs, gbs / read_gbs,
+            cost.operations, cost.operations / took,
         )  # fmt: skip
 
 

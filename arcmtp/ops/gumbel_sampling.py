@@ -140,11 +140,12 @@ class GumbelSampling(OverVocabulary):
         score, choose = self.kernels()
         given = {**arguments, **history.arguments, "positions": history.positions}
 
-        def launch(kernel: Kernel, cost: Callable[[Work], Cost]) -> Launch:
-            of_kernel = {name: given[name] for name, _ in kernel.parameters if name in given}
+        def launch(kernel: Kernel, other: Kernel, cost: Callable[[Work], Cost]) -> Launch:
+            of_other = dict(other.parameters).keys() - dict(kernel.parameters).keys()
+            of_kernel = {name: argument for name, argument in given.items() if name not in of_other}
             return Launch(kernel, rows * self.groups, rows, of_kernel, cost)
 
-        return [launch(score, self._score_cost), launch(choose, self._choose_cost)]
+        return [launch(score, choose, self._score_cost), launch(choose, score, self._choose_cost)]
 
     def _score_cost(self, work: Work) -> Cost:
         return Cost(work.rows * 4 * (self.vocab_used + STATS), work.rows * 5 * self.vocab_used)

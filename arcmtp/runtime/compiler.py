@@ -44,7 +44,6 @@ class Compiler:
         if not queue.sycl_device.is_cpu:
             self._options += GPU_COMPILE_OPTIONS
         self._compiled: dict[Kernel, _host.Kernel] = {}
-        self._named: dict[str, Kernel] = {}
 
     def compile(self, kernels: Iterable[Kernel]) -> int:
         """Compile those that are not yet; how many these were. A source holds many, since a source costs more than a
@@ -53,8 +52,9 @@ class Compiler:
         Raises ArcmtpError for a device that does not compile them, ValueError for two kernels of one name.
         """
         missing = [kernel for kernel in dict.fromkeys(kernels) if kernel not in self._compiled]
+        named = {kernel.name: kernel for kernel in self._compiled}
         for kernel in missing:
-            if self._named.setdefault(kernel.name, kernel) != kernel:
+            if named.setdefault(kernel.name, kernel) != kernel:
                 raise ValueError(f"two different kernels are called {kernel.name}")
         alike = attrgetter("knows_sequences")
         for _, group in groupby(sorted(missing, key=alike), alike):

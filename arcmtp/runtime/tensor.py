@@ -96,26 +96,37 @@ class Tensor:
     def part(self, first: int) -> Tensor:
         """What begins at element `first` of the tensor in one dimension."""
         left = prod(self.shape) - first
-        if left < 0:
+        if first < 0 or left < 0:
             raise ValueError(f"{self.name} of shape {self.shape} has no element {first}")
         return replace(self, shape=(left,), offset=self.offset + first * self.dtype.numpy.itemsize)
 
     def write(self, array: np.ndarray, offset: int = 0) -> None:
         """`Buffer.write`."""
+        self._check(array.nbytes, offset)
         self.buffer.write(array, self.offset + offset)
 
     def read(self, count: int | None = None, offset: int = 0) -> np.ndarray:
         """`count` elements, by default all in the tensor's shape, after earlier work on the queue, as a new array."""
-        whole = self.buffer.read(self.dtype.numpy, prod(self.shape) if count is None else count, self.offset + offset)
-        return whole.reshape(self.shape) if count is None else whole
+        elements = prod(self.shape) if count is None else count
+        self._check(elements * self.dtype.numpy.itemsize, offset)
+        values = self.buffer.read(self.dtype.numpy, elements, self.offset + offset)
+        return values.reshape(self.shape) if count is None else values
 
     def fill(self, byte: int, offset: int = 0, nbytes: int | None = None) -> None:
         """`Buffer.fill`."""
-        self.buffer.fill(byte, self.offset + offset, self.nbytes - offset if nbytes is None else nbytes)
+        nbytes = self.nbytes - offset if nbytes is None else nbytes
+        self._check(nbytes, offset)
+        self.buffer.fill(byte, self.offset + offset, nbytes)
 
     def copy_from(self, other: Tensor, nbytes: int, offset: int = 0, source: int = 0) -> None:
         """`Buffer.copy_from`."""
+        self._check(nbytes, offset)
+        other._check(nbytes, source)
         self.buffer.copy_from(other.buffer, nbytes, self.offset + offset, other.offset + source)
+
+    def _check(self, nbytes: int, offset: int) -> None:
+        if offset < 0 or offset + nbytes > self.nbytes:
+            raise ValueError(f"{nbytes} bytes at {offset} are not within {self.name} of {self.nbytes}")
 
     def view(self) -> np.ndarray:
         """The memory itself, of a tensor in host memory: what a finished kernel stored, without a copy."""
@@ -137,6 +148,8 @@ class Arena:
         region = self._regions.setdefault(name, Region(name, kind, initial=initial))
         if region.kind is not kind:
             raise ValueError(f"{name} is {region.kind} and {kind}")
+        if (region.initial is None) != (initial is None):
+            raise ValueError(f"{name} is declared with and without first contents")
         tensor = Tensor(name, dtype, shape, region)
         region.nbytes = max(region.nbytes, tensor.nbytes)
         return tensor

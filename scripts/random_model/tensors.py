@@ -79,64 +79,79 @@ class Tensor:
 
 def inventory(size: Geometry, matrix_type: Type, output_type: Type, others: Others = ()) -> Iterator[Tensor]:
     """Every tensor of the file, in file order."""
-
-    def matrix(name: str, *shape: int, kind: Type = matrix_type, std: float | None = None) -> Tensor:
-        kind = next((other for end, other in others if name.endswith(end)), kind)
-        return Tensor(name + ".weight", shape, kind, partial(MATRIX[kind], std or 1 / sqrt(shape[-1])))
-
-    def values(name: str, *shape: int, sample: Sampler) -> Tensor:
-        return Tensor(name, shape, Type.F32, sample)
-
-    def norm(name: str, width: int) -> Tensor:
-        return values(name + ".weight", width, sample=partial(uniform, 0.8, 1.2))
-
-    def experts(block: str) -> Iterator[Tensor]:
-        hidden, width = size.hidden, size.expert_width
-        # Routing logits of deviation 2 leave few near ties among the chosen experts' weights.
-        yield values(block + "ffn_gate_inp.weight", size.experts, hidden, sample=partial(spread, 2 / sqrt(hidden)))
-        yield values(block + "ffn_gate_inp_shexp.weight", hidden, sample=partial(spread, 1 / sqrt(hidden)))
-        for suffix, stack in (("exps", (size.experts,)), ("shexp", ())):
-            yield matrix(f"{block}ffn_gate_{suffix}", *stack, width, hidden)
-            yield matrix(f"{block}ffn_up_{suffix}", *stack, width, hidden)
-            yield matrix(f"{block}ffn_down_{suffix}", *stack, hidden, width)
-
-    def dense(block: str) -> Iterator[Tensor]:
-        yield matrix(block + "ffn_gate", size.dense_width, size.hidden)
-        yield matrix(block + "ffn_up", size.dense_width, size.hidden)
-        yield matrix(block + "ffn_down", size.hidden, size.dense_width)
-
-    def attention(block: str) -> Iterator[Tensor]:
-        yield matrix(block + "attn_q", 2 * size.heads * size.head_dim, size.hidden)
-        yield matrix(block + "attn_k", size.kv_heads * size.head_dim, size.hidden)
-        yield matrix(block + "attn_v", size.kv_heads * size.head_dim, size.hidden)
-        yield matrix(block + "attn_output", size.hidden, size.heads * size.head_dim)
-        yield norm(block + "attn_q_norm", size.head_dim)
-        yield norm(block + "attn_k_norm", size.head_dim)
-
-    def gdn(block: str) -> Iterator[Tensor]:
-        heads = size.gdn_v_heads
-        yield matrix(block + "attn_qkv", size.gdn_qkv, size.hidden)
-        yield matrix(block + "attn_gate", size.gdn_inner, size.hidden)
-        yield matrix(block + "ssm_alpha", heads, size.hidden)
-        yield matrix(block + "ssm_beta", heads, size.hidden)
-        yield matrix(block + "ssm_out", size.hidden, size.gdn_inner)
-        taps = size.conv_kernel
-        yield values(block + "ssm_conv1d.weight", size.gdn_qkv, taps, sample=partial(spread, 1 / sqrt(taps)))
-        # Decay exp(ssm_a * softplus(alpha + dt)): with dt from -7 to -2 a head remembers from one to a thousand tokens.
-        yield values(block + "ssm_a", heads, sample=partial(uniform, -16, -1))
-        yield values(block + "ssm_dt.bias", heads, sample=partial(uniform, -7, -2))
-        yield norm(block + "ssm_norm", size.gdn_head_dim)
-
-    yield matrix("token_embd", size.vocab, size.hidden, std=1.0)
+    make = _Maker(size, matrix_type, others)
+    yield make.matrix("token_embd", size.vocab, size.hidden, std=1.0)
     for layer in range(size.layers + size.mtp):
         block = f"blk.{layer}."
-        yield norm(block + "attn_norm", size.hidden)
-        yield from attention(block) if size.is_attention(layer) else gdn(block)
-        yield norm(block + "post_attention_norm", size.hidden)
-        yield from experts(block) if size.experts else dense(block)
+        yield _norm(block + "attn_norm", size.hidden)
+        yield from make.attention(block) if size.is_attention(layer) else make.gdn(block)
+        yield _norm(block + "post_attention_norm", size.hidden)
+        yield from make.experts(block) if size.experts else make.dense(block)
     if size.mtp:
-        yield matrix(block + "nextn.eh_proj", size.hidden, 2 * size.hidden)
+        yield make.matrix(block + "nextn.eh_proj", size.hidden, 2 * size.hidden)
         for name in ("enorm", "hnorm", "shared_head_norm"):
-            yield norm(f"{block}nextn.{name}", size.hidden)
-    yield norm("output_norm", size.hidden)
-    yield matrix("output", size.vocab, size.hidden, kind=output_type)
+            yield _norm(f"{block}nextn.{name}", size.hidden)
+    yield _norm("output_norm", size.hidden)
+    yield make.matrix("output", size.vocab, size.hidden, kind=output_type)
+
+
+def _values(name: str, *shape: int, sample: Sampler) -> Tensor:
+    return Tensor(name, shape, Type.F32, sample)
+
+
+def _norm(name: str, width: int) -> Tensor:
+    return _values(name + ".weight", width, sample=partial(uniform, 0.8, 1.2))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """The tensors of each kind of block."""
+
+    size: Geometry
+    matrix_type: Type
+    others: Others
+
+    def matrix(self, name: str, *shape: int, kind: Type | None = None, std: float | None = None) -> Tensor:
+        kind = next((other for end, other in self.others if name.endswith(end)), kind or self.matrix_type)
+        return Tensor(name + ".weight", shape, kind, partial(MATRIX[kind], std or 1 / sqrt(shape[-1])))
+
+    def experts(self, block: str) -> Iterator[Tensor]:
+        size = self.size
+        hidden, width = size.hidden, size.expert_width
+        # Routing logits of deviation 2 leave few near ties among the chosen experts' weights.
+        yield _values(block + "ffn_gate_inp.weight", size.experts, hidden, sample=partial(spread, 2 / sqrt(hidden)))
+        yield _values(block + "ffn_gate_inp_shexp.weight", hidden, sample=partial(spread, 1 / sqrt(hidden)))
+        for suffix, stack in (("exps", (size.experts,)), ("shexp", ())):
+            yield self.matrix(f"{block}ffn_gate_{suffix}", *stack, width, hidden)
+            yield self.matrix(f"{block}ffn_up_{suffix}", *stack, width, hidden)
+            yield self.matrix(f"{block}ffn_down_{suffix}", *stack, hidden, width)
+
+    def dense(self, block: str) -> Iterator[Tensor]:
+        size = self.size
+        yield self.matrix(block + "ffn_gate", size.dense_width, size.hidden)
+        yield self.matrix(block + "ffn_up", size.dense_width, size.hidden)
+        yield self.matrix(block + "ffn_down", size.hidden, size.dense_width)
+
+    def attention(self, block: str) -> Iterator[Tensor]:
+        size = self.size
+        yield self.matrix(block + "attn_q", 2 * size.heads * size.head_dim, size.hidden)
+        yield self.matrix(block + "attn_k", size.kv_heads * size.head_dim, size.hidden)
+        yield self.matrix(block + "attn_v", size.kv_heads * size.head_dim, size.hidden)
+        yield self.matrix(block + "attn_output", size.hidden, size.heads * size.head_dim)
+        yield _norm(block + "attn_q_norm", size.head_dim)
+        yield _norm(block + "attn_k_norm", size.head_dim)
+
+    def gdn(self, block: str) -> Iterator[Tensor]:
+        size = self.size
+        heads = size.gdn_v_heads
+        yield self.matrix(block + "attn_qkv", size.gdn_qkv, size.hidden)
+        yield self.matrix(block + "attn_gate", size.gdn_inner, size.hidden)
+        yield self.matrix(block + "ssm_alpha", heads, size.hidden)
+        yield self.matrix(block + "ssm_beta", heads, size.hidden)
+        yield self.matrix(block + "ssm_out", size.hidden, size.gdn_inner)
+        taps = size.conv_kernel
+        yield _values(block + "ssm_conv1d.weight", size.gdn_qkv, taps, sample=partial(spread, 1 / sqrt(taps)))
+        # Decay exp(ssm_a * softplus(alpha + dt)): with dt from -7 to -2 a head remembers from one to a thousand tokens.
+        yield _values(block + "ssm_a", heads, sample=partial(uniform, -16, -1))
+        yield _values(block + "ssm_dt.bias", heads, sample=partial(uniform, -7, -2))
+        yield _norm(block + "ssm_norm", size.gdn_head_dim)

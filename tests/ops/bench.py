@@ -1,4 +1,4 @@
-"""A device on which operator tests run kernels in the geometry of a card."""
+"""A device on which operator tests run launches in the geometry of its card."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,10 +6,8 @@ import numpy as np
 
 from arcmtp.formats.activations import pack_rows, quantise, row_bytes, unpack_rows
 from arcmtp.ops.launch import Runs
-from arcmtp.runtime import _host
-from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Kernel, Launch
 from arcmtp.runtime.memory import Buffer, HostBuffer
 
 POISON = 0xFFFFFFFF
@@ -18,21 +16,20 @@ POISON = 0xFFFFFFFF
 class Bench:
     """A device whose kernels run in one geometry."""
 
-    def __init__(self, device: Device, geometry: Geometry) -> None:
-        self._device, self.geometry = device, geometry
+    def __init__(self, device: Device) -> None:
+        self._device, self.geometry = device, device.card.geometry
 
     def repeats(self, count: int, least: int) -> int:
         """How often to do what chance varies: `count` times, or `least` where a launch takes long."""
         return count
 
-    def program(self, kernels: Iterable[Kernel]) -> Program:
-        return self._device.program(kernels)
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Compile kernels together: a source takes about a second, whatever it holds."""
+        self._device.compile(kernels)
 
-    def launches(self) -> _host.LaunchList:
-        return _host.LaunchList()
-
-    def run(self, launches: _host.LaunchList) -> None:
-        self._device.run(launches)
+    def run(self, launches: Launch | Iterable[Launch]) -> None:
+        """Run one launch or several and wait for them."""
+        self._device.run(self._device.bind([launches] if isinstance(launches, Launch) else launches))
 
     def alloc(self, nbytes: int) -> Buffer:
         return self._device.alloc(nbytes)
@@ -45,6 +42,10 @@ class Bench:
         buffer = self.alloc(values.nbytes)
         buffer.write(values)
         return buffer
+
+    def ints(self, values: Sequence[int] | np.ndarray) -> Buffer:
+        """A buffer holding `values` as int32."""
+        return self.array(np.array(values, np.int32))
 
     def zeros(self, nbytes: int) -> Buffer:
         """A buffer of zero bytes."""
@@ -60,7 +61,7 @@ class Bench:
 
     def runs(self, slots: Sequence[int] = (0,)) -> Runs:
         """Runs in these slots."""
-        return Runs(len(slots), self.array(np.array(slots, np.int32)))
+        return Runs(len(slots), self.ints(slots))
 
     def rows(self, buffer: Buffer, rows: int, width: int, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
         """[rows, width], four bytes each, of a buffer that was poisoned; nothing behind them has been written."""

@@ -1,8 +1,10 @@
 """The benches on which every operator test runs, and what the tests share."""
 
+from functools import cache
+
 import pytest
 
-from arcmtp.runtime.card import cards
+from arcmtp.runtime.card import Card, cards
 from arcmtp.runtime.device import Device
 from tests.ops.bench import Bench
 from tests.ops.twin import TwinBench
@@ -26,15 +28,18 @@ FREE_SLOTS = (1,)  # take no part
 RUN_ROWS = (1, 3, 8)  # rows of each run
 
 
-@pytest.fixture(scope="session")
-def device() -> Device:
-    return Device("cpu")
+@cache
+def cpu_device(card: Card | None = None) -> Device:
+    """The CPU device, in its own geometry or in a card's; what one test has compiled the others have too."""
+    return Device("cpu", card)
 
 
 @pytest.fixture(scope="session", params=["cpu", B70, EMULATED])
-def bench(request: pytest.FixtureRequest, device: Device) -> Bench:
+def bench(request: pytest.FixtureRequest) -> Bench:
     """The CPU device in its own and in a card's geometry, and the emulated card beside the CPU device."""
-    if request.param in cards():
-        return Bench(device, cards()[request.param].geometry)
+    if request.param == "cpu":
+        return Bench(cpu_device())
+    if request.param == B70:
+        return Bench(cpu_device(cards()[B70]))
     card: Device = request.getfixturevalue("emulated_card")
-    return TwinBench(Bench(card, card.card.geometry), Bench(device, card.card.geometry))
+    return TwinBench(Bench(card), Bench(cpu_device(card.card)))

@@ -1,5 +1,6 @@
 """Runs sampling with options on a bench; its buffers live through all runs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,8 +8,7 @@ import numpy as np
 
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS, GumbelSampling, History, Options
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.ops.sampling import STATS
-from arcmtp.runtime.compiler import Program
+from arcmtp.ops.sampling import STATS, Vocabulary
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import RUN_ROWS, RUN_SLOTS, SLOTS
 
@@ -32,18 +32,18 @@ class Run:
 class GumbelBench:
     """Sampling from `vocab_used` columns, in rows of up to 8 of each run."""
 
-    def __init__(self, bench: Bench, op: GumbelSampling, program: Program) -> None:
-        self.bench, self.op, self.program = bench, op, program
+    def __init__(self, bench: Bench, op: GumbelSampling) -> None:
+        self.bench, self.op = bench, op
         self.vocab_used = op.vocab_used
-        self.scratch = bench.poisoned(self.op.scratch_bytes(MOST_ROWS))
-        self.counters = bench.zeros(self.op.counter_bytes(MOST_ROWS))
+        self.scratch = bench.poisoned(math.prod(op.scratch_shape(MOST_ROWS)) * 4)
+        self.counters = bench.zeros(MOST_ROWS * 3 * 4)
 
     @classmethod
     def of(cls, bench: Bench, *vocabularies: int) -> "list[GumbelBench]":
         """One for each vocabulary, compiled together."""
-        ops = [GumbelSampling(vocab, -(-vocab // 16) * 16, bench.geometry) for vocab in vocabularies]
-        program = bench.program([kernel for op in ops for kernel in op.kernels()])
-        return [cls(bench, op, program) for op in ops]
+        ops = [GumbelSampling(Vocabulary(used, -(-used // 16) * 16), bench.geometry) for used in vocabularies]
+        bench.compile(kernel for op in ops for kernel in op.kernels())
+        return [cls(bench, op) for op in ops]
 
     def padded(self, logits: np.ndarray) -> np.ndarray:
         """Rows of the stride, with NaN in what the vocabulary does not use."""
@@ -63,9 +63,8 @@ class GumbelBench:
         biases = np.zeros(BIASES) if biases is None else biases
         array = self.bench.array
         return History(
-            options=array(options.words()), states=array(states.astype(np.int32)),
-            biases=array(biases.astype(np.float32)), inputs=array(np.asarray(inputs, np.int32)),
-            positions=array(positions.astype(np.int32)), runs=self.bench.runs(),
+            options=array(options.words()), states=self.bench.ints(states), biases=array(biases.astype(np.float32)),
+            inputs=self.bench.ints(inputs), positions=self.bench.ints(positions), runs=self.bench.runs(),
         )  # fmt: skip
 
     def run(
@@ -87,7 +86,7 @@ class GumbelBench:
         positions = interleaved([run.position + np.arange(len(run.inputs)) for run in runs])
         history = History(
             array(options), array(states), array(biases), array(interleaved([run.inputs for run in runs])),
-            array(positions.astype(np.int32)), self.bench.runs(slots), first,
+            self.bench.ints(positions), self.bench.runs(slots), first,
         )  # fmt: skip
         return self.results(
             history, interleaved([run.logits for run in runs]), interleaved([run.targets for run in runs])
@@ -97,10 +96,9 @@ class GumbelBench:
         """ids [rows] and stats [rows, 3] of one launch."""
         rows = len(logits)
         ids, stats = self.bench.poisoned(rows * 4), self.bench.poisoned(rows * STATS * 4)
-        launches = self.bench.launches()
-        self.op.launch(
-            self.program, launches, rows, self.bench.array(self.padded(logits)),
-            self.bench.array(targets.astype(np.int32)), ids, stats, history, self.scratch, self.counters,
+        launches = self.op.launches(
+            rows, history, logits=self.bench.array(self.padded(logits)), targets=self.bench.ints(targets), ids=ids,
+            stats=stats, scratch=self.scratch, counters=self.counters,
         )  # fmt: skip
         self.bench.run(launches)
         return ids.read(np.int32, rows), stats.read(np.float32, rows * STATS).reshape(rows, STATS)
@@ -112,18 +110,18 @@ class GumbelBench:
         """ids [settings, count] at the positions 1, 2, … for one row of logits, eight rows a launch."""
         words = np.concatenate([options.words() for options in settings])
         h = self.history(settings[0], np.arange(count), states, biases)
-        blocks, device_logits = self.bench.array(words), self.bench.array(self.padded(np.stack([logits] * MAX_ROWS)))
-        targets, stats = self.bench.array(np.full(MAX_ROWS, -1, np.int32)), self.bench.poisoned(MAX_ROWS * STATS * 4)
+        blocks, places = self.bench.array(words), self.bench.ints(np.arange(count))
+        device_logits = self.bench.array(self.padded(np.stack([logits] * MAX_ROWS)))
+        targets, stats = self.bench.ints([-1] * MAX_ROWS), self.bench.poisoned(MAX_ROWS * STATS * 4)
         ids = self.bench.poisoned(len(settings) * count * 4)
-        launches = self.bench.launches()
+        launches = []
         for index in range(len(settings)):
             for start in range(0, count, MAX_ROWS):
-                history = replace(
-                    h, options=blocks.at(index * OPTION_WORDS * 4), positions=h.positions.at(start * 4)
-                )
-                self.op.launch(
-                    self.program, launches, min(MAX_ROWS, count - start), device_logits, targets,
-                    ids.at((index * count + start) * 4), stats, history, self.scratch, self.counters,
+                history = replace(h, options=blocks.at(index * OPTION_WORDS * 4), positions=places.at(start * 4))
+                launches += self.op.launches(
+                    min(MAX_ROWS, count - start), history, logits=device_logits, targets=targets,
+                    ids=ids.at((index * count + start) * 4), stats=stats, scratch=self.scratch,
+                    counters=self.counters,
                 )  # fmt: skip
         self.bench.run(launches)
         return ids.read(np.int32, len(settings) * count).reshape(len(settings), count)

@@ -7,7 +7,6 @@ import pytest
 
 from arcmtp.ops.accept import DONE, LEFT, MAX_STOP_IDS, RECORD, RECORDS, STEP, Accept, reference, turn
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.runtime.compiler import Program
 from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
@@ -15,18 +14,18 @@ from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOT
 VOCAB, STRIDE, HIDDEN, STOP = 20, 32, 64, 7
 
 
-@pytest.fixture(scope="module")
-def program(bench: Bench) -> Program:
+@pytest.fixture(scope="module", autouse=True)
+def compiled(bench: Bench) -> None:
     op = Accept(STRIDE, HIDDEN)
-    return bench.program([op.kernel(rows, evaluated) for rows in ROW_COUNTS for evaluated in (True, False)])
+    bench.compile(op.kernel(rows, evaluated) for rows in ROW_COUNTS for evaluated in (True, False))
 
 
 class Turn:
     """A sequence between two steps: what `accept` keeps for it."""
 
-    def __init__(self, bench: Bench, program: Program, position: int, limit: int) -> None:
-        self.bench, self.program, self.op = bench, program, Accept(STRIDE, HIDDEN)
-        self.turn = bench.array(turn(limit, [STOP, 3]))
+    def __init__(self, bench: Bench, position: int, limit: int) -> None:
+        self.bench, self.op = bench, Accept(STRIDE, HIDDEN)
+        self.turns = bench.array(turn(limit, [STOP, 3]))
         self.positions = bench.array(np.arange(position, position + MAX_ROWS, dtype=np.int32))
         self.pending_count, self.accepted = bench.poisoned(4), bench.poisoned(4)
         self.states = bench.zeros(STRIDE * 4)
@@ -41,22 +40,22 @@ class Turn:
         """The record of a step that evaluates `ids` and chooses `sampled`."""
         bench, rows = self.bench, len(ids)
         self.ids.write(np.array(ids, np.int32))
-        number = int(self.turn.read(np.int32, STEP + 1)[STEP])
-        launches = bench.launches()
-        self.op.launch(
-            self.program, launches, rows, evaluated, bench.array(np.array(sampled, np.int32)), bench.array(self.logits),
-            bench.array(self.stats), self.ids, self.positions, self.pending_count, self.accepted, self.turn,
-            self.states, self.records, bench.array(self.hidden), self.carried, bench.runs(),
+        number = int(self.turns.read(np.int32, STEP + 1)[STEP])
+        launch = self.op.launch(
+            rows, evaluated, bench.runs(), sampled=bench.ints(sampled), logits=bench.array(self.logits),
+            stats=bench.array(self.stats), ids=self.ids, positions=self.positions, pending_count=self.pending_count,
+            accepted=self.accepted, turns=self.turns, states=self.states, records=self.records,
+            hidden=bench.array(self.hidden), carried=self.carried,
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         return self.records.view(RECORD)[number % RECORDS].copy()
 
     def words(self) -> dict[str, list[int]]:
-        names = ("ids", "positions", "pending_count", "accepted", "turn")
+        names = ("ids", "positions", "pending_count", "accepted", "turns")
         return {name: getattr(self, name).read(np.int32, getattr(self, name).nbytes // 4).tolist() for name in names}
 
 
-KEPT = ("pending_count", "turn", "states", "records", "carried")  # by slot
+KEPT = ("pending_count", "turns", "states", "records", "carried")  # by slot
 
 
 class Slots:
@@ -70,7 +69,7 @@ class Slots:
                 part: Buffer = getattr(run, name)
                 buffer.copy_from(part, part.nbytes, slot * part.nbytes)
 
-    def step(self, program: Program, sampled: np.ndarray, ids: np.ndarray, evaluated: bool) -> None:
+    def step(self, sampled: np.ndarray, ids: np.ndarray, evaluated: bool) -> None:
         """A step whose runs evaluate `ids` and choose `sampled` [runs, rows]."""
         bench, runs, rows = self.bench, self.runs, ids.shape[1]
         logits, stats, hidden = (
@@ -79,13 +78,11 @@ class Slots:
         )
         self.ids, self.accepted = bench.array(ids.T), bench.poisoned(4 * len(runs))
         self.positions = bench.array(interleaved([run.positions.read(np.int32, MAX_ROWS) for run in runs]))
-        launches = bench.launches()
-        runs[0].op.launch(
-            program, launches, rows, evaluated, bench.array(sampled.T), logits, stats, self.ids, self.positions,
-            self.kept["pending_count"], self.accepted, self.kept["turn"], self.kept["states"],
-            self.kept["records"], hidden, self.kept["carried"], bench.runs(RUN_SLOTS),
+        launch = runs[0].op.launch(
+            rows, evaluated, bench.runs(RUN_SLOTS), sampled=bench.array(sampled.T), logits=logits, stats=stats,
+            ids=self.ids, positions=self.positions, accepted=self.accepted, hidden=hidden, **self.kept,
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
 
     def check(self, ids: np.ndarray) -> None:
         """All is as the runs are alone, after a step that evaluated `ids`, and what is of none of them still poison."""
@@ -104,7 +101,7 @@ class Slots:
 
 
 @pytest.mark.parametrize("evaluated", [True, False])
-def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, program: Program, evaluated: bool) -> None:
+def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, evaluated: bool) -> None:
     rng = np.random.default_rng(1)
     ends = 0
     for case in range(60):
@@ -112,7 +109,7 @@ def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, program: Progra
         sampled, ids = rng.integers(0, VOCAB, rows), rng.integers(0, VOCAB, rows)
         right = int(rng.integers(0, rows))
         ids[1 : 1 + right] = sampled[:right]
-        sequence = Turn(bench, program, case, left)
+        sequence = Turn(bench, case, left)
         record = sequence.step(sampled.tolist(), ids.tolist(), evaluated)
         tokens, done = reference(sampled.tolist(), ids.tolist(), left, [STOP, 3])
         count = len(tokens)
@@ -125,14 +122,14 @@ def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, program: Progra
         assert words["ids"][0] == tokens[-1]
         assert words["positions"] == list(range(case + count, case + count + MAX_ROWS)), "whatever rows come next"
         assert (words["pending_count"], words["accepted"]) == ([count if evaluated else 0], [count - 1])
-        assert (words["turn"][DONE], words["turn"][LEFT]) == (done, left - count)
+        assert (words["turns"][DONE], words["turns"][LEFT]) == (done, left - count)
         np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), np.bincount(tokens, minlength=VOCAB))
         np.testing.assert_array_equal(sequence.carried.read(np.float32, HIDDEN), sequence.hidden[count - 1])
     assert 10 < ends < 50
 
 
-def test_after_the_end_a_step_changes_nothing(bench: Bench, program: Program) -> None:
-    sequence = Turn(bench, program, 5, limit=9)
+def test_after_the_end_a_step_changes_nothing(bench: Bench) -> None:
+    sequence = Turn(bench, 5, limit=9)
     assert sequence.step([1, STOP, 2, 4], [0, 1, STOP, 2])["done"]
     before, states = sequence.words(), sequence.states.read(np.int32, VOCAB)
     carried = sequence.carried.read(np.float32, HIDDEN)
@@ -148,23 +145,23 @@ def test_after_the_end_a_step_changes_nothing(bench: Bench, program: Program) ->
 
 @pytest.mark.parametrize("evaluated", [True, False])
 @pytest.mark.parametrize("rows", RUN_ROWS)
-def test_runs_in_any_slots_end_as_each_ends_alone(bench: Bench, program: Program, rows: int, evaluated: bool) -> None:
+def test_runs_in_any_slots_end_as_each_ends_alone(bench: Bench, rows: int, evaluated: bool) -> None:
     # One was done before, one comes to its limit with its first row, and of one all rows count.
-    runs = [Turn(bench, program, position, limit) for position, limit in ((300, 9), (20, 1), (5, 1000))]
+    runs = [Turn(bench, position, limit) for position, limit in ((300, 9), (20, 1), (5, 1000))]
     runs[0].step([STOP], [0])
     runs[0].hidden[:] = np.nan
     runs[1].hidden[1:] = np.nan
     sampled = np.add.outer([8, 11, 12], np.arange(rows)).astype(np.int32)
     ids = np.pad(sampled, ((0, 0), (1, 0)))[:, :rows]  # all drafts are right
     together = Slots(bench, runs)
-    together.step(program, sampled, ids, evaluated)
+    together.step(sampled, ids, evaluated)
     alone = [run.step(sampled[i].tolist(), ids[i].tolist(), evaluated) for i, run in enumerate(runs)]
     assert [int(record["count"]) for record in alone] == [0, 1, rows]
     together.check(ids)
 
 
-def test_records_go_round(bench: Bench, program: Program) -> None:
-    sequence = Turn(bench, program, 0, limit=1000)
+def test_records_go_round(bench: Bench) -> None:
+    sequence = Turn(bench, 0, limit=1000)
     given = [int(sequence.step([token % 3], [0])["tokens"][0]) for token in range(RECORDS + 2)]
     assert given == [token % 3 for token in range(RECORDS + 2)]
     assert sequence.records.view(RECORD)["tokens"][:3, 0].tolist() == [RECORDS % 3, (RECORDS + 1) % 3, 2]

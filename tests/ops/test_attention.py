@@ -7,16 +7,16 @@ was seen.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.activations import quantise
-from arcmtp.ops.attention import KEY_TILE, Attention, Columns, reference, rope_table
+from arcmtp.formats.kv_cache import KEY_TILE, KV_F16
+from arcmtp.ops.attention import Attention, Columns, Heads, Projected, reference, rope_table
 from arcmtp.ops.launch import Consumers, compiled_rows
-from arcmtp.runtime.compiler import Program
+from arcmtp.runtime.launch import Kernel, kernels_of
 from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import BLOCK_COUNTS, FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
@@ -48,18 +48,23 @@ SHAPES = (REAL, Shape(4, 1, 64, 16), Shape(2, 2, 64, 32), Shape(3, 1, 32, 16))
 
 
 def operator(bench: Bench, shape: Shape) -> Attention:
-    return Attention(
-        shape.q_heads, shape.kv_heads, shape.head_dim, shape.rope_dim, shape.columns, EPS,
-        Consumers(quantised=True, plain=True), bench.geometry,
-    )  # fmt: skip
+    heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, shape.rope_dim)
+    return Attention(heads, shape.columns, EPS, Consumers(quantised=True, plain=True), bench.geometry)
 
 
-@cache
-def program(bench: Bench, shapes: tuple[Shape, ...], row_counts: tuple[int, ...]) -> Program:
-    ops = [operator(bench, shape) for shape in shapes]
-    return bench.program(
-        [kernel for op in ops for rows in row_counts for kernel in {*op.kernels(rows), op.store_kernel(rows)}]
-    )
+def cache_bytes(op: Attention, context: int) -> int:
+    return math.prod(op.cache_shape(context)) * 2
+
+
+def kernels(bench: Bench, shape: Shape, row_counts: Sequence[int]) -> list[Kernel]:
+    """For steps and stores of these row counts, and blocks."""
+    op, runs, something = operator(bench, shape), bench.runs(), bench.zeros(4)
+    inputs = dict.fromkeys(("projected", "q_norm", "k_norm", "rope", "positions", "caches"), something)
+    of_block = inputs | {"row_count": something}
+    scratch, out = (dict.fromkeys(names, something) for names in (("partials", "counters"), ("quantised", "plain")))
+    steps = [op.step(rows, runs, CONTEXT, **inputs, **scratch, **out) for rows in row_counts]
+    stores = [op.store(rows, runs, CONTEXT, **of_block) for rows in (*row_counts, 0)]
+    return kernels_of([*steps, *stores, op.block(runs, CONTEXT, **of_block, **out)])
 
 
 class Case:
@@ -72,15 +77,18 @@ class Case:
         self.q_norm, self.k_norm = rng.uniform(0.5, 1.5, (2, shape.head_dim)).astype(np.float32)
         self.rope = rope_table(CONTEXT, shape.rope_dim, THETA)
         self.op = operator(bench, shape)
-        self.program = program(bench, *(((SMALL,), (*ROW_COUNTS, 0)) if shape == SMALL else (SHAPES, (2, 0))))
+        shapes, counts = ((SMALL,), ROW_COUNTS) if shape == SMALL else (SHAPES, (2,))
+        bench.compile(kernel for each in shapes for kernel in kernels(bench, each, counts))
         self.width = shape.q_heads * shape.head_dim
-        self.weights = bench.array(self.q_norm), bench.array(self.k_norm), bench.array(self.rope)
-        self.counters = bench.zeros(self.op.counter_bytes(slots))
+        self.weights = {
+            "q_norm": bench.array(self.q_norm), "k_norm": bench.array(self.k_norm), "rope": bench.array(self.rope)
+        }  # fmt: skip
+        self.counters = bench.zeros(slots * shape.kv_heads * 4)
         self.forget()
 
     def forget(self) -> None:
         """Empty caches, of NaN."""
-        self.caches = self.bench.poisoned(self.slots * self.op.cache_bytes(CONTEXT))
+        self.caches = self.bench.poisoned(self.slots * cache_bytes(self.op, CONTEXT))
 
     def cache(self, slot: int) -> np.ndarray:
         """The bytes of a cache."""
@@ -99,14 +107,16 @@ class Case:
         launched = 0 if block else compiled_rows(of_run)
         quantised = self.bench.activation_rows(len(rows), self.width)
         plain = self.bench.poisoned(len(rows) * self.width * 4)
-        partials = self.bench.poisoned(self.op.partial_bytes(len(rows)))
-        launches = self.bench.launches()
-        self.op.launch(
-            self.program, launches, launched, self.bench.array(rows), *self.weights,
-            self.positions(first, of_run), self.bench.array(np.array([len(rows)], np.int32)), self.caches, CONTEXT,
-            self.bench.runs(slots), partials, self.counters, quantised, plain,
-        )  # fmt: skip
-        self.bench.run(launches)
+        partials = self.bench.poisoned(math.prod(self.op.partials_shape(len(rows))) * 4)
+        inputs, in_slots = self.inputs(first, rows, of_run), self.bench.runs(slots)
+        out = {"quantised": quantised, "plain": plain}
+        if launched:
+            scratch = {"partials": partials, "counters": self.counters}
+            self.bench.run(self.op.step(launched, in_slots, CONTEXT, **inputs, **scratch, **out))
+        else:
+            inputs["row_count"] = self.bench.ints([len(rows)])
+            store = self.op.store(0, in_slots, CONTEXT, **inputs)
+            self.bench.run([store, self.op.block(in_slots, CONTEXT, **inputs, **out)])
         result = plain.read(np.float32, len(rows) * self.width).reshape(len(rows), -1)
         if launched:  # every row has scratch of its own, or runs that overlap in time would disturb each other
             assert self.bench.written(partials, len(rows)).any(axis=1).all()
@@ -116,16 +126,13 @@ class Case:
     def store(self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int]) -> None:
         """Only put the keys and values of the rows of several runs into their caches."""
         rows, of_run = interleaved(runs), len(runs[0])
-        launches = self.bench.launches()
-        self.op.launch_store(
-            self.program, launches, len(rows), self.bench.array(rows), *self.weights, self.positions(first, of_run),
-            self.bench.array(np.array([len(rows)], np.int32)), self.caches, CONTEXT, self.bench.runs(slots),
-        )  # fmt: skip
-        self.bench.run(launches)
+        inputs, count = self.inputs(first, rows, of_run), self.bench.ints([len(rows)])
+        self.bench.run(self.op.store(len(rows), self.bench.runs(slots), CONTEXT, **inputs, row_count=count))
 
-    def positions(self, first: Sequence[int], of_run: int) -> Buffer:
-        """int32 [rows of all runs]"""
-        return self.bench.array(np.add.outer(np.arange(of_run), first).astype(np.int32))
+    def inputs(self, first: Sequence[int], rows: np.ndarray, of_run: int) -> dict[str, Buffer]:
+        """What every launch is given. rows: those of all runs, `of_run` of each."""
+        positions = self.bench.ints(np.add.outer(np.arange(of_run), first))
+        return {"projected": self.bench.array(rows), **self.weights, "positions": positions, "caches": self.caches}
 
     def fill(self, length: int) -> np.ndarray:
         """The first `length` rows as blocks of at most 512."""
@@ -141,7 +148,8 @@ class Case:
         k, v = (
             self.rows[:end, at : at + s.kv_heads * s.head_dim].reshape(end, s.kv_heads, s.head_dim) for at in (c.k, c.v)
         )
-        out = reference(queries[:, :, 0], queries[:, :, 1], k, v, self.q_norm, self.k_norm, self.rope, EPS)
+        rows = Projected(queries[:, :, 0], queries[:, :, 1], k, v)
+        out = reference(rows, (self.q_norm, self.k_norm), self.rope, EPS)
         return out.reshape(end - first, -1)
 
 
@@ -255,7 +263,21 @@ def test_dimensions_that_the_kernels_do_not_take_are_refused(bench: Bench, shape
         operator(bench, shape)
 
 
+def test_a_cache_holds_what_its_twin_in_python_stores_and_loads(bench: Bench) -> None:
+    case = Case(bench, SMALL, 130)
+    case.store([0], [case.rows], [0])
+    stored = case.caches.read(np.float16, math.prod(case.op.cache_shape(CONTEXT))).reshape(case.op.cache_shape(CONTEXT))
+    keys, values = KV_F16.load(stored)
+    c, width = SMALL.columns, SMALL.kv_heads * SMALL.head_dim
+    assert np.array_equal(values[:130].reshape(130, -1), case.rows[:130, c.v : c.v + width].astype(np.float16))
+    assert np.isnan(keys[130:]).all() and np.isfinite(keys[:130]).all()
+    assert np.array_equal(KV_F16.store(keys, values).view(np.uint16), stored.view(np.uint16))
+    spans = KV_F16.spans(stored.shape, 130)
+    assert len(spans) == 2 * SMALL.kv_heads and spans[1][0] == stored[0, 0].nbytes
+    assert spans[0][1] == 144 * SMALL.head_dim * 2, "whole tiles of 16 positions"
+
+
 def test_a_cache_holds_whole_tiles_of_keys(bench: Bench) -> None:
-    case = Case(bench, SMALL, 1)
-    assert case.op.cache_bytes(1) == case.op.cache_bytes(64) == 2 * 2 * 64 * 64 * 2
-    assert case.op.cache_bytes(65) == 2 * case.op.cache_bytes(64)
+    op = operator(bench, SMALL)
+    assert op.cache_shape(1) == op.cache_shape(64) == (2, 2, 64, 64)
+    assert op.cache_shape(65) == (2, 2, 128, 64)

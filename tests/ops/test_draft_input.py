@@ -10,7 +10,6 @@ from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.draft_input import DraftInput, Order, order, reference
 from arcmtp.ops.embedding import reference as embedding_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
-from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import BLOCK_COUNTS, LAUNCHED_ROWS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 from tests.ops.test_embedding import random_tiles
@@ -27,7 +26,7 @@ class Case:
         self.op = DraftInput(self.matrix, EPS, Consumers(quantised=False, plain=True), bench.geometry)
         orders: tuple[Order, ...] = ("draft", "step")
         kernels = [self.op.kernel(rows, order) for rows in (*ROW_COUNTS, 0) for order in orders]
-        self.program = bench.program([*kernels, self.op.kernel(0, "prompt"), self.op.carry_kernel()])
+        bench.compile([*kernels, self.op.kernel(0, "prompt")])
         self.tiles = random_tiles(self.rng, form, VOCAB, k)
         self.norms = self.rng.uniform(0.5, 1.5, (2, k)).astype(np.float32)
 
@@ -42,18 +41,15 @@ class Case:
         launched = compiled_rows(rows) if launched is None else launched
         plain, row_positions = bench.poisoned(MAX_ROWS * 2 * self.k * 4), bench.poisoned(MAX_ROWS * 4)
         carried = np.full((SLOTS, self.k), np.nan, np.float32) if carried is None else carried
-        launches = bench.launches()
-        self.op.launch(
-            self.program, launches, launched, order, bench.array(self.tiles), self.ints(tokens), bench.array(hidden),
-            bench.array(self.norms[0]), bench.array(self.norms[1]), self.ints(accepted), self.ints(positions),
-            row_positions, bench.array(carried), bench.runs(slots), self.ints([rows]), bench.poisoned(64), plain,
+        launch = self.op.launch(
+            launched, order, bench.runs(slots), weights=bench.array(self.tiles), tokens=bench.ints(tokens),
+            hidden=bench.array(hidden), token_norm=bench.array(self.norms[0]), hidden_norm=bench.array(self.norms[1]),
+            accepted=bench.ints(accepted), positions=bench.ints(positions), row_positions=row_positions,
+            carried=bench.array(carried), row_count=bench.ints([rows]), quantised=bench.poisoned(64), plain=plain,
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         written = rows if order == "step" else 0
         return bench.rows(plain, rows, 2 * self.k), bench.rows(row_positions, written, 1, np.int32)[:, 0]
-
-    def ints(self, values: Sequence[int] | np.ndarray) -> Buffer:
-        return self.bench.array(np.array(values, np.int32))
 
     def want(self, tokens: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         embedded = embedding_reference(self.matrix, self.tiles, tokens)
@@ -138,9 +134,7 @@ def test_a_zero_hidden_row_stays_zero(bench: Bench) -> None:
 def test_the_last_row_of_a_block_is_carried_before_the_next_one_of_its_slot(bench: Bench) -> None:
     case = Case(bench, 96)
     rows, carried = case.rng.standard_normal((10, 96)).astype(np.float32), bench.poisoned(SLOTS * 96 * 4)
-    launches = bench.launches()
-    case.op.launch_carry(case.program, launches, bench.array(rows), case.ints([7]), carried, case.ints([2]))
-    bench.run(launches)
+    bench.run(case.op.carry(hidden=bench.array(rows), row_count=bench.ints([7]), carried=carried, slot=bench.ints([2])))
     found = carried.read(np.float32, SLOTS * 96).reshape(SLOTS, 96)
     np.testing.assert_array_equal(found[2], rows[6])
     assert np.isnan(found[[0, 1, 3]]).all()

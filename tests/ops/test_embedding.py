@@ -7,7 +7,6 @@ from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.embedding import Embedding, reference
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
-from arcmtp.runtime.compiler import Program
 from tests.ops.bench import POISON, Bench
 from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, without_geometry
 
@@ -32,19 +31,13 @@ class Case:
         self.weights = np.concatenate([np.full(64, 255, np.uint8), random_tiles(self.rng, fmt, n, k)])
         self.op = Embedding(self.matrix)
 
-    def run(
-        self, bench: Bench, program: Program, ids: np.ndarray, buffer_rows: int, launched: int | None = None
-    ) -> np.ndarray:
+    def run(self, bench: Bench, ids: np.ndarray, buffer_rows: int, launched: int | None = None) -> np.ndarray:
         """Bits, uint32 [buffer_rows, k]: poison behind the rows of `ids`. launched: how many the launch is told."""
         launched = compiled_rows(len(ids)) if launched is None else launched
         rows, k = len(ids), self.matrix.k
-        weights, device_ids = bench.array(self.weights), bench.array(ids.astype(np.int32))
-        count = bench.array(np.array([rows], np.int32))
-        x = bench.alloc(buffer_rows * k * 4)
-        x.fill(0xFF)
-        launches = bench.launches()
-        self.op.launch(program, launches, launched, weights, device_ids, x, count)
-        bench.run(launches)
+        weights, count = bench.array(self.weights), bench.ints([rows])
+        x = bench.poisoned(buffer_rows * k * 4)
+        bench.run(self.op.launch(launched, weights=weights, ids=bench.ints(ids), x=x, row_count=count))
         return x.read(np.uint32, buffer_rows * k).reshape(-1, k)
 
     def want(self, ids: np.ndarray) -> np.ndarray:
@@ -54,32 +47,30 @@ class Case:
 @pytest.mark.avx2
 def test_every_format_gives_the_unpacked_bits_of_every_row(bench: Bench) -> None:
     cases = [Case(fmt, n=40, k=512) for fmt in formats.FORMATS]
-    program = bench.program([case.op.kernel(0) for case in cases])
+    bench.compile(case.op.kernel(0) for case in cases)
     for case in cases:
         ids = case.rng.permutation(40)
-        assert np.array_equal(case.run(bench, program, ids, 40), case.want(ids)), case.matrix.format.name
+        assert np.array_equal(case.run(bench, ids, 40), case.want(ids)), case.matrix.format.name
 
 
 def test_a_row_whose_last_work_group_is_not_full_ends_where_it_should(bench: Bench) -> None:
     case = Case(formats.W4_MIN, n=16, k=32 * 11)
-    program = bench.program([case.op.kernel(1)])
-    got = case.run(bench, program, np.array([5]), 2)
+    got = case.run(bench, np.array([5]), 2)
     assert np.array_equal(got[:1], case.want(np.array([5])))
     assert np.all(got[1] == POISON)
 
 
 def test_any_number_of_rows_gives_each_its_token_and_nothing_behind_them(bench: Bench) -> None:
     case = Case(formats.W6_16, n=100, k=256)
-    program = bench.program([case.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
+    bench.compile(case.op.kernel(rows) for rows in (*ROW_COUNTS, 0))
     for rows, launched in LAUNCHED_ROWS:
         ids = case.rng.integers(0, 100, rows)
-        got = case.run(bench, program, ids, BLOCK_ROWS + 1, launched)
+        got = case.run(bench, ids, BLOCK_ROWS + 1, launched)
         assert np.array_equal(got[:rows], case.want(ids)), f"{rows} rows, {launched=}"
         assert np.all(got[rows:] == POISON), f"{rows} rows, {launched=}"
 
 
 def test_ids_outside_the_vocabulary_give_its_first_and_last_row(bench: Bench) -> None:
     case = Case(formats.F16, n=20, k=64)
-    program = bench.program([case.op.kernel(4)])
     ids = np.array([-1, 20, -(2**31), 2**31 - 1])
-    assert np.array_equal(case.run(bench, program, ids, 4), case.want(np.array([0, 19, 0, 19])))
+    assert np.array_equal(case.run(bench, ids, 4), case.want(np.array([0, 19, 0, 19])))

@@ -51,12 +51,12 @@ class Case:
         self.shared_weights = Stack.merge(bench, self.shared_gate, self.shared_up)
         both = Consumers(True, True)
         self.gate_up = ExpertsGateUp(
-            self.gate.matrix, self.up.matrix, self.shared_gate.matrix, self.shared_up.matrix, USED, both, both,
+            (self.gate.matrix, self.up.matrix), (self.shared_gate.matrix, self.shared_up.matrix), USED, both, both,
             bench.geometry,
         )  # fmt: skip
         self.down_op = ExpertsDown(self.down.matrix, self.shared_down.matrix, USED, bench.geometry)
         counts = (*ROW_COUNTS, 0)
-        self.program = bench.program([op.kernel(r) for op in (self.gate_up, self.down_op) for r in counts])
+        bench.compile(op.kernel(rows) for op in (self.gate_up, self.down_op) for rows in counts)
 
     def rows_buffer(self, x: np.ndarray, rows: int) -> tuple[Buffer, Buffer]:
         """Activation rows and float rows of x, poisoned behind them."""
@@ -79,12 +79,12 @@ class Case:
         hidden = bench.poisoned(MAX_ROWS * USED * self.width * 4)
         shared_q = bench.activation_rows(MAX_ROWS, self.shared_width)
         shared = bench.poisoned(MAX_ROWS * self.shared_width * 4)
-        launches = bench.launches()
-        self.gate_up.launch(
-            self.program, launches, launched, self.weights, self.shared_weights, quantised, plain,
-            chosen, hidden_q, hidden, shared_q, shared, bench.array(np.array([rows], np.int32)),
+        launch = self.gate_up.launch(
+            launched, weights=self.weights, shared_weights=self.shared_weights, quantised=quantised, plain=plain,
+            selected=chosen, hidden_quantised=hidden_q, hidden_plain=hidden, shared_quantised=shared_q,
+            shared_plain=shared, row_count=bench.ints([rows]),
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         plain_rows = bench.rows(hidden, rows, USED * self.width).reshape(-1, self.width)
         result = plain_rows.reshape(rows, USED, self.width)
         seen = dequantise(*bench.read_activations(hidden_q, plain_rows)).reshape(result.shape)
@@ -104,20 +104,19 @@ class Case:
         """Partial sums [rows, used + 1, k]."""
         launched = compiled_rows(len(hidden)) if launched is None else launched
         bench, rows = self.bench, len(hidden)
-        routed_rows = self.rows_buffer(hidden.reshape(-1, self.width), MAX_ROWS * USED)
-        shared_rows = self.rows_buffer(shared, MAX_ROWS)
+        routed_q, routed = self.rows_buffer(hidden.reshape(-1, self.width), MAX_ROWS * USED)
+        shared_q, shared_plain = self.rows_buffer(shared, MAX_ROWS)
         chosen = bench.poisoned(MAX_ROWS * USED * 4)
         chosen.write(selected.astype(np.int32))
         partials = bench.poisoned(MAX_ROWS * (USED + 1) * K * 4)
         slot_weights = bench.poisoned(MAX_ROWS * (USED + 1) * 4)
         slot_weights.write(slots.astype(np.float32))
-        launches = bench.launches()
-        self.down_op.launch(
-            self.program, launches, launched, bench.array(self.down.bytes),
-            bench.array(self.shared_down.bytes), *routed_rows, *shared_rows, chosen,
-            slot_weights, partials, bench.array(np.array([rows], np.int32)),
+        launch = self.down_op.launch(
+            launched, weights=bench.array(self.down.bytes), shared_weights=bench.array(self.shared_down.bytes),
+            hidden_quantised=routed_q, hidden_plain=routed, shared_quantised=shared_q, shared_plain=shared_plain,
+            selected=chosen, slot_weights=slot_weights, partials=partials, row_count=bench.ints([rows]),
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         written = bench.rows(partials, self.shared_rows(rows, launched), (USED + 1) * K)
         return written[:rows].reshape(rows, USED + 1, K)
 

@@ -30,7 +30,7 @@ class Case:
         self.values = [formats.unpack(fmt, part, width, k) for fmt, part in zip((gate, up), parts, strict=True)]
         self.weights = bench.array(weights)
         self.op = FeedForwardGateUp(self.gate, self.up, consumers, bench.geometry)
-        self.program = bench.program([self.op.kernel(rows) for rows in (*row_counts, 0)])
+        bench.compile([self.op.kernel(rows) for rows in (*row_counts, 0)])
 
     def run(self, x: np.ndarray, launched: int | None = None) -> np.ndarray:
         """hidden [rows, width]: the float rows, or the values of the int8 rows if only these are wanted."""
@@ -41,12 +41,11 @@ class Case:
         plain.write(x)
         hidden_q = bench.activation_rows(MAX_ROWS, self.width)
         hidden = bench.poisoned(MAX_ROWS * self.width * 4)
-        launches = bench.launches()
-        self.op.launch(
-            self.program, launches, launched, self.weights, quantised, plain, hidden_q, hidden,
-            bench.array(np.array([rows], np.int32)),
+        launch = self.op.launch(
+            launched, weights=self.weights, quantised=quantised, plain=plain, hidden_quantised=hidden_q,
+            hidden_plain=hidden, row_count=bench.ints([rows]),
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         each = bench.geometry.mul_mat_rows if compiled_rows(launched) == 0 else 1
         computed = -(-rows // each) * each
         everything = np.full((MAX_ROWS, self.width), np.nan, np.float32)

@@ -34,7 +34,7 @@ class Block:
     rows: int
 
 
-Launch = Step | Block
+Fed = Step | Block
 
 
 class Case:
@@ -46,7 +46,7 @@ class Case:
         beta = z + heads.outputs
         self.columns = Columns(stride=beta + 48, z=z, beta=beta, alpha=beta + 16)
         self.op = GatedDeltaNet(heads, self.columns, EPS, Consumers(quantised=True, plain=True), bench.geometry)
-        self.program = bench.program([self.op.kernel(rows) for rows in row_counts])
+        bench.compile(self.op.kernel(rows) for rows in row_counts)
         rng = np.random.default_rng(heads.k_dim)
         self.weights = [
             values.astype(np.float32)
@@ -57,7 +57,8 @@ class Case:
                 rng.uniform(0.5, 1.5, heads.v_dim),
             )
         ]
-        self.device_weights = [bench.array(values) for values in self.weights]
+        names = ("conv", "a", "dt_bias", "norm")
+        self.device_weights = {name: bench.array(each) for name, each in zip(names, self.weights, strict=True)}
 
     def tokens(self, count: int) -> np.ndarray:
         """Projections [count, stride]; what belongs to nobody is NaN."""
@@ -67,7 +68,7 @@ class Case:
             x[:, begin : begin + width] = np.random.default_rng(begin).standard_normal((count, width))
         return x
 
-    def feed(self, tokens: np.ndarray, launches: Iterable[Launch]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def feed(self, tokens: np.ndarray, way: Iterable[Fed]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Output [tokens, outputs], its codes and scales side by side, and the state [V heads, v_dim, k_dim] with every
         token committed.
 
@@ -78,14 +79,14 @@ class Case:
         memory = bench.array(np.zeros(self.heads.v, op.head_dtype))
         position, pending = 0, 0
         plain, packed = [], []
-        for launch in (*launches, Block(0)):
+        for fed in (*way, Block(0)):
             self._poison(memory, [pending])
-            count = launch.accepted if isinstance(launch, Step) else launch.rows
-            out = self._run(launch, self._rows(launch.rows, tokens[position : position + count]), memory, [pending])
+            count = fed.accepted if isinstance(fed, Step) else fed.rows
+            out = self._run(fed, self._rows(fed.rows, tokens[position : position + count]), memory, [pending])
             plain.append(out[0][:count])
             packed.append(out[1][:count])
             position += count
-            pending = count if isinstance(launch, Step) else 0
+            pending = count if isinstance(fed, Step) else 0
         assert position == len(tokens)
         state = memory.read(op.head_dtype, self.heads.v)["state"]
         return np.concatenate(plain), np.concatenate(packed), state
@@ -140,20 +141,18 @@ class Case:
         memory.write(values)
 
     def _run(
-        self, launch: Launch, projected: np.ndarray, memory: Buffer, pending: Sequence[int], slots: Sequence[int] = (0,)
+        self, fed: Fed, projected: np.ndarray, memory: Buffer, pending: Sequence[int], slots: Sequence[int] = (0,)
     ) -> tuple[np.ndarray, np.ndarray]:
         bench, width = self.bench, self.heads.outputs
-        rows = launch.rows * len(slots)
+        rows = fed.rows * len(slots)
         quantised, plain = bench.activation_rows(rows + 1, width), bench.poisoned((rows + 1) * width * 4)
-        step = isinstance(launch, Step)
-        conv, a, dt_bias, norm = self.device_weights
-        row_count = bench.array(np.array([-1 if step else rows], np.int32))
-        launches = bench.launches()
-        self.op.launch(
-            self.program, launches, launch.rows if step else 0, bench.array(projected), conv, a, dt_bias, norm, memory,
-            bench.array(np.array(pending, np.int32)), bench.runs(slots), row_count, quantised, plain,
+        step = isinstance(fed, Step)
+        launch = self.op.launch(
+            fed.rows if step else 0, bench.runs(slots), projected=bench.array(projected), **self.device_weights,
+            memory=memory, pending_count=bench.ints(pending), row_count=bench.ints([-1 if step else rows]),
+            quantised=quantised, plain=plain,
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         out = bench.rows(plain, rows, width)
         return out, np.hstack(bench.read_activations(quantised, out))
 
@@ -163,7 +162,7 @@ def tiny(bench: Bench) -> Case:
     return Case(bench, TINY, (*ROW_COUNTS, 0))
 
 
-def one_by_one(count: int) -> list[Launch]:
+def one_by_one(count: int) -> list[Fed]:
     return [Step(1, 1)] * count
 
 
@@ -175,12 +174,12 @@ def test_a_sequence_gives_the_reference_output_and_state(bench: Bench, heads: He
     tokens[10:13, case.columns.alpha : case.columns.alpha + heads.v] = np.array([[60], [-60], [300]])
     tokens[20:30, : heads.channels] *= 1e-3  # here the norms' epsilons count
     want, want_state = reference(case.op, tokens, *case.weights)
-    ways: list[list[Launch]] = [
+    ways: list[list[Fed]] = [
         [Block(50)],
         [Step(3, 1), Step(3, 3), Step(3, 2), Block(40), Step(3, 3), Step(3, 1)],
     ]
-    for launches in ways:
-        plain, packed, state = case.feed(tokens, launches)
+    for way in ways:
+        plain, packed, state = case.feed(tokens, way)
         np.testing.assert_allclose(plain, want, atol=TOLERANCE * np.abs(want).max(), rtol=0)
         np.testing.assert_allclose(state, want_state.swapaxes(1, 2), atol=TOLERANCE * np.abs(want_state).max(), rtol=0)
         codes, scales = quantise(plain)
@@ -192,7 +191,7 @@ def test_a_sequence_gives_the_reference_output_and_state(bench: Bench, heads: He
 def test_tokens_give_the_same_bits_however_they_are_fed(tiny: Case) -> None:
     tokens = tiny.tokens(64)
     want = tiny.feed(tokens, one_by_one(64))
-    ways: list[list[Launch]] = [
+    ways: list[list[Fed]] = [
         [Block(64)],
         [Block(rows) for rows in (1, 2, 3, 9, 17, 1, 1, 30)],
         [Step(4, 4)] * 16,
@@ -214,9 +213,9 @@ def test_a_whole_prompt_block_gives_the_bits_of_single_tokens(tiny: Case) -> Non
 
 
 def test_a_sequence_of_zeros_stays_zero(tiny: Case) -> None:
-    ways: list[list[Launch]] = [[Block(9)], one_by_one(9)]
-    for launches in ways:
-        plain, _, state = tiny.feed(np.zeros((9, tiny.columns.stride), np.float32), launches)
+    ways: list[list[Fed]] = [[Block(9)], one_by_one(9)]
+    for way in ways:
+        plain, _, state = tiny.feed(np.zeros((9, tiny.columns.stride), np.float32), way)
         assert not plain.any() and not state.any()
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, GumbelSampling, Options
+from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, Options
 from tests.ops.bench import Bench
 from tests.ops.conftest import RUN_ROWS, RUN_SLOTS
 from tests.ops.gumbel_bench import GumbelBench, Run
@@ -21,8 +21,8 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def small(bench: Bench) -> GumbelBench:
-    op = GumbelSampling(VOCAB, 1008, bench.geometry)
-    return GumbelBench(bench, op, bench.program(op.kernels()))
+    (case,) = GumbelBench.of(bench, VOCAB)
+    return case
 
 
 def run_of(options: Options, rows: int, seed: int) -> Run:

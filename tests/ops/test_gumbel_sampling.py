@@ -13,7 +13,6 @@ from arcmtp.ops.gumbel_sampling import (
     BIAS_SHIFT,
     BIASES,
     IN_PROMPT,
-    GumbelSampling,
     Options,
     gumbel,
     kept,
@@ -23,8 +22,9 @@ from arcmtp.ops.gumbel_sampling import (
     uniform_words,
 )
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.ops.sampling import STATS
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import parameters, reads, writes
+from arcmtp.runtime.tensor import F32, U32
+from tests.launches import kernel, launch
 from tests.ops.bench import Bench
 from tests.ops.conftest import ROW_COUNTS, without_geometry
 from tests.ops.gumbel_bench import GumbelBench
@@ -50,12 +50,8 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def small(bench: Bench) -> GumbelBench:
-    op = GumbelSampling(VOCAB, 1008, bench.geometry)
-    return GumbelBench(bench, op, bench.program(op.kernels()))
-
-
-def no_history() -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros(VOCAB, np.int32), np.zeros(BIASES, np.float32)
+    (case,) = GumbelBench.of(bench, VOCAB)
+    return case
 
 
 def check(case: GumbelBench, settings: list[Options], logits: np.ndarray, count: int = 16) -> None:
@@ -72,26 +68,23 @@ def check(case: GumbelBench, settings: list[Options], logits: np.ndarray, count:
             assert allowed[token] or (not allowed.any() and token == 0)
 
 
-WORDS = Kernel(
-    "words", "philox.hpp", "const simd::u32 *counters, const simd::u32 *key, simd::u32 *out",
+WORDS = kernel(
+    "words", parameters(counters=reads(U32), key=reads(U32), out=writes(U32)),
     "Words w[4]; for (int i = 0; i < 4; ++i) w[i] = simd::load<simd::u32, 16>(counters + 16 * i);"
     "philox(w, key[0], key[1]); for (int i = 0; i < 4; ++i) simd::store<simd::u32, 16>(out + 16 * i, w[i]);",
+    header="philox.hpp",
 )  # fmt: skip
-NOISE = Kernel(
-    "noise", "philox.hpp", "const simd::u32 *words, float *out",
+NOISE = kernel(
+    "noise", parameters(words=reads(U32), out=writes(F32)),
     "const int at = simd::group_index() * 16;"
     "simd::store<float, 16>(out + at, gumbel(simd::load<simd::u32, 16>(words + at)));",
+    header="philox.hpp",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def generator(bench: Bench) -> Program:
-    return bench.program([WORDS, NOISE])
 
 
 @pytest.mark.avx2
 @without_geometry
-def test_words_are_those_of_philox_4x32_10(bench: Bench, generator: Program) -> None:
+def test_words_are_those_of_philox_4x32_10(bench: Bench) -> None:
     known = [
         ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
         ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
@@ -105,22 +98,19 @@ def test_words_are_those_of_philox_4x32_10(bench: Bench, generator: Program) -> 
     counters[:3] = [counter for counter, _, _ in known]
     for counter, key, want in known:
         assert tuple(philox(np.array(counter, np.uint32), key)) == want
-        out, launches = bench.zeros(256), bench.launches()
-        columns, keys = np.ascontiguousarray(counters.T), np.array(key, np.uint32)
-        generator.launch(launches, WORDS, 1, bench.array(columns), bench.array(keys), out)
-        bench.run(launches)
+        out, columns, keys = bench.zeros(256), np.ascontiguousarray(counters.T), np.array(key, np.uint32)
+        bench.run(launch(WORDS, counters=bench.array(columns), key=bench.array(keys), out=out))
         assert np.array_equal(out.read(np.uint32, 64).reshape(4, 16).T, philox(counters, key))
 
 
 @without_geometry
-def test_noise_is_accurate_to_the_ends_of_its_range(bench: Bench, generator: Program) -> None:
+def test_noise_is_accurate_to_the_ends_of_its_range(bench: Bench) -> None:
     rng = np.random.default_rng(1)
     ends = np.arange(64, dtype=np.uint32)
     middle = (2**31 + np.arange(-64, 64)).astype(np.uint32)
     words = np.concatenate([ends, ~ends, middle, rng.integers(0, 2**32, 4096, np.uint32)])
-    out, launches = bench.zeros(words.nbytes), bench.launches()
-    generator.launch(launches, NOISE, len(words) // 16, bench.array(words), out)
-    bench.run(launches)
+    out = bench.zeros(words.nbytes)
+    bench.run(launch(NOISE, len(words) // 16, words=bench.array(words), out=out))
     got, want = out.read(np.float32, len(words)), gumbel(words)
     assert np.abs(got - want).max() < 4e-6
     assert want.min() > -3.14 and want.max() < 22.88
@@ -328,14 +318,8 @@ def test_a_row_by_itself_chooses_what_it_chooses_among_the_rows_of_its_step(smal
     positions = np.arange(8)
     for row in range(8):
         history = replace(small.history(options, positions, inputs=inputs), first=row)
-        ids, stats = small.bench.poisoned(4), small.bench.poisoned(4 * STATS)
-        launches = small.bench.launches()
-        small.op.launch(
-            small.program, launches, 1, small.bench.array(small.padded(logits[row : row + 1])),
-            small.bench.array(np.array([-1], np.int32)), ids, stats, history, small.scratch, small.counters,
-        )  # fmt: skip
-        small.bench.run(launches)
-        assert ids.read(np.int32, 1)[0] == together[row]
+        ids, _ = small.results(history, logits[row : row + 1], np.array([-1]))
+        assert ids[0] == together[row]
     plain, _ = small.run(replace(options, presence=0, frequency=0), logits, inputs=inputs)
     assert (plain != together).any()
 
@@ -353,9 +337,3 @@ def test_noise_of_a_column_does_not_depend_on_which_others_are_asked_for() -> No
     every = uniform_words(PLAIN, 9, columns)
     assert np.array_equal(uniform_words(PLAIN, 9, columns[::7]), every[::7])
     assert len(np.unique(every)) == 1000
-
-
-def test_columns_that_do_not_fit_the_rows_are_refused(small: GumbelBench) -> None:
-    for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
-        with pytest.raises(ValueError, match=str(stride)):
-            GumbelSampling(vocab_used, stride, small.bench.geometry)

@@ -55,7 +55,7 @@ class Case:
         self.rng = np.random.default_rng(k)
         self.segments, self.weights = merged(self.rng, shapes, k)
         self.op = MulMat(self.segments, bench.geometry)
-        self.program = bench.program([self.op.kernel(rows) for rows in (*row_counts, 0)])
+        bench.compile(self.op.kernel(rows) for rows in (*row_counts, 0))
         self.device_weights = bench.array(self.weights)
         self.k = k
 
@@ -68,12 +68,11 @@ class Case:
         plain = self.bench.poisoned(BUFFER_ROWS * self.k * 4)
         plain.write(x)
         output = self.bench.poisoned(BUFFER_ROWS * self.op.columns * 4)
-        count = self.bench.array(np.array([rows], np.int32))
-        launches = self.bench.launches()
-        self.op.launch(
-            self.program, launches, launched, self.device_weights, quantised, plain, output, count
-        )
-        self.bench.run(launches)
+        launch = self.op.launch(
+            launched, weights=self.device_weights, quantised=quantised, plain=plain, output=output,
+            row_count=self.bench.ints([rows]),
+        )  # fmt: skip
+        self.bench.run(launch)
         return self.bench.rows(output, rows, self.op.columns)
 
 

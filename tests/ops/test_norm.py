@@ -17,7 +17,7 @@ class Case:
     def __init__(self, bench: Bench, k: int, slots: int, gather: bool = False) -> None:
         self.bench, self.k, self.slots = bench, k, slots
         self.op = Norm(k, EPS, slots, Consumers(quantised=True, plain=True), bench.geometry, gather)
-        self.program = bench.program([self.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
+        bench.compile(self.op.kernel(rows) for rows in (*ROW_COUNTS, 0))
         self.weight = np.random.default_rng(1).uniform(0.5, 1.5, k).astype(np.float32)
 
     def run(
@@ -29,13 +29,12 @@ class Case:
         launched = compiled_rows(rows) if launched is None else launched
         x_out, plain = bench.poisoned(MAX_ROWS * k * 4), bench.poisoned(MAX_ROWS * k * 4)
         quantised = bench.activation_rows(MAX_ROWS, k)
-        launches = bench.launches()
-        sources = bench.array(np.asarray(source_rows if source_rows is not None else [0], np.int32))
-        self.op.launch(
-            self.program, launches, launched, bench.array(x), bench.array(partials), x_out,
-            bench.array(self.weight), sources, quantised, plain, bench.array(np.array([rows], np.int32)),
+        sources = bench.ints(source_rows if source_rows is not None else [0])
+        launch = self.op.launch(
+            launched, x=bench.array(x), partials=bench.array(partials), x_out=x_out, weight=bench.array(self.weight),
+            source_rows=sources, quantised=quantised, plain=plain, row_count=bench.ints([rows]),
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         normed = bench.rows(plain, rows, k)
         return bench.rows(x_out, rows, k), normed, dequantise(*bench.read_activations(quantised, normed))
 

@@ -33,8 +33,8 @@ class Case:
             Matrix(formats[0], experts, K), Matrix(formats[1], 1, K, offset), used, EPS, Consumers(True, True),
             bench.geometry,
         )  # fmt: skip
-        self.program = bench.program([self.op.kernel(rows) for rows in (*ROW_COUNTS, 0)])
-        self.counters = bench.array(np.zeros(128, np.int32))
+        bench.compile(self.op.kernel(rows) for rows in (*ROW_COUNTS, 0))
+        self.counters = bench.zeros(512)
 
     def run(
         self, x: np.ndarray, y: np.ndarray, launched: int | None = None
@@ -47,13 +47,13 @@ class Case:
         device_y.write(y)
         selected, slots = bench.poisoned(MAX_ROWS * used * 4), bench.poisoned(MAX_ROWS * (used + 1) * 4)
         weights = np.concatenate([tiles(self.router, self._formats[0]), tiles(self.gate, self._formats[1])])
-        launches = bench.launches()
-        self.op.launch(
-            self.program, launches, launched, device_x, device_y, x_out, bench.array(self.weight),
-            bench.array(weights), bench.poisoned(self.op.logits_bytes(MAX_ROWS)), self.counters, selected, slots,
-            bench.poisoned(MAX_ROWS * K * 5), plain, bench.array(np.array([rows], np.int32)),
+        launch = self.op.launch(
+            launched, x=device_x, y=device_y, x_out=x_out, weight=bench.array(self.weight),
+            router_weights=bench.array(weights), logits=bench.poisoned(MAX_ROWS * self.op.logits_columns * 4),
+            counters=self.counters, selected=selected, slot_weights=slots,
+            quantised=bench.poisoned(MAX_ROWS * K * 5), plain=plain, row_count=bench.ints([rows]),
         )  # fmt: skip
-        bench.run(launches)
+        bench.run(launch)
         return (
             bench.rows(x_out, rows, K),
             bench.rows(plain, rows, K),

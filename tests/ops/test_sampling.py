@@ -3,12 +3,13 @@
 One part is float32's own (half a unit of the last place is 6e-8), the rest is exp's two units and the sums' roundings.
 """
 
+import math
+
 import numpy as np
 import pytest
 
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
-from arcmtp.ops.sampling import STATS, Sampling, reference
-from arcmtp.runtime.compiler import Program
+from arcmtp.ops.sampling import STATS, Sampling, Vocabulary, reference
 from tests.ops.bench import Bench
 from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
 
@@ -18,10 +19,10 @@ TOLERANCE = 1e-6
 class Case:
     """Sampling from one vocabulary on a bench; scratch memory and counters live through all runs."""
 
-    def __init__(self, bench: Bench, op: Sampling, program: Program) -> None:
-        self.bench, self.op, self.program = bench, op, program
-        self.partials = bench.poisoned(self.op.partials_bytes(BLOCK_ROWS))
-        self.arrivals = bench.zeros(self.op.arrivals_bytes(BLOCK_ROWS))
+    def __init__(self, bench: Bench, op: Sampling) -> None:
+        self.bench, self.op = bench, op
+        self.partials = bench.poisoned(math.prod(op.partials_shape(BLOCK_ROWS)) * 4)
+        self.arrivals = bench.zeros(BLOCK_ROWS * 4)
 
     def padded(self, logits: np.ndarray) -> np.ndarray:
         """Rows of the stride, with NaN in what the vocabulary does not use."""
@@ -36,15 +37,11 @@ class Case:
         launched = compiled_rows(rows) if launched is None else launched
         targets = np.full(rows, -1) if targets is None else targets
         ids, stats = self.bench.poisoned(BLOCK_ROWS * 4), self.bench.poisoned(BLOCK_ROWS * STATS * 4)
-        device_logits = self.bench.array(self.padded(logits))
-        device_targets = self.bench.array(targets.astype(np.int32))
-        count = self.bench.array(np.array([rows], np.int32))
-        launches = self.bench.launches()
-        self.op.launch(
-            self.program, launches, launched,
-            device_logits, device_targets, ids, stats, self.partials, self.arrivals, count,
+        launch = self.op.launch(
+            launched, logits=self.bench.array(self.padded(logits)), targets=self.bench.ints(targets), ids=ids,
+            stats=stats, partials=self.partials, arrivals=self.arrivals, row_count=self.bench.ints([rows]),
         )  # fmt: skip
-        self.bench.run(launches)
+        self.bench.run(launch)
         return self.bench.rows(ids, rows, 1, np.int32)[:, 0], self.bench.rows(stats, rows, STATS)
 
     def check(self, logits: np.ndarray, targets: np.ndarray | None = None) -> None:
@@ -62,8 +59,9 @@ class Case:
 @pytest.fixture(scope="module")
 def small(bench: Bench) -> Case:
     """1,003 columns: no multiple of 16, fewer blocks than a GPU has work-groups, and the last ones are not full."""
-    op = Sampling(1003, 1024, bench.geometry)
-    return Case(bench, op, bench.program([op.kernel(rows) for rows in (*ROW_COUNTS, 0)]))
+    op = Sampling(Vocabulary(1003, 1024), bench.geometry)
+    bench.compile(op.kernel(rows) for rows in (*ROW_COUNTS, 0))
+    return Case(bench, op)
 
 
 @pytest.mark.avx2
@@ -74,13 +72,14 @@ def test_rows_give_the_references_token_and_log_probabilities(small: Case, rows:
 
 
 def test_vocabularies_of_any_size_are_covered_exactly_once(bench: Bench) -> None:
-    ops = [Sampling(vocab, -(-vocab // 16) * 16, bench.geometry) for vocab in (1, 15, 16, 17, 127, 129, 8192)]
-    program = bench.program([op.kernel(8) for op in ops])
+    vocabularies = [Vocabulary(used, -(-used // 16) * 16) for used in (1, 15, 16, 17, 127, 129, 8192)]
+    ops = [Sampling(vocabulary, bench.geometry) for vocabulary in vocabularies]
+    bench.compile(op.kernel(8) for op in ops)
     for op in ops:
         rng = np.random.default_rng(op.vocab_used)
         logits = rng.standard_normal((8, op.vocab_used))
         logits[np.arange(8), rng.integers(0, op.vocab_used, 8)] += 6
-        Case(bench, op, program).check(logits, rng.integers(0, op.vocab_used, 8))
+        Case(bench, op).check(logits, rng.integers(0, op.vocab_used, 8))
 
 
 def test_the_full_vocabulary_keeps_its_accuracy(bench: Bench) -> None:
@@ -91,8 +90,7 @@ def test_the_full_vocabulary_keeps_its_accuracy(bench: Bench) -> None:
         np.linspace(-40, 40, vocab), np.linspace(40, -40, vocab), np.full(vocab, -90.0),
     ])  # fmt: skip
     rows[-1, 200_000] = 10
-    op = Sampling(vocab, 248_320, bench.geometry)
-    Case(bench, op, bench.program([op.kernel(7)])).check(rows, rng.integers(0, vocab, 7))
+    Case(bench, Sampling(Vocabulary(vocab, 248_320), bench.geometry)).check(rows, rng.integers(0, vocab, 7))
 
 
 def test_equal_logits_give_the_lowest_column(small: Case) -> None:
@@ -152,7 +150,7 @@ def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_none(sma
     assert list(stats[:, 2]) == [0, -np.inf, -np.inf]
 
 
-def test_columns_that_do_not_fit_the_rows_are_refused(bench: Bench) -> None:
+def test_columns_that_do_not_fit_the_rows_are_refused() -> None:
     for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
         with pytest.raises(ValueError, match=str(stride)):
-            Sampling(vocab_used, stride, bench.geometry)
+            Vocabulary(vocab_used, stride)

@@ -1,5 +1,6 @@
 """The likeliest tokens against their reference: the same ids and bits, since a subtraction is all the arithmetic."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,10 +8,9 @@ import pytest
 
 from arcmtp.ops import sampling
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.ops.sampling import STATS, Sampling
+from arcmtp.ops.sampling import STATS, Sampling, Vocabulary
 from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs, reference
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Program
+from arcmtp.runtime.launch import Launch
 from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
@@ -25,39 +25,35 @@ MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
 class Case:
     """The likeliest tokens of one vocabulary on a bench; scratch memory, counters and results live through all runs."""
 
-    def __init__(self, bench: Bench, op: TopLogprobs, program: Program) -> None:
-        self.bench, self.op, self.program = bench, op, program
-        self.scratch = bench.poisoned(op.scratch_bytes(MOST_ROWS))
-        self.counters = bench.zeros(op.counter_bytes(MOST_ROWS))
+    def __init__(self, bench: Bench, op: TopLogprobs) -> None:
+        self.bench, self.op = bench, op
+        self.scratch = bench.poisoned(math.prod(op.scratch_shape(MOST_ROWS)) * 4)
+        self.counters = bench.zeros(MOST_ROWS * 4)
         self.counts = bench.poisoned(SLOTS * 4)
         self.ids, self.logprobs = (bench.host_zeros(MOST_ROWS * PLACES * 4) for _ in range(2))
 
     @classmethod
     def of(cls, bench: Bench, *vocabularies: int) -> "list[Case]":
         """One for each vocabulary, compiled together."""
-        ops = [TopLogprobs(vocab, -(-vocab // 32) * 32, bench.geometry) for vocab in vocabularies]
-        program = bench.program([op.kernel() for op in ops])
-        return [cls(bench, op, program) for op in ops]
+        ops = [TopLogprobs(Vocabulary(used, -(-used // 32) * 32), bench.geometry) for used in vocabularies]
+        bench.compile(op.kernel() for op in ops)
+        return [cls(bench, op) for op in ops]
 
-    def launches(
-        self, logits: np.ndarray, stats: Buffer, chosen: Buffer, slots: Sequence[int] = (0,)
-    ) -> _host.LaunchList:
+    def launch(self, logits: np.ndarray, stats: Buffer, chosen: Buffer, slots: Sequence[int] = (0,)) -> Launch:
         """For rows of `vocab_used` logits, with NaN in what the vocabulary does not use."""
         columns = self.op.stride - logits.shape[1]
         padded = np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
-        launches = self.bench.launches()
-        self.op.launch(
-            self.program, launches, len(logits), self.bench.array(padded), stats, self.counts, chosen, self.ids,
-            self.logprobs, self.scratch, self.counters, self.bench.runs(slots),
+        return self.op.launch(
+            len(logits), self.bench.runs(slots), logits=self.bench.array(padded), stats=stats, counts=self.counts,
+            chosen=chosen, ids=self.ids, logprobs=self.logprobs, scratch=self.scratch, counters=self.counters,
         )  # fmt: skip
-        return launches
 
-    def results(self, launches: _host.LaunchList, rows: int, *counts: int) -> tuple[np.ndarray, np.ndarray]:
+    def results(self, launch: Launch, rows: int, *counts: int) -> tuple[np.ndarray, np.ndarray]:
         """ids and logprobs [rows, MAX_TOP + 1] when the first slots are asked for `counts` tokens."""
         self.counts.write(np.array(counts, np.int32))
         self.ids.write(np.full(MOST_ROWS * PLACES, UNTOUCHED, np.int32))
         self.logprobs.write(np.full(MOST_ROWS * PLACES, UNTOUCHED, np.float32))
-        self.bench.run(launches)
+        self.bench.run(launch)
         found = self.ids.view(np.int32), self.logprobs.view(np.float32)
         ids, logprobs = (values[: rows * PLACES].reshape(rows, PLACES).copy() for values in found)
         return ids, logprobs
@@ -68,8 +64,8 @@ class Case:
         """ids and logprobs [rows, MAX_TOP + 1] of logits [rows, vocab_used]."""
         stats = np.full((len(logits), STATS), np.nan, np.float32)
         stats[:, 1] = log_sum
-        launches = self.launches(logits, self.bench.array(stats), self.bench.array(chosen.astype(np.int32)))
-        return self.results(launches, len(logits), count)
+        launch = self.launch(logits, self.bench.array(stats), self.bench.ints(chosen))
+        return self.results(launch, len(logits), count)
 
     def check(self, logits: np.ndarray, counts: tuple[int, ...] = COUNTS) -> None:
         """Exactly the reference's results for each count, and nothing behind them."""
@@ -157,15 +153,15 @@ def test_the_count_is_read_when_the_launch_runs_and_none_leaves_only_the_chosen_
     logits = np.random.default_rng(3).standard_normal((3, VOCAB)).astype(np.float32)
     chosen, log_sum = np.array([5, 1002, 64]), np.array([7, 8, 9], np.float32)
     stats = np.stack([log_sum] * STATS, axis=1)
-    launches = small.launches(logits, small.bench.array(stats), small.bench.array(chosen.astype(np.int32)))
+    launch = small.launch(logits, small.bench.array(stats), small.bench.ints(chosen))
     for count in (0, 30, 0, MAX_TOP, 2):
-        ids, logprobs = small.results(launches, 3, count)
+        ids, logprobs = small.results(launch, 3, count)
         want_ids, want = reference(logits, log_sum, count, chosen, VOCAB)
         assert np.array_equal(ids[:, : count + 1], want_ids) and np.array_equal(logprobs[:, : count + 1], want)
         assert np.all(ids[:, count + 1 :] == UNTOUCHED) and np.all(logprobs[:, count + 1 :] == UNTOUCHED)
     assert not small.counters.read(np.int32, MAX_ROWS).any()
     small.scratch.fill(0xFF)
-    small.results(launches, 3, 0)
+    small.results(launch, 3, 0)
     assert np.all(small.scratch.read(np.uint8, small.scratch.nbytes) == 0xFF)  # no column was looked at
 
 
@@ -187,9 +183,8 @@ def test_runs_in_any_slots_give_what_each_gives_alone(small: Case, rows: int) ->
     logits = rng.standard_normal((3, rows, VOCAB))
     chosen, log_sum = rng.integers(0, VOCAB, (3, rows)), rng.uniform(5, 9, (3, rows)).astype(np.float32)
     stats = small.bench.array(np.stack([interleaved(log_sum)] * STATS, axis=1))
-    inputs = small.bench.array(interleaved(chosen).astype(np.int32))
-    launches = small.launches(interleaved(logits), stats, inputs, RUN_SLOTS)
-    ids, logprobs = small.results(launches, 3 * rows, *(counts.get(slot, -1) for slot in range(SLOTS)))
+    launch = small.launch(interleaved(logits), stats, small.bench.ints(interleaved(chosen)), RUN_SLOTS)
+    ids, logprobs = small.results(launch, 3 * rows, *(counts.get(slot, -1) for slot in range(SLOTS)))
     for run, slot in enumerate(RUN_SLOTS):
         want_ids, want = small.run(logits[run], counts[slot], chosen[run], log_sum[run])
         assert np.array_equal(ids[run::3], want_ids) and np.array_equal(logprobs[run::3], want)
@@ -198,26 +193,17 @@ def test_runs_in_any_slots_give_what_each_gives_alone(small: Case, rows: int) ->
 def test_what_sampling_leaves_on_the_device_gives_log_probabilities(bench: Bench) -> None:
     vocab, rows = 96, 8
     logits = 4 * np.random.default_rng(5).standard_normal((rows, vocab)).astype(np.float32)
-    sample, op = Sampling(vocab, vocab, bench.geometry), TopLogprobs(vocab, vocab, bench.geometry)
-    program = bench.program([sample.kernel(rows), op.kernel()])
-    targets, chosen = bench.array(np.full(rows, -1, np.int32)), bench.poisoned(rows * 4)
-    stats = bench.poisoned(rows * STATS * 4)
-    sampled = bench.launches()
-    sample.launch(
-        program, sampled, rows, bench.array(logits), targets, chosen, stats,
-        bench.poisoned(sample.partials_bytes(rows)), bench.zeros(sample.arrivals_bytes(rows)), targets,
+    sample, (case,) = Sampling(Vocabulary(vocab, vocab), bench.geometry), Case.of(bench, vocab)
+    targets, chosen = bench.ints([-1] * rows), bench.poisoned(rows * 4)
+    stats, partials = bench.poisoned(rows * STATS * 4), bench.poisoned(math.prod(sample.partials_shape(rows)) * 4)
+    sampled = sample.launch(
+        rows, logits=bench.array(logits), targets=targets, ids=chosen, stats=stats, partials=partials,
+        arrivals=bench.zeros(rows * 4), row_count=targets,
     )  # fmt: skip
     bench.run(sampled)
-    case = Case(bench, op, program)
-    ids, logprobs = case.results(case.launches(logits, stats, chosen), rows, vocab)
+    ids, logprobs = case.results(case.launch(logits, stats, chosen), rows, vocab)
     assert np.array_equal(ids[:, 0], ids[:, 1]) and np.array_equal(logprobs[:, 0], logprobs[:, 1])
     assert np.array_equal(np.sort(ids[:, 1 : vocab + 1]), np.tile(np.arange(vocab), (rows, 1)))
     _, want = sampling.reference(logits, ids[:, 1], vocab)
     np.testing.assert_allclose(logprobs[:, 1], want[:, 2], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(np.exp(logprobs[:, 1 : vocab + 1]).sum(axis=1), 1, rtol=1e-5)
-
-
-def test_columns_that_do_not_fit_the_rows_are_refused(bench: Bench) -> None:
-    for vocab_used, stride in ((17, 16), (0, 16), (10, 20)):
-        with pytest.raises(ValueError, match=str(stride)):
-            TopLogprobs(vocab_used, stride, bench.geometry)

@@ -1,16 +1,14 @@
 """A bench on two devices: what is done is done on both, and what is read from both must be equal to the bit."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
-from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
+from arcmtp.runtime.launch import Argument, Kernel, Launch
 from arcmtp.runtime.memory import Buffer, HostBuffer, Pointer
 from tests.ops.bench import Bench
-
-Pair = tuple[Any, Any]
 
 
 def agreed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -65,31 +63,11 @@ class TwinHostBuffer(TwinBuffer, HostBuffer):
         return values
 
 
-class TwinLaunches(_host.LaunchList):
-    """A launch list for each device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts = _host.LaunchList(), _host.LaunchList()
-
-
-class TwinProgram(Program):
-    """A program for each device."""
-
-    def __init__(self, parts: tuple[Program, Program]) -> None:
-        self.parts = parts
-
-    def launch(self, launches: _host.LaunchList, kernel: Kernel, groups: int, *arguments: Any) -> None:
-        parts = zip(self.parts, cast(TwinLaunches, launches).parts, *map(_parts, arguments), strict=True)
-        for program, of_program, *given in parts:
-            program.launch(of_program, kernel, groups, *given)
-
-
-def _parts(argument: Any) -> Pair:
-    """What a launch argument is on each device."""
+def _part(argument: Argument, device: int) -> Argument:
+    """What a launch's argument is on one of the devices."""
     if isinstance(argument, Pointer):
-        return cast(Pair, tuple(part.at(argument.byte_offset) for part in cast(TwinBuffer, argument.owner).parts))
-    return argument.parts if isinstance(argument, TwinBuffer) else (argument, argument)
+        return cast(TwinBuffer, argument.owner).parts[device].at(argument.byte_offset)
+    return argument.parts[device] if isinstance(argument, TwinBuffer) else argument
 
 
 class TwinBench(Bench):
@@ -103,17 +81,18 @@ class TwinBench(Bench):
     def repeats(self, count: int, least: int) -> int:
         return least
 
-    def program(self, kernels: Iterable[Kernel]) -> Program:
-        first, second = self._benches
+    def compile(self, kernels: Iterable[Kernel]) -> None:
         kernels = list(kernels)
-        return TwinProgram((first.program(kernels), second.program(kernels)))
+        for bench in self._benches:
+            bench.compile(kernels)
 
-    def launches(self) -> _host.LaunchList:
-        return TwinLaunches()
-
-    def run(self, launches: _host.LaunchList) -> None:
-        for bench, part in zip(self._benches, cast(TwinLaunches, launches).parts, strict=True):
-            bench.run(part)
+    def run(self, launches: Launch | Iterable[Launch]) -> None:
+        launches = [launches] if isinstance(launches, Launch) else list(launches)
+        for device, bench in enumerate(self._benches):
+            bench.run(
+                replace(launch, arguments={name: _part(given, device) for name, given in launch.arguments.items()})
+                for launch in launches
+            )
 
     def alloc(self, nbytes: int) -> Buffer:
         first, second = self._benches

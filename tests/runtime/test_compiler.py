@@ -5,11 +5,15 @@ import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, source_text
+from arcmtp.runtime.compiler import Compiler, source_text
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import FLOAT, INT, parameters, reads, writes
+from arcmtp.runtime.tensor import F32, I32
+from tests.launches import kernel, launch
 
-GOOD = Kernel("good", "formats.hpp", "int *x", "x[0] = 1;")
-BROKEN = Kernel("broken", "formats.hpp", "int *x", "x[0] = no_such_name;")
+X = parameters(x=writes(I32))
+GOOD = kernel("good", X, "x[0] = 1;")
+BROKEN = kernel("broken", X, "x[0] = no_such_name;")
 
 
 def test_a_source_holds_each_kernel_and_includes_its_header_once() -> None:
@@ -20,30 +24,47 @@ def test_a_source_holds_each_kernel_and_includes_its_header_once() -> None:
 
 def test_kernels_that_do_not_compile_are_one_line_with_the_compilers_reason() -> None:
     with pytest.raises(ArcmtpError, match=r"does not compile the kernels: .*no_such_name") as failure:
-        Device("cpu").program([GOOD, BROKEN])
+        Device("cpu").compile([GOOD, BROKEN])
     assert "\n" not in str(failure.value)
 
 
-def test_two_kernels_of_one_name_are_refused() -> None:
-    other = Kernel("good", "formats.hpp", "int *x", "x[0] = 2;")
+def test_two_kernels_of_one_name_are_refused_however_far_apart() -> None:
+    device, other = Device("cpu"), kernel("good", X, "x[0] = 2;")
     with pytest.raises(ValueError, match="two different kernels are called good"):
-        Device("cpu").program([GOOD, other])
+        device.compile([GOOD, other])
+    device.compile([GOOD])
+    with pytest.raises(ValueError, match="two different kernels are called good"):
+        device.compile([other])
 
 
-def test_a_kernel_of_another_program_is_not_launched() -> None:
-    program = Device("cpu").program([GOOD])
-    with pytest.raises(ValueError, match="kernel broken is not part of this program"):
-        program.launch(_host.LaunchList(), BROKEN, 1)
+def test_a_kernel_is_compiled_once_and_what_launches_lack_when_they_are_bound() -> None:
+    device, minus = Device("cpu"), kernel("minus", X, "x[0] = -x[0];")
+    x = device.zeros(4)
+    assert device.compile([GOOD, GOOD]) == 1
+    bound = device.bind([launch(GOOD, x=x), launch(minus, x=x), launch(GOOD, x=x), launch(minus, x=x)])
+    assert bound.names() == ["good", "minus"] * 2
+    assert device.compile([minus, GOOD]) == 0
+    device.run(bound)
+    assert x.read(np.int32, 1)[0] == -1
+
+
+def test_kernels_that_know_sequences_have_a_source_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, sources = Compiler(Device("cpu").queue, []), []
+    monkeypatch.setattr(_host, "build", lambda context, device, source, *rest: sources.append(source))
+    monkeypatch.setattr(_host, "kernel", lambda program, name: name)
+    of_runs = kernel("of_runs", parameters(x=writes(I32), run_count=INT, slots=reads(I32)), "x[0] = run_count;")
+    assert compiler.compile([of_runs, GOOD, BROKEN]) == 3
+    assert [source.count("ARCMTP_KERNEL(") for source in sources] == [2, 1]
+    assert "of_runs" in sources[1]
 
 
 def test_arguments_of_all_kinds_arrive_whatever_their_order() -> None:
     """On the CPU they are one struct, with gaps before pointers and at its end."""
-    parameters = "int first, const float *x, float scale, int offset, float *out, int last"
-    mixed = Kernel("mixed", "formats.hpp", parameters, "out[offset] = x[1] * scale + first * 10000 + last * 1000;")
+    declared = parameters(first=INT, x=reads(F32), scale=FLOAT, offset=INT, out=writes(F32), last=INT)
+    mixed = kernel("mixed", declared, "out[offset] = x[1] * scale + first * 10000 + last * 1000;")
     device = Device("cpu")
-    x, out, launches = device.array(np.array([2, 3], np.float32)), device.zeros(16), _host.LaunchList()
-    device.program([mixed]).launch(launches, mixed, 1, 5, x, 0.5, 2, out, 7)
-    device.run(launches)
+    x, out = device.array(np.array([2, 3], np.float32)), device.zeros(16)
+    device.run(device.bind([launch(mixed, out=out, x=x, scale=0.5, last=7, first=5, offset=2)]))
     assert out.read(np.float32, 4).tolist() == [0, 0, 57001.5, 0]
 
 
@@ -59,14 +80,11 @@ def test_a_product_is_rounded_before_it_is_added(any_device: Device) -> None:
     for n in (2, 16, 32, 64):
         bodies[n] = f"simd::store<float, {n}>(out, simd::load<float, {n}>(x) * simd::load<float, {n}>(x) + "
         bodies[n] += f"simd::load<float, {n}>(y));"
-    parameters = "const float *x, const float *y, float *out"
-    kernels = [Kernel(f"product_{n}", "formats.hpp", parameters, body) for n, body in bodies.items()]
-    program, launches = any_device.program(kernels), _host.LaunchList()
+    declared = parameters(x=reads(F32), y=reads(F32), out=writes(F32))
+    kernels = [kernel(f"product_{n}", declared, body) for n, body in bodies.items()]
     x, y = (any_device.array(np.full(64, value, np.float32)) for value in (1 + 2.0**-12, -1 - 2.0**-11))
     sums = [any_device.array(np.ones(64, np.float32)) for _ in kernels]
-    for kernel, out in zip(kernels, sums, strict=True):
-        program.launch(launches, kernel, 1, x, y, out)
-    any_device.run(launches)
+    any_device.run(any_device.bind(launch(each, x=x, y=y, out=out) for each, out in zip(kernels, sums, strict=True)))
     assert [np.count_nonzero(out.read(np.float32, 64)) for out in sums] == [64 - n for n in bodies]
 
 
@@ -75,18 +93,18 @@ def test_quotients_are_rounded_once(any_device: Device) -> None:
         quotients[i] = simd::divide(x[i], y[i]);
         shares[i] = simd::divide(x[i], 127.0f);
     }"""
-    kernel = Kernel("divide", "formats.hpp", "const float *x, const float *y, float *quotients, float *shares", body)
+    declared = parameters(x=reads(F32), y=reads(F32), quotients=writes(F32), shares=writes(F32))
     x, y = np.random.default_rng(1).uniform(0.5, 2, (2, 256)).astype(np.float32)
-    quotients, shares, launches = any_device.zeros(1024), any_device.zeros(1024), _host.LaunchList()
-    given = any_device.array(x), any_device.array(y), quotients, shares
-    any_device.program([kernel]).launch(launches, kernel, 1, *given)
-    any_device.run(launches)
+    quotients, shares = any_device.zeros(1024), any_device.zeros(1024)
+    divide, device_x, device_y = kernel("divide", declared, body), any_device.array(x), any_device.array(y)
+    division = launch(divide, x=device_x, y=device_y, quotients=quotients, shares=shares)
+    any_device.run(any_device.bind([division]))
     np.testing.assert_array_equal(quotients.read(np.float32, 256), x / y)
     np.testing.assert_array_equal(shares.read(np.float32, 256), x / np.float32(127))
 
 
 def test_a_source_with_packed_parameters_takes_one_struct() -> None:
-    text = source_text([Kernel("two", "formats.hpp", "const int *x, float y", "use(x, y);")], packed=True)
-    assert "struct two_arguments { const int *x; float y; };" in text
+    text = source_text([kernel("two", parameters(x=reads(I32), y=FLOAT), "use(x, y);")], packed=True)
+    assert "struct two_arguments { const int * x; float y; };" in text
     assert "ARCMTP_KERNEL(two)(two_arguments arguments)" in text
     assert "const auto [x, y] = arguments;" in text

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program, headers
+from arcmtp.runtime.compiler import headers
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, GraphChoice, choose, kernel_names
+from arcmtp.runtime.launch import INT, Kernel, parameters, writes
 from arcmtp.runtime.memory import Buffer
+from arcmtp.runtime.tensor import I32
+from tests.launches import kernel, launch
 
 ITEM = "int &item = x[simd::group_index()]; "
-DOUBLE = Kernel("double_plus", "formats.hpp", "int *x, int add", ITEM + "item = 2 * item + add;")
-NEGATE = Kernel("negate", "formats.hpp", "int *x", ITEM + "item = -item;")
+DOUBLE = kernel("double_plus", parameters(x=writes(I32), add=INT), ITEM + "item = 2 * item + add;")
+NEGATE = kernel("negate", parameters(x=writes(I32)), ITEM + "item = -item;")
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +26,16 @@ def device() -> Device:
     return Device("cpu")
 
 
-@pytest.fixture(scope="module")
-def program(device: Device) -> Program:
-    return device.program([DOUBLE, NEGATE])
+def chain(device: Device, x: Buffer, length: int = 5) -> _host.LaunchList:
+    return device.bind([*(launch(DOUBLE, 16, x=x, add=add) for add in range(length)), launch(NEGATE, 16, x=x)])
 
 
-def chain(program: Program, x: Buffer, length: int = 5) -> _host.LaunchList:
-    launches = _host.LaunchList()
-    for add in range(length):
-        program.launch(launches, DOUBLE, 16, x, add)
-    program.launch(launches, NEGATE, 16, x)
-    return launches
-
-
-def test_replays_give_what_eager_launches_give(device: Device, program: Program) -> None:
+def test_replays_give_what_eager_launches_give(device: Device) -> None:
     values = np.arange(16, dtype=np.int32)
     results = []
     for enabled in (False, True):
         x = device.array(values)
-        graphs, launches = GraphCache(device, enabled), chain(program, x)
+        graphs, launches = GraphCache(device, enabled), chain(device, x)
         for _ in range(3):
             graphs.submit("chain", launches)
         results.append(x.read(np.int32, 16))
@@ -49,8 +43,8 @@ def test_replays_give_what_eager_launches_give(device: Device, program: Program)
     assert results[0][1] != 1
 
 
-def test_a_list_is_captured_once_and_replayed_ever_after(device: Device, program: Program) -> None:
-    graphs, launches = GraphCache(device), chain(program, device.zeros(64))
+def test_a_list_is_captured_once_and_replayed_ever_after(device: Device) -> None:
+    graphs, launches = GraphCache(device), chain(device, device.zeros(64))
     for _ in range(4):
         graphs.submit("chain", launches)
     s = graphs.statistics
@@ -58,23 +52,23 @@ def test_a_list_is_captured_once_and_replayed_ever_after(device: Device, program
     assert s.capture_ms > 0 and s.finalise_ms > 0 and s.us_per_replay > 0
 
 
-def test_every_name_has_a_graph_of_its_own_and_keeps_it(device: Device, program: Program) -> None:
+def test_every_name_has_a_graph_of_its_own_and_keeps_it(device: Device) -> None:
     graphs = GraphCache(device)
-    graphs.submit("one", chain(program, device.zeros(64)))
-    graphs.submit("two", chain(program, device.zeros(64)))
+    graphs.submit("one", chain(device, device.zeros(64)))
+    graphs.submit("two", chain(device, device.zeros(64)))
     assert graphs.statistics.captures == 2
     with pytest.raises(ValueError, match="the graph 'one' was captured from another launch list"):
-        graphs.submit("one", chain(program, device.zeros(64)))
+        graphs.submit("one", chain(device, device.zeros(64)))
 
 
-def test_disabled_graphs_capture_nothing(device: Device, program: Program) -> None:
+def test_disabled_graphs_capture_nothing(device: Device) -> None:
     graphs = GraphCache(device, enabled=False)
-    graphs.submit("chain", chain(program, device.zeros(64)))
+    graphs.submit("chain", chain(device, device.zeros(64)))
     assert graphs.statistics.captures == graphs.statistics.replays == 0
 
 
-def test_the_captured_kernels_are_those_of_the_list_in_its_order(device: Device, program: Program) -> None:
-    graphs, launches = GraphCache(device), chain(program, device.zeros(64))
+def test_the_captured_kernels_are_those_of_the_list_in_its_order(device: Device) -> None:
+    graphs, launches = GraphCache(device), chain(device, device.zeros(64))
     graphs.submit("chain", launches)
     captured, graph = graphs.captured["chain"]
     assert captured is launches
@@ -86,8 +80,8 @@ def test_a_graph_of_nothing_is_no_chain_of_kernels(device: Device) -> None:
         kernel_names(_host.Graph(_host.LaunchList(), device.queue))
 
 
-def test_the_faster_way_is_measured_once_and_remembered(device: Device, program: Program, tmp_path: Path) -> None:
-    launches, cache = chain(program, device.zeros(64)), tmp_path / "cache" / "choice.json"
+def test_the_faster_way_is_measured_once_and_remembered(device: Device, tmp_path: Path) -> None:
+    launches, cache = chain(device, device.zeros(64)), tmp_path / "cache" / "choice.json"
     first = choose(device, launches, [DOUBLE, NEGATE], cache)
     assert first.eager_us > 0 and first.graph_us > 0
     assert choose(device, launches, [DOUBLE, NEGATE], cache) == first
@@ -97,9 +91,9 @@ def test_the_faster_way_is_measured_once_and_remembered(device: Device, program:
 
 
 def test_it_is_measured_again_when_a_kernel_or_a_header_changes(
-    device: Device, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launches, cache = chain(program, device.zeros(64)), tmp_path / "choice.json"
+    launches, cache = chain(device, device.zeros(64)), tmp_path / "choice.json"
 
     def measured(*kernels: Kernel) -> int:
         """How many measurements are remembered after one more call."""
@@ -114,9 +108,9 @@ def test_it_is_measured_again_when_a_kernel_or_a_header_changes(
     assert [measured(DOUBLE, NEGATE), measured(DOUBLE, NEGATE)] == [3, 3]
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(device: Device, program: Program, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_done_without(device: Device, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert choose(device, chain(program, device.zeros(64)), [DOUBLE, NEGATE], tmp_path / "file/choice").eager_us > 0
+    assert choose(device, chain(device, device.zeros(64)), [DOUBLE, NEGATE], tmp_path / "file/choice").eager_us > 0
 
 
 def test_the_smaller_time_is_chosen() -> None:

@@ -6,13 +6,15 @@ import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
-from arcmtp.runtime.compiler import Kernel, Program
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache
+from arcmtp.runtime.launch import INT, parameters, writes
+from arcmtp.runtime.tensor import F32
 from arcmtp.runtime.timing import Timeline
+from tests.launches import kernel, launch
 
 BODY = "float v = *x; for (int i = 0; i < turns; ++i) v = v * 0.5f + 1.0f; *x = v;"
-WORK = Kernel("work", "formats.hpp", "float *x, int turns", BODY)
+WORK = kernel("work", parameters(x=writes(F32), turns=INT), BODY)
 SHORT, LONG = 20_000, 20_000_000  # turns, the latter some 50 ms
 CLOCKS = 0.01  # how far the device's clock and the host's may drift apart
 
@@ -22,21 +24,14 @@ def device() -> Device:
     return Device("cpu")
 
 
-@pytest.fixture(scope="module")
-def program(device: Device) -> Program:
-    return device.program([WORK])
-
-
 @pytest.fixture
 def timeline(device: Device) -> Timeline:
     return Timeline(device, 64)
 
 
-def work(device: Device, program: Program, *turns: int) -> _host.LaunchList:
-    launches, x = _host.LaunchList(), device.zeros(4)
-    for count in turns:
-        program.launch(launches, WORK, 1, x, count)
-    return launches
+def work(device: Device, *turns: int) -> _host.LaunchList:
+    x = device.zeros(4)
+    return device.bind(launch(WORK, x=x, turns=count) for count in turns)
 
 
 def known(timeline: Timeline, first: int, last: int) -> float:
@@ -47,9 +42,9 @@ def known(timeline: Timeline, first: int, last: int) -> float:
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_marks_are_as_far_apart_as_what_the_host_sees_between_them(
-    device: Device, program: Program, timeline: Timeline, graphs: bool
+    device: Device, timeline: Timeline, graphs: bool
 ) -> None:
-    cache, launches = GraphCache(device, graphs), work(device, program, LONG)
+    cache, launches = GraphCache(device, graphs), work(device, LONG)
     cache.submit("work", launches)
     device.wait()
     outside = time.perf_counter()
@@ -65,10 +60,8 @@ def test_marks_are_as_far_apart_as_what_the_host_sees_between_them(
     assert (1 - CLOCKS) * inside * 1e6 <= known(timeline, first, last) <= (1 + CLOCKS) * outside * 1e6
 
 
-def test_a_mark_waits_for_the_work_before_it_and_the_host_for_neither(
-    device: Device, program: Program, timeline: Timeline
-) -> None:
-    launches = work(device, program, *[LONG] * 6)
+def test_a_mark_waits_for_the_work_before_it_and_the_host_for_neither(device: Device, timeline: Timeline) -> None:
+    launches = work(device, *[LONG] * 6)
     first = timeline.mark()
     launches.submit(device.queue)
     last = timeline.mark()
@@ -77,8 +70,8 @@ def test_a_mark_waits_for_the_work_before_it_and_the_host_for_neither(
     assert known(timeline, first, last) > 0
 
 
-def test_single_launches_are_told_apart_and_add_up(device: Device, program: Program, timeline: Timeline) -> None:
-    launches = work(device, program, SHORT, LONG, SHORT)
+def test_single_launches_are_told_apart_and_add_up(device: Device, timeline: Timeline) -> None:
+    launches = work(device, SHORT, LONG, SHORT)
     rounds = []
     for _ in range(3):  # whatever else the machine does only adds time: the smallest counts
         first = timeline.submit(launches)

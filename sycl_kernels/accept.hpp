@@ -1,7 +1,7 @@
 // The end of a step: which of its rows count, what they say, and where the next step begins.
 #pragma once
 
-#include "runs.hpp"
+#include "batch.hpp"
 #include "simd.hpp"
 
 namespace arcmtp {
@@ -11,7 +11,7 @@ enum Turn { TURN_DONE, TURN_STEP, TURN_LEFT, TURN_STOPS, TURN_STOP_IDS, TURN_WOR
 /// Words of a record: how many tokens a step gave, whether the generation is done, drafts that were right; the tokens,
 /// and their log-probabilities.
 enum Record { RECORD_COUNT, RECORD_DONE, RECORD_ACCEPTED, RECORD_TOKENS = 8, RECORD_LOGPROBS = 16, RECORD_WORDS = 32 };
-constexpr int MAX_ROWS = RECORD_LOGPROBS - RECORD_TOKENS; // of a run in any step
+constexpr int MAX_ROWS = RECORD_LOGPROBS - RECORD_TOKENS; // of a sequence in any step
 
 template <class T> inline void put(T *to, T value) { simd::store<T, 1>(to, simd::vec<T, 1>(value)); }
 
@@ -22,17 +22,17 @@ inline bool stops(const int *turn, int token) {
     return false;
 }
 
-/// A work-group for each run. Its row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is that
-/// choice. Of a generation that is done nothing counts, so that steps under way when it ends change nothing. The last
-/// row that counts is `accepted`, its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending;
+/// A work-group for each sequence. Its row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is
+/// that choice. Of a generation that is done nothing counts, so that steps under way when it ends change nothing. The
+/// last row that counts is `accepted`, its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending;
 /// otherwise, after a block, none is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS for
-/// each run, since the next step may have any number of them: positions; by run: accepted; by slot: pending_count,
-/// turns, states [STRIDE], records [RECORDS], carried.
+/// each sequence, since the next step may have any number of them: positions; by sequence: accepted; by slot:
+/// pending_count, turns, states [STRIDE], records [RECORDS], carried.
 template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
 inline void accept(const int *sampled, const float *logits, const float *stats, int *ids, int *positions,
                    int *pending_count, int *accepted, int *turns, int *states, int *records, const float *hidden,
-                   float *carried, Runs runs) {
-    const int run = simd::group_index(), slot = runs.slots[run];
+                   float *carried, Batch batch) {
+    const int sequence = simd::group_index(), slot = batch.slots[sequence];
     int *turn = turns + slot * TURN_WORDS, *counts = states + simd::u64(slot) * STRIDE;
     const bool was_done = turn[TURN_DONE] != 0;
     const int step = turn[TURN_STEP], left = turn[TURN_LEFT];
@@ -40,7 +40,7 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
     int last = 0, count = 0;
     bool done = was_done;
     for (int r = 0; r < ROWS && !was_done; ++r) {
-        const int row = runs.row(run, r), token = sampled[row];
+        const int row = batch.row(sequence, r), token = sampled[row];
         put(record + RECORD_TOKENS + r, token);
         put(reinterpret_cast<float *>(record) + RECORD_LOGPROBS + r,
             logits[simd::u64(row) * STRIDE + token] - stats[3 * row + 1]);
@@ -48,7 +48,7 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
         last = r;
         count = r + 1;
         done = count >= left || stops(turn, token);
-        if (done || r + 1 == ROWS || ids[runs.row(run, r + 1)] != token)
+        if (done || r + 1 == ROWS || ids[batch.row(sequence, r + 1)] != token)
             break;
     }
     put(record + RECORD_ACCEPTED, was_done ? 0 : last);
@@ -58,13 +58,13 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
     put(turn + TURN_DONE, int(done));
     put(turn + TURN_LEFT, left - count);
     put(pending_count + slot, EVALUATED ? count : 0);
-    put(accepted + run, last);
+    put(accepted + sequence, last);
     if (was_done)
         return;
-    const int chosen = runs.row(run, last), position = positions[run] + count;
-    put(ids + run, sampled[chosen]);
+    const int chosen = batch.row(sequence, last), position = positions[sequence] + count;
+    put(ids + sequence, sampled[chosen]);
     for (int r = 0; r < MAX_ROWS; ++r)
-        put(positions + runs.row(run, r), position + r);
+        put(positions + batch.row(sequence, r), position + r);
     const float *from = hidden + simd::u64(chosen) * HIDDEN;
     for (int at = 0; at < HIDDEN; at += 16)
         simd::store<float, 16>(carried + simd::u64(slot) * HIDDEN + at, simd::load<float, 16>(from + at));

@@ -10,7 +10,8 @@
 
 namespace arcmtp {
 
-/// One work-group's rows first_row … first_row + live - 1 of a run, at most ROWS, and the query heads of one KV head.
+/// One work-group's rows first_row … first_row + live - 1 of a sequence, at most ROWS, and the query heads of one KV
+/// head.
 template <class S, int ROWS> struct Attention {
     static constexpr int QUERIES = ROWS * S::RATIO, PASS = S::template PASS<ROWS>;
     static constexpr int OWNED = ROWS * S::VALUE_HEADS; // (row, head) pairs whose values a thread sums
@@ -25,15 +26,15 @@ template <class S, int ROWS> struct Attention {
 
     AttentionInput<S> in;
     KvCache<S> cache;
-    int run, kv_head, first_row, live, rank;
+    int sequence, kv_head, first_row, live, rank;
     int base, last; // positions of the first and of the last row
 
-    inline Attention(const AttentionInput<S> &in, int run, int kv_head, int first_row, int live)
-        : in(in), cache(in.cache(run)), run(run), kv_head(kv_head), first_row(first_row), live(live),
+    inline Attention(const AttentionInput<S> &in, int sequence, int kv_head, int first_row, int live)
+        : in(in), cache(in.cache(sequence)), sequence(sequence), kv_head(kv_head), first_row(first_row), live(live),
           rank(simd::team_rank()), base(in.positions[row_of(0)]), last(base + live - 1) {}
 
     /// Where row r of the work-group lies among those of the launch.
-    inline int row_of(int r) const { return in.runs.row(run, first_row + r); }
+    inline int row_of(int r) const { return in.batch.row(sequence, first_row + r); }
 
     /// Whether row r sees a key of `split`.
     inline bool reaches(int r, int split) const { return split * S::TILE <= base + r; }
@@ -335,12 +336,13 @@ template <class S, int ROWS> struct Partials {
     }
 };
 
-/// ROWS rows of each run: a work-group per run, KV head and split, which stores the new keys and values of its tiles
-/// and attends to them; the last of a KV head folds the splits. counters: int [runs][KV_HEADS], zero between launches.
+/// ROWS rows of each sequence: a work-group per sequence, KV head and split, which stores the new keys and values of
+/// its tiles and attends to them; the last of a KV head folds the splits. counters: int [batch][KV_HEADS], zero between
+/// launches.
 template <class S, int ROWS, class SINK>
 inline void attention_step(const AttentionInput<S> &in, float *partials, int *counters, const SINK &sink) {
     simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
-    const int head = simd::group_index() / S::SPLITS, split = simd::group_index() % S::SPLITS; // of all runs
+    const int head = simd::group_index() / S::SPLITS, split = simd::group_index() % S::SPLITS; // of all sequences
     const Attention<S, ROWS> attention(in, head / S::KV_HEADS, head % S::KV_HEADS, 0, ROWS);
     const Partials<S, ROWS> sums{attention, partials};
     if (attention.reaches(ROWS - 1, split)) {
@@ -359,11 +361,11 @@ template <class S, int ROWS> inline void attention_store(const AttentionInput<S>
     const int kv_head = simd::group_index() % S::KV_HEADS, first = simd::group_index() / S::KV_HEADS * ROWS;
     for (int item = simd::team_rank(); item < 2 * ROWS; item += S::TEAM)
         if (const int row = first + item / 2; row < rows)
-            store_row(in, in.cache(row % in.runs.count), row, in.positions[row], kv_head, item % 2);
+            store_row(in, in.cache(row % in.batch.size), row, in.positions[row], kv_head, item % 2);
 }
 
-/// A block of one run whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through all
-/// splits.
+/// A block of one sequence whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through
+/// all splits.
 template <class S, int ROWS, class SINK>
 inline void attention_block(const AttentionInput<S> &in, int rows, const SINK &sink) {
     simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();

@@ -1,25 +1,25 @@
 // What the MTP block begins with: a token's embedding and the hidden row of the token before it, each normed.
 #pragma once
 
+#include "batch.hpp"
 #include "embedding.hpp"
 #include "norm.hpp"
-#include "runs.hpp"
 
 namespace arcmtp {
 
 /// Which token and which hidden row make a row. DRAFT: its own. STEP: those of the rows that a step has accepted, the
-/// last of each run before all others: it alone goes through the whole block. PROMPT: its own token and the hidden row
-/// of the row before it.
+/// last of each sequence before all others: it alone goes through the whole block. PROMPT: its own token and the hidden
+/// row of the row before it.
 enum class Order { DRAFT, STEP, PROMPT };
 
 /// Row r of the result is (norm of the embedding of a token, norm of a hidden row), 2 * K values; a work-group per row.
-/// STEP: `row_positions` says where each row belongs, `accepted` [runs] is the last row that counts and `positions`
-/// [runs] that of the token it chose. PROMPT: the first row's hidden row is `carried` [slots]. ROWS 0: as many as
+/// STEP: `row_positions` says where each row belongs, `accepted` [batch] is the last row that counts and `positions`
+/// [batch] that of the token it chose. PROMPT: the first row's hidden row is `carried` [slots]. ROWS 0: as many as
 /// row_count holds.
 template <class F, int K, int VOCAB, simd::u64 OFFSET, Order ORDER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void draft_input(const u8 *weights, const int *tokens, const float *hidden, const float *token_norm,
                         const float *hidden_norm, float eps, const int *accepted, const int *positions,
-                        int *row_positions, const float *carried, Runs runs, const int *row_count, u8 *quantised,
+                        int *row_positions, const float *carried, Batch batch, const int *row_count, u8 *quantised,
                         float *plain) {
     simd::reserve_team_memory<TEAM * LANES * 4>();
     const int row = simd::group_index(), rank = simd::team_rank();
@@ -27,15 +27,15 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
         return;
     int source = row;
     if constexpr (ORDER == Order::STEP) {
-        const int run = row % runs.count, place = row / runs.count, last = accepted[run];
+        const int sequence = row % batch.size, place = row / batch.size, last = accepted[sequence];
         const int r = place == 0 ? last : place <= last ? place - 1 : place;
-        source = runs.row(run, r);
+        source = batch.row(sequence, r);
         if (rank == 0)
-            simd::store<int, 1>(row_positions + row, vec<int, 1>(positions[run] - last + r));
+            simd::store<int, 1>(row_positions + row, vec<int, 1>(positions[sequence] - last + r));
     }
     const float *before = hidden + simd::u64(source) * K;
     if constexpr (ORDER == Order::PROMPT)
-        before = row == 0 ? carried + simd::u64(runs.slots[0]) * K : before - K;
+        before = row == 0 ? carried + simd::u64(batch.slots[0]) * K : before - K;
     const int given = tokens[source], id = given < 0 ? 0 : given < VOCAB ? given : VOCAB - 1;
     const u8 *tile = weights + OFFSET + id / LANES * tile_bytes<F, K>();
     const RowSink<2 * K, QUANTISED, PLAIN> sink{quantised, plain};

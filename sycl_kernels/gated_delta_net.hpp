@@ -1,12 +1,12 @@
-// GATED_DELTA_NET: convolution, norms, gates, delta rule and gated output norm in one launch, a work-group per run and
-// V head.
+// GATED_DELTA_NET: convolution, norms, gates, delta rule and gated output norm in one launch, a work-group per sequence
+// and V head.
 //
 // Lanes are keys: a column of the state, S[all keys][j], is K_DIM / 16 vectors, so that keys and queries are whole
 // vectors too, and a thread advances a slice of columns from row to row.
 #pragma once
 
+#include "batch.hpp"
 #include "formats.hpp"
-#include "runs.hpp"
 #include "state_slice.hpp"
 
 namespace arcmtp {
@@ -58,8 +58,8 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     float rms_eps;
     float *memory;
     Sink sink;
-    Runs runs;
-    int run, head, rank, pending, rows;
+    Batch batch;
+    int sequence, head, rank, pending, rows;
 
     inline void advance() {
         simd::reserve_team_memory<CHUNK * Row::BYTES>();
@@ -94,7 +94,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 
   private:
-    inline const float *row(int r) const { return projected + simd::u64(runs.row(run, r)) * NET::STRIDE; }
+    inline const float *row(int r) const { return projected + simd::u64(batch.row(sequence, r)) * NET::STRIDE; }
 
     /// Where channel c of this head's q, k and v lies in a row of projections.
     static inline int column_of(int c, int head) {
@@ -242,7 +242,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
             const Lanes normed = value * inverse * simd::load<float, LANES>(weight + half * LANES);
             gated[half] = normed * simd::silu<LANES>(simd::load<float, LANES>(z + half * LANES));
         }
-        sink.put(runs.row(run, first + r), head * (NET::V_DIM / 32) + group, gated[0], gated[1]);
+        sink.put(batch.row(sequence, first + r), head * (NET::V_DIM / 32) + group, gated[0], gated[1]);
     }
 
     /// Key and decay of row r for the launch that commits it; here, since until now the earlier pending ones were read.
@@ -254,13 +254,13 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 };
 
-/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A block has one run.
+/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A block has one sequence.
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void gated_delta_net(const float *projected, const float *conv, const float *a, const float *dt_bias,
-                            const float *norm, float rms_eps, float *memory, const int *pending_count, Runs runs,
+                            const float *norm, float rms_eps, float *memory, const int *pending_count, Batch batch,
                             const int *row_count, u8 *quantised, float *plain) {
-    const int run = simd::group_index() / NET::V_HEADS, head = simd::group_index() % NET::V_HEADS;
-    const int slot = runs.slots[run];
+    const int sequence = simd::group_index() / NET::V_HEADS, head = simd::group_index() % NET::V_HEADS;
+    const int slot = batch.slots[sequence];
     DeltaNetHead<NET, ROWS, TEAM, QUANTISED, PLAIN>{projected,
                                                     conv,
                                                     a,
@@ -270,8 +270,8 @@ inline void gated_delta_net(const float *projected, const float *conv, const flo
                                                     memory + (simd::u64(slot) * NET::V_HEADS + head) *
                                                                  HeadMemory<NET>::FLOATS,
                                                     {quantised, plain},
-                                                    runs,
-                                                    run,
+                                                    batch,
+                                                    sequence,
                                                     head,
                                                     simd::team_rank(),
                                                     pending_count[slot],

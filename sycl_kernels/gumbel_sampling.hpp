@@ -2,8 +2,8 @@
 // `choose_column` filters the candidates and takes the largest score plus Gumbel noise.
 #pragma once
 
+#include "batch.hpp"
 #include "philox.hpp"
-#include "runs.hpp"
 #include "token_filters.hpp"
 
 namespace arcmtp {
@@ -51,29 +51,29 @@ struct Histories {
     const int *options, *states;
     const float *biases;
     const int *inputs;
-    Runs runs;
+    Batch batch;
 };
 
-/// Row `row` of a run: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
+/// Row `row` of a sequence: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
 /// later row follows the token that is its input.
 template <int VOCAB, int STRIDE> struct Row {
     const float *logits;
     const int *options, *states, *inputs;
     const float *biases;
-    Runs runs;
-    int run, row;
+    Batch batch;
+    int sequence, row;
 
-    /// That of row `index` of a launch whose first row is row `first` of its run.
+    /// That of row `index` of a launch whose first row is row `first` of its sequence.
     inline Row(const float *all_logits, const Histories &all, int index, int first)
-        : logits(all_logits + simd::u64(index) * STRIDE), inputs(all.inputs), runs(all.runs),
-          run(index % all.runs.count), row(first + index / all.runs.count) {
-        const int slot = runs.slots[run];
+        : logits(all_logits + simd::u64(index) * STRIDE), inputs(all.inputs), batch(all.batch),
+          sequence(index % all.batch.size), row(first + index / all.batch.size) {
+        const int slot = batch.slots[sequence];
         options = all.options + slot * OPTION_WORDS;
         states = all.states + simd::u64(slot) * STRIDE;
         biases = all.biases + slot * BIASES;
     }
 
-    inline int input(int earlier) const { return inputs[runs.row(run, earlier)]; }
+    inline int input(int earlier) const { return inputs[batch.row(sequence, earlier)]; }
 
     /// (logit + bias, penalised) / temperature. NaN becomes -inf.
     inline void scores(const Options &options, int column, const Lanes (&logit)[4], Lanes (&score)[4]) const {
@@ -176,7 +176,7 @@ inline float candidate_floor(const Options &options, RowSoftmax scores, const fl
 
 /// For row group_index() / GROUPS its stats as of `sample`, the largest score of each quad, and a summary: the floor of
 /// candidates, the largest score, and 2^30 over the sum of the tokens' e^(score - largest). counters: [rows][3] zeros.
-/// Row 0 of the launch is row `first` of its run.
+/// Row 0 of the launch is row `first` of its sequence.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
 inline void score_columns(const float *logits, const int *targets, float *stats, const Histories &histories, int first,
                           float *scratch, int *counters) {
@@ -319,7 +319,7 @@ inline void choose_column(const float *logits, int *ids, const Histories &histor
     const Lanes summary = simd::load<float, LANES>(memory.summary);
     const float floor = simd::lane<float, LANES>(summary, 0);
     const Share share{simd::lane<float, LANES>(summary, 1), simd::lane<float, LANES>(summary, 2)};
-    const int position = positions[row.runs.row(row.run, row.row)] + 1;
+    const int position = positions[row.batch.row(row.sequence, row.row)] + 1;
     const Split quads(group);
     Candidates candidates = memory.candidates;
     int *arrivals = counters + 3 * index + 1, *length = arrivals + 1;

@@ -1,8 +1,8 @@
 // An attention layer's shapes, its inputs, and the cache that it keeps of their keys and values.
 #pragma once
 
+#include "batch.hpp"
 #include "formats.hpp"
-#include "runs.hpp"
 
 namespace arcmtp {
 
@@ -77,17 +77,18 @@ template <class S> struct KvCache {
 };
 
 /// float [rows][STRIDE] projections, norm weights [HEAD_DIM], float [positions][2][ROPE_DIM / 2] cos and sin, the
-/// position of each row, one more than that of its run's row before, and the caches [slots] of `context` positions.
+/// position of each row, one more than that of its sequence's row before, and the caches [slots] of `context`
+/// positions.
 template <class S> struct AttentionInput {
     const float *projected, *q_norm, *k_norm, *rope;
     const int *positions;
     typename S::Element *caches;
     int context;
     float eps;
-    Runs runs;
+    Batch batch;
 
-    inline KvCache<S> cache(int run) const {
-        return {caches + simd::u64(runs.slots[run]) * (2 * S::KV_HEADS * S::HEAD_DIM) * context, context};
+    inline KvCache<S> cache(int sequence) const {
+        return {caches + simd::u64(batch.slots[sequence]) * (2 * S::KV_HEADS * S::HEAD_DIM) * context, context};
     }
     inline const float *row(int r) const { return projected + simd::u64(r) * S::STRIDE; }
     inline const float *query(int r, int head) const { return row(r) + head * 2 * S::HEAD_DIM; }

@@ -1,8 +1,8 @@
 // The log-probability of each row's chosen token and those of its likeliest tokens, in order: one launch.
 #pragma once
 
+#include "batch.hpp"
 #include "quads.hpp"
-#include "runs.hpp"
 
 namespace arcmtp {
 
@@ -88,10 +88,10 @@ template <int VOCAB> struct LikelyTokens {
 /// `sample`. scratch: [rows][LikelyTokens::WORDS], arrivals: [rows] zeros.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM, int MAX_TOP>
 inline void top_logprobs(const float *logits, const float *stats, const int *counts, const int *chosen, int *ids,
-                         float *logprobs, float *scratch, int *arrivals, Runs runs) {
+                         float *logprobs, float *scratch, int *arrivals, Batch batch) {
     simd::reserve_team_memory<64>();
     const int row = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const int wanted = counts[runs.slots[row % runs.count]];
+    const int wanted = counts[batch.slots[row % batch.size]];
     LikelyTokens<VOCAB> tokens(logits + simd::u64(row) * STRIDE, scratch + simd::u64(row) * LikelyTokens<VOCAB>::WORDS);
     const float log_sum = stats[3 * row + 1];
     const auto put = [=](int place, int id, float logprob) {

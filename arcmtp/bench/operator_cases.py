@@ -23,7 +23,7 @@ from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.gated_delta_net import Columns as GdnColumns
 from arcmtp.ops.gated_delta_net import GatedDeltaNet, Heads
 from arcmtp.ops.gumbel_sampling import GumbelSampling, History, Options
-from arcmtp.ops.launch import Consumers, Runs
+from arcmtp.ops.launch import Batch, Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.ops.router import Router
@@ -76,9 +76,9 @@ class Bench:
         """Activation rows of k values."""
         return self.bytes(rows * row_bytes(k, self.device.activation_orders))
 
-    def one_run(self) -> Runs:
+    def one_sequence(self) -> Batch:
         """A single sequence, in slot 0."""
-        return Runs(1, self.ints([0]))
+        return Batch(1, self.ints([0]))
 
     def seconds(self, launches: _host.LaunchList) -> float:
         """Wall time of one run of a launch list."""
@@ -174,7 +174,7 @@ def gated_delta_net(b: Bench, rows: int) -> Launcher:
     op = GatedDeltaNet(HEADS, columns, EPS, QUANTISED, b.geometry)
     projected, conv, norm_weight = b.floats(rows, columns.stride), b.floats(HEADS.channels, 4), b.floats(HEADS.v_dim)
     a, dt_bias = b.device.array(np.full(HEADS.v, -1, np.float32)), b.floats(HEADS.v)
-    pending, row, run = b.ints([rows]), b.quantised(rows, HEADS.outputs), b.one_run()
+    pending, row, run = b.ints([rows]), b.quantised(rows, HEADS.outputs), b.one_sequence()
     return lambda memory, i: [
         op.launch(
             rows, run, projected=projected, conv=conv, a=a, dt_bias=dt_bias, norm=norm_weight, memory=memory,
@@ -191,7 +191,7 @@ def attention(context: int, b: Bench, rows: int) -> Launcher:
     rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
     positions = b.ints(np.arange(context - rows, context))
     partials, counters = b.bytes(math.prod(op.partials_shape(rows)) * 4), b.device.zeros(KV_HEADS * 4)
-    row, run = b.quantised(rows, Q_HEADS * HEAD_DIM), b.one_run()
+    row, run = b.quantised(rows, Q_HEADS * HEAD_DIM), b.one_sequence()
 
     def launches(cache: Pointer, i: int) -> list[Launch]:
         launch = op.step(
@@ -220,7 +220,7 @@ def gumbel_sampling(options: Options, b: Bench, rows: int) -> Launcher:
     logits = 2.5 * b.rng.standard_normal((rows, VOCAB)).astype(np.float32)
     logits[:, :60] += np.linspace(5, 16, 60, dtype=np.float32)  # a few likely tokens, as models have them
     on_device, none, targets = b.device.array(logits), b.device.zeros(VOCAB * 4), b.ints([-1] * rows)
-    history = History(b.device.array(options.words()), none, none, none, none, b.one_run())
+    history = History(b.device.array(options.words()), none, none, none, none, b.one_sequence())
     ids, stats = b.bytes(rows * 4), b.bytes(rows * STATS * 4)
     scratch, counters = b.bytes(math.prod(op.scratch_shape(rows)) * 4), b.device.zeros(rows * 3 * 4)
     launches = op.launches(
@@ -235,7 +235,7 @@ def top_logprobs(count: int, b: Bench, rows: int) -> Launcher:
     ids, logprobs = (b.device.host_zeros(rows * (MAX_TOP + 1) * 4) for _ in range(2))
     scratch, counters = b.bytes(math.prod(op.scratch_shape(rows)) * 4), b.device.zeros(rows * 4)
     launch = op.launch(
-        rows, b.one_run(), logits=logits, stats=stats, counts=wanted, chosen=chosen, ids=ids, logprobs=logprobs,
+        rows, b.one_sequence(), logits=logits, stats=stats, counts=wanted, chosen=chosen, ids=ids, logprobs=logprobs,
         scratch=scratch, counters=counters,
     )  # fmt: skip
     return lambda _, i: [replace(launch, cost_of=partial(op.cost, count=count))]

@@ -8,7 +8,7 @@ from arcmtp.formats.activations import row_bytes
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.weight_plan import WeightPlan
-from arcmtp.ops.launch import BLOCK_ROWS, Runs
+from arcmtp.ops.launch import BLOCK_ROWS, Batch
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument
 from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
@@ -18,20 +18,19 @@ from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
 class Rows:
     """The rows that launches work on.
 
-    of_run: 1…8 for each of the runs, or 0: a block, which has one. row_count: i32, `count` in device memory, for
-    kernels that are not compiled for it. ids, positions: i32, of each row.
-    """
+    per_sequence: 1…8 for each of the sequences, or 0: a block, which has one. row_count: i32, `count` in device memory,
+    for kernels that are not compiled for it. ids, positions: i32, of each row."""
 
-    of_run: int
-    runs: Runs
+    per_sequence: int
+    batch: Batch
     row_count: Tensor
     ids: Tensor
     positions: Tensor
 
     @property
     def count(self) -> int:
-        """Rows of all runs, or 0: a block."""
-        return self.of_run * self.runs.count
+        """Rows of all sequences, or 0: a block."""
+        return self.per_sequence * self.batch.size
 
 
 @dataclass(frozen=True)

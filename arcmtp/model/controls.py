@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.ops.accept import DONE, RECORD, RECORDS, TURN_WORDS, turn
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, STEP_ROWS, Runs
+from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, STEP_ROWS, Batch
 from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 from arcmtp.runtime.tensor import F32, I32, Arena, Kind, Tensor
@@ -68,11 +68,11 @@ class Controls:
         idle[DONE] = 1
         self.turns.write(idle, slot * idle.nbytes)
 
-    def step_runs(self, count: int) -> Runs:
-        """The runs of a step."""
-        return Runs(count, self.slots)
+    def step_batch(self, count: int) -> Batch:
+        """The sequences of a step."""
+        return Batch(count, self.slots)
 
     @property
-    def block_run(self) -> Runs:
+    def block_batch(self) -> Batch:
         """The run of a block."""
-        return Runs(1, self.block_slot)
+        return Batch(1, self.block_slot)

@@ -47,7 +47,7 @@ class NetworkOptions:
 class Network:
     """A file's network on a device, with a slot for each sequence.
 
-    A step advances the sequences of some slots, its runs, by as many rows each: which, `controls.slots` says. Made
+    A step advances the sequences of some slots, its sequences, by as many rows each: which, `controls.slots` says. Made
     before anything is loaded, so that `weights.nbytes` and `nbytes` tell what it will take; `load` then brings the
     weights, and the other methods give launch lists, compiled when they are first asked for. Raises ArcmtpError for
     tensors of the file that are missing or wrong.
@@ -132,11 +132,11 @@ class Network:
         """A block of a prompt: the trunk, and its rows in the MTP block's KV cache."""
         return self.stage.launch_list("block", self._block)
 
-    def trunk(self, rows: int, runs: int = 1) -> LaunchList:
-        """Embedding and all layers for 1…8 rows of each run (a step: they are pending until the next one) or, with 0, a
-        block."""
-        of_rows = self._rows(rows, runs) if rows else self._block_rows
-        return self.stage.launch_list(f"trunk {rows} {runs}", lambda: self._trunk(of_rows))
+    def trunk(self, rows: int, sequences: int = 1) -> LaunchList:
+        """Embedding and all layers for 1…8 rows of each sequence (a step: they are pending until the next one) or, with
+        0, a block."""
+        of_rows = self._rows(rows, sequences) if rows else self._block_rows
+        return self.stage.launch_list(f"trunk {rows} {sequences}", lambda: self._trunk(of_rows))
 
     def logits(self, rows: int) -> LaunchList:
         """Final norm of the rows that `source_rows` names, logits, greedy sampling; 1…8 rows."""
@@ -148,35 +148,35 @@ class Network:
         """After a block of slot `block_slot`: choose the token that follows row `source_rows[0]`."""
         return self.stage.launch_list(f"first{_suffix(mode)}", lambda: self._first(mode))
 
-    def step(self, rows: int, mode: SamplingMode, runs: int = 1) -> LaunchList:
-        """Evaluate each run's token chosen last and `rows` - 1 drafts, choose, accept; the next step begins where it
-        ends."""
-        name = f"step of {rows}{_of_runs(runs)}{_suffix(mode)}"
-        return self.stage.launch_list(name, lambda: self._step(rows, mode, runs))
+    def step(self, rows: int, mode: SamplingMode, sequences: int = 1) -> LaunchList:
+        """Evaluate each sequence's token chosen last and `rows` - 1 drafts, choose, accept; the next step begins where
+        it ends."""
+        name = f"step of {rows}{_of_sequences(sequences)}{_suffix(mode)}"
+        return self.stage.launch_list(name, lambda: self._step(rows, mode, sequences))
 
-    def draft(self, index: int, rows: int, mode: SamplingMode, runs: int = 1) -> LaunchList:
-        """Draft call `index` (1…7), which guesses input `index` of each run of the next step; `rows`: those of each run
-        of the step before."""
+    def draft(self, index: int, rows: int, mode: SamplingMode, sequences: int = 1) -> LaunchList:
+        """Draft call `index` (1…7), which guesses input `index` of each sequence of the next step; `rows`: those of
+        each sequence of the step before."""
         mode, after = mode._replace(top=False), f" after {rows}" if index == 1 else ""
-        name = f"draft {index}{after}{_of_runs(runs)}{_suffix(mode)}"
-        return self.stage.launch_list(name, lambda: self._draft(index, rows, mode, runs))
+        name = f"draft {index}{after}{_of_sequences(sequences)}{_suffix(mode)}"
+        return self.stage.launch_list(name, lambda: self._draft(index, rows, mode, sequences))
 
-    def compile(self, rows: int, runs: int = 1) -> None:
-        """Compile what blocks (rows 0), or drafts and steps of `rows` rows a run need, so that a later call does not
-        wait for it."""
-        self.device.compile(launch.kernel for launch in self.launches(rows, runs))
+    def compile(self, rows: int, sequences: int = 1) -> None:
+        """Compile what blocks (rows 0), or drafts and steps of `rows` rows a sequence need, so that a later call does
+        not wait for it."""
+        self.device.compile(launch.kernel for launch in self.launches(rows, sequences))
 
-    def launches(self, rows: int, runs: int = 1, mode: SamplingMode = GREEDY) -> Iterator[Launch]:
-        """All launches of a block (rows 0), or of drafts and steps of `rows` rows a run."""
+    def launches(self, rows: int, sequences: int = 1, mode: SamplingMode = GREEDY) -> Iterator[Launch]:
+        """All launches of a block (rows 0), or of drafts and steps of `rows` rows a sequence."""
         if not rows:
             yield from self._block()
             return
-        if (rows, runs) == (1, 1):
+        if (rows, sequences) == (1, 1):
             yield from self._first(mode)
-        yield from self._step(rows, mode, runs)
+        yield from self._step(rows, mode, sequences)
         for index in (1, 2):
-            if self.mtp and (index + 1) * runs <= self.controls.step_rows:
-                yield from self._draft(index, rows, mode, runs)
+            if self.mtp and (index + 1) * sequences <= self.controls.step_rows:
+                yield from self._draft(index, rows, mode, sequences)
 
     def step_bytes(self, position: int, experts: float | None = None) -> int:
         """Bytes that a step of one row at `position` must move (ops/cost.py).
@@ -186,16 +186,16 @@ class Network:
         work = Work(1, position + 1, self.config.experts_used if experts is None else experts)
         return sum((launch.cost(work) for launch in self.step(1, GREEDY)), Cost(0)).nbytes
 
-    def _rows(self, rows: int, runs: int = 1) -> Rows:
-        """`rows` of each of so many runs."""
+    def _rows(self, rows: int, sequences: int = 1) -> Rows:
+        """`rows` of each of so many sequences."""
         controls = self.controls
-        row_count = controls.row_counts.part(rows * runs)
-        return Rows(rows, controls.step_runs(runs), row_count, controls.ids, controls.positions)
+        row_count = controls.row_counts.part(rows * sequences)
+        return Rows(rows, controls.step_batch(sequences), row_count, controls.ids, controls.positions)
 
     @property
     def _block_rows(self) -> Rows:
         controls = self.controls
-        return Rows(0, controls.block_run, controls.row_count, controls.block_ids, controls.block_positions)
+        return Rows(0, controls.block_batch, controls.row_count, controls.block_ids, controls.block_positions)
 
     def _trunk(self, rows: Rows) -> Iterator[Launch]:
         yield self.embedding.launch(rows)
@@ -208,28 +208,28 @@ class Network:
             yield from self.mtp.block(self._block_rows)
 
     def _first(self, mode: SamplingMode) -> Iterator[Launch]:
-        row = replace(self._rows(1), runs=self.controls.block_run)
+        row = replace(self._rows(1), batch=self.controls.block_batch)
         yield from self.head.launches(row, mode, self.controls.sampled)
         yield self._accept(row, evaluated=False)
 
-    def _step(self, rows: int, mode: SamplingMode, runs: int) -> Iterator[Launch]:
-        step = self._rows(rows, runs)
+    def _step(self, rows: int, mode: SamplingMode, sequences: int) -> Iterator[Launch]:
+        step = self._rows(rows, sequences)
         yield from self._trunk(step)
         yield from self.head.launches(step, mode, self.controls.sampled)
         yield self._accept(step, evaluated=True)
 
-    def _draft(self, index: int, rows: int, mode: SamplingMode, runs: int) -> Iterator[Launch]:
+    def _draft(self, index: int, rows: int, mode: SamplingMode, sequences: int) -> Iterator[Launch]:
         assert self.mtp is not None
-        drafts, chosen = self._rows(1, runs), self.controls.ids.part(index * runs)
+        drafts, chosen = self._rows(1, sequences), self.controls.ids.part(index * sequences)
         if index == 1:
-            return self.mtp.first_call(self._rows(rows, runs), drafts, mode, chosen)
+            return self.mtp.first_call(self._rows(rows, sequences), drafts, mode, chosen)
         return self.mtp.next_call(drafts, index, mode, chosen)
 
     def _accept(self, rows: Rows, evaluated: bool) -> Launch:
         c = self.controls
         return self.accept.launch(
-            rows.of_run, evaluated, rows.runs, sampled=c.sampled, logits=self.head.logits, stats=c.stats, ids=c.ids,
-            positions=c.positions, pending_count=c.pending_count, accepted=c.accepted, turns=c.turns,
+            rows.per_sequence, evaluated, rows.batch, sampled=c.sampled, logits=self.head.logits, stats=c.stats,
+            ids=c.ids, positions=c.positions, pending_count=c.pending_count, accepted=c.accepted, turns=c.turns,
             states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
 
@@ -242,8 +242,8 @@ class Network:
         return Head(build, "trunk", of_head, partial_sums, plain=options.mtp, gather=True)
 
 
-def _of_runs(runs: int) -> str:
-    return f" of {runs} runs" if runs > 1 else ""
+def _of_sequences(sequences: int) -> str:
+    return f" of {sequences} sequences" if sequences > 1 else ""
 
 
 def _suffix(mode: SamplingMode) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from arcmtp.ops.launch import MAX_ROWS, RUN_PARAMETERS, Runs, cpp_bool, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, MAX_ROWS, Batch, cpp_bool, row_suffix
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32
 
@@ -12,7 +12,7 @@ PARAMETERS = (
     *parameters(sampled=reads(I32), logits=reads(F32), stats=reads(F32), ids=writes(I32), positions=writes(I32)),
     *parameters(pending_count=writes(I32), accepted=writes(I32), turns=writes(I32), states=writes(I32)),
     *parameters(records=writes(I32), hidden=reads(F32), carried=writes(F32)),
-    *RUN_PARAMETERS,
+    *BATCH_PARAMETERS,
 )
 TURN_WORDS = 32
 DONE, STEP, LEFT, STOPS, STOP_IDS = range(5)  # words of `turn` (accept.hpp)
@@ -45,7 +45,7 @@ def turn(limit: int, stop_ids: Collection[int]) -> np.ndarray:
 
 
 class Accept:
-    """Accepts row 0 of each run of a step, and each further row whose input is what the row before it chose.
+    """Accepts row 0 of each sequence of a step, and each further row whose input is what the row before it chose.
 
     stride: columns of a row of logits. hidden: values of a hidden row, of which the last accepted one is carried on; 0:
     there are none.
@@ -55,7 +55,7 @@ class Accept:
         self.stride, self.hidden = stride, hidden
 
     def kernel(self, rows: int, evaluated: bool) -> Kernel:
-        """For 1…8 rows a run, which a step has `evaluated`, or whose tokens follow a block."""
+        """For 1…8 rows a sequence, which a step has `evaluated`, or whose tokens follow a block."""
         return Kernel(
             operator="accept",
             variant=f"{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
@@ -63,18 +63,18 @@ class Accept:
             parameters=PARAMETERS,
             body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize} && TURN_WORDS == {TURN_WORDS});\n    "
             f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>(sampled, logits, stats, "
-            "ids, positions, pending_count, accepted, turns, states, records, hidden, carried, {run_count, slots});",
+            "ids, positions, pending_count, accepted, turns, states, records, hidden, carried, {batch_size, slots});",
         )
 
-    def launch(self, rows: int, evaluated: bool, runs: Runs, **arguments: Argument) -> Launch:
-        """Of `rows` rows of each run: sampled i32, logits f32 [stride] and stats f32 [3] of the sampling before; ids,
-        positions i32 of the step, which become those of the next: its first token, and positions that follow each
-        other; hidden f32 [hidden]. Of each run: accepted i32, the last row that counts. Of each slot: pending_count
-        i32, how many rows count (0 after a block); turns i32 [32]; states i32 [stride], in which tokens are counted;
-        records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
+    def launch(self, rows: int, evaluated: bool, batch: Batch, **arguments: Argument) -> Launch:
+        """Of `rows` rows of each sequence: sampled i32, logits f32 [stride] and stats f32 [3] of the sampling before;
+        ids, positions i32 of the step, which become those of the next: its first token, and positions that follow each
+        other; hidden f32 [hidden]. Of each sequence: accepted i32, the last row that counts. Of each slot:
+        pending_count i32, how many rows count (0 after a block); turns i32 [32]; states i32 [stride], in which tokens
+        are counted; records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
         cost = Cost(RECORD.itemsize + 8 * self.hidden)
         kernel = self.kernel(rows, evaluated)
-        return Launch(kernel, runs.count, rows * runs.count, arguments | runs.arguments, lambda work: cost)
+        return Launch(kernel, batch.size, rows * batch.size, arguments | batch.arguments, lambda work: cost)
 
 
 def reference(

@@ -9,7 +9,7 @@ import numpy as np
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat, padded
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import (
@@ -33,7 +33,7 @@ STORE_CHUNK = 16  # rows of a block whose keys and values a work-group stores
 _INPUTS = (
     *parameters(projected=reads(F32), q_norm=reads(F32), k_norm=reads(F32), rope=reads(F32), positions=reads(I32)),
     *parameters(caches=writes(F16), context=INT, eps=FLOAT),
-    *RUN_PARAMETERS,
+    *BATCH_PARAMETERS,
 )
 _ROWS = parameters(quantised=writes(U8), plain=writes(F32))
 _STEP = (*_INPUTS, *parameters(partials=writes(F32), counters=writes(I32)), *_ROWS)
@@ -63,10 +63,9 @@ class Heads:
 class Attention:
     """Rows [rows, q heads * dim] = softmax(q · k / sqrt(dim)) · v * sigmoid(gate), for the consumers.
 
-    A row's position is one more than that of its run's row before. Its key and value go into the cache of that run, and
-    it sees the keys up to its own. Raises ArcmtpError for a dim that is no multiple of 32 or a rope_dim that is neither
-    16 nor one.
-    """
+    A row's position is one more than that of its sequence's row before. Its key and value go into the cache of that
+    sequence, and it sees the keys up to its own. Raises ArcmtpError for a dim that is no multiple of 32 or a rope_dim
+    that is neither 16 nor one."""
 
     def __init__(
         self, heads: Heads, columns: Columns, rms_eps: float, consumers: Consumers, geometry: Geometry,
@@ -89,25 +88,25 @@ class Attention:
         """Of the f32 scratch memory for the splits' sums of a step of `rows` rows."""
         return rows, self.heads.q, self._splits, self.heads.dim + 16
 
-    def step(self, rows: int, runs: Runs, context: int, **arguments: Argument) -> Launch:
-        """A step of 1…8 rows of each run.
+    def step(self, rows: int, batch: Batch, context: int, **arguments: Argument) -> Launch:
+        """A step of 1…8 rows of each sequence.
 
-        projected [rows of all runs, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions i32
-        [rows of all runs]; caches f16: `cache_shape` for each slot, of `context` positions; partials f32:
-        `partials_shape`; counters [runs, kv_heads] i32, zero between launches; quantised, plain: the consumers' rows.
+        projected [rows of all sequences, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions i32
+        [rows of all sequences]; caches f16: `cache_shape` for each slot, of `context` positions; partials f32:
+        `partials_shape`; counters [batch, kv_heads] i32, zero between launches; quantised, plain: the consumers' rows.
         """
-        groups = runs.count * self.heads.kv * self._splits
+        groups = batch.size * self.heads.kv * self._splits
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(rows)}",
             _STEP,
             f"attention_step<Shape, {rows}>(in, partials, counters, sink)",
             self._team_memory(rows),
         )
-        count = rows * runs.count
-        return Launch(kernel, groups, count, self._inputs(arguments, runs, context), self._step_cost)
+        count = rows * batch.size
+        return Launch(kernel, groups, count, self._inputs(arguments, batch, context), self._step_cost)
 
-    def block(self, runs: Runs, context: int, **arguments: Argument) -> Launch:
-        """A block of one run, whose keys and values are stored: as `step`, with row_count i32 instead of scratch."""
+    def block(self, batch: Batch, context: int, **arguments: Argument) -> Launch:
+        """A block of one sequence, whose keys and values are stored; as `step`, with row_count i32 for scratch."""
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(0)}",
             _BLOCK,
@@ -115,18 +114,18 @@ class Attention:
             self._team_memory(CHUNK),
         )
         groups = self.heads.kv * BLOCK_ROWS // CHUNK
-        return Launch(kernel, groups, 0, self._inputs(arguments, runs, context), self._weigh_cost)
+        return Launch(kernel, groups, 0, self._inputs(arguments, batch, context), self._weigh_cost)
 
-    def store(self, rows: int, runs: Runs, context: int, **arguments: Argument) -> Launch:
+    def store(self, rows: int, batch: Batch, context: int, **arguments: Argument) -> Launch:
         """Only put the keys and values of `rows` rows in all (0: `row_count`) into the caches, at any `positions`;
         arguments as of `block`, without the consumers' rows."""
         call = f"attention_store<Shape, {STORE_CHUNK}>(in, {compiled_rows(rows) or 'row_count[0]'})"
         kernel = self._kernel(row_suffix(rows), _STORE, call, 64, operator="attention_store")
         groups = self.heads.kv * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
-        return Launch(kernel, groups, rows, self._inputs(arguments, runs, context), self._store_cost)
+        return Launch(kernel, groups, rows, self._inputs(arguments, batch, context), self._store_cost)
 
-    def _inputs(self, arguments: Mapping[str, Argument], runs: Runs, context: int) -> dict[str, Argument]:
-        return {**arguments, "context": padded(context), "eps": float(self.rms_eps), **runs.arguments}
+    def _inputs(self, arguments: Mapping[str, Argument], batch: Batch, context: int) -> dict[str, Argument]:
+        return {**arguments, "context": padded(context), "eps": float(self.rms_eps), **batch.arguments}
 
     def _step_cost(self, work: Work) -> Cost:
         return self._store_cost(work) + self._weigh_cost(work)
@@ -157,7 +156,7 @@ class Attention:
             header="attention.hpp",
             parameters=parameters,
             body=f"using Shape = AttentionShape<{template}>; const AttentionInput<Shape> "
-            f"in{{projected, q_norm, k_norm, rope, positions, caches, context, eps, {{run_count, slots}}}}; "
+            f"in{{projected, q_norm, k_norm, rope, positions, caches, context, eps, {{batch_size, slots}}}}; "
             f"{sink}{call};",
             team=self._team,
             team_memory=team_memory,

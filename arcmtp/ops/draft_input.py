@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import LANES, Matrix
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BLOCK_ROWS, RUN_PARAMETERS, Consumers, Runs, compiled_rows, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
@@ -16,7 +16,7 @@ PARAMETERS = (
     *parameters(weights=reads(U8), tokens=reads(I32), hidden=reads(F32), token_norm=reads(F32)),
     *parameters(hidden_norm=reads(F32), eps=FLOAT, accepted=reads(I32), positions=reads(I32)),
     *parameters(row_positions=writes(I32), carried=reads(F32)),
-    *RUN_PARAMETERS,
+    *BATCH_PARAMETERS,
     *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
 )
 _CARRY = parameters(hidden=reads(F32), row_count=reads(I32), carried=writes(F32), slot=reads(I32))
@@ -28,7 +28,7 @@ class DraftInput:
     """Rows [rows, 2 k] = (norm of the embedding of a token, norm of a hidden row), for the consumers.
 
     order "draft": of each row's own token and hidden row. "step": of those of the rows that a step has accepted, the
-    last of each run before all others. "prompt": of its own token and the hidden row of the row before it.
+    last of each sequence before all others. "prompt": of its own token and the hidden row of the row before it.
     embedding: the matrix [n tokens, k]; an id outside it gives the nearest row.
     """
 
@@ -53,13 +53,13 @@ class DraftInput:
             team_memory=self._team * 64,
         )
 
-    def launch(self, rows: int, order: Order, runs: Runs, **arguments: Argument) -> Launch:
-        """rows: those of all runs. weights: the buffer of the embedding's tiles; tokens i32 [rows]; hidden f32 [rows,
-        k]; token_norm, hidden_norm f32 [k]. Order "step": accepted i32 [runs], the last row of each run that was
-        accepted; positions i32 [runs], of the token that this row chose; row_positions i32 [rows], where each row
-        belongs, is written. Order "prompt", of one run: carried f32 [slots, k], the hidden row before the first one.
-        quantised, plain: the consumers' rows; row_count i32."""
-        arguments |= {"eps": float(self.eps), **runs.arguments}
+    def launch(self, rows: int, order: Order, batch: Batch, **arguments: Argument) -> Launch:
+        """rows: those of all sequences. weights: the buffer of the embedding's tiles; tokens i32 [rows]; hidden f32
+        [rows, k]; token_norm, hidden_norm f32 [k]. Order "step": accepted i32 [batch], the last row of each sequence
+        that was accepted; positions i32 [batch], of the token that this row chose; row_positions i32 [rows], where each
+        row belongs, is written. Order "prompt", of one sequence: carried f32 [slots, k], the hidden row before the
+        first one. quantised, plain: the consumers' rows; row_count i32."""
+        arguments |= {"eps": float(self.eps), **batch.arguments}
         return Launch(self.kernel(rows, order), rows or BLOCK_ROWS, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

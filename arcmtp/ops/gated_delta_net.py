@@ -1,5 +1,5 @@
 """GATED_DELTA_NET: from a layer's projections to the rows of its output product in one launch, a work-group for each V
-head of each run.
+head of each sequence.
 
 Rows are committed late. A step leaves its own rows out of the state and keeps what they would add to it; the next
 launch reads from `pending_count` how many of them were accepted, commits those, and then runs its rows. So rejected
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import MAX_ROWS, RUN_PARAMETERS, Consumers, Runs, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, MAX_ROWS, Batch, Consumers, row_suffix
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -21,7 +21,7 @@ from arcmtp.runtime.tensor import F32, I32, U8
 PARAMETERS = (
     *parameters(projected=reads(F32), conv=reads(F32), a=reads(F32), dt_bias=reads(F32), norm=reads(F32)),
     *parameters(rms_eps=FLOAT, memory=writes(F32), pending_count=reads(I32)),
-    *RUN_PARAMETERS,
+    *BATCH_PARAMETERS,
     *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
 )
 WINDOW = 3  # columns before the current one that the convolution sees
@@ -90,7 +90,7 @@ class GatedDeltaNet:
         return self.heads.v * self.head_dtype.itemsize
 
     def kernel(self, rows: int) -> Kernel:
-        """For a step of 1…8 rows a run, or, with `rows` 0, a block of as many as `row_count` holds when it runs."""
+        """For a step of 1…8 rows a sequence, or, with `rows` 0, a block of as many as `row_count` says."""
         h, c = self.heads, self.columns
         shape = (h.k, h.v, h.k_dim, h.v_dim, *astuple(c))
         net = f"DeltaNet<{', '.join(map(str, shape))}>"
@@ -101,31 +101,31 @@ class GatedDeltaNet:
             parameters=PARAMETERS,
             body=f"static_assert(HeadMemory<{net}>::FLOATS * 4 == {self.head_dtype.itemsize});\n    "
             f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
-            "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {run_count, slots}, row_count, "
+            "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {batch_size, slots}, row_count, "
             "quantised, plain);",
             team=self._team,
             team_memory=(rows or MAX_ROWS) * (2 * h.k_dim + 2 * h.v_dim + 32) * 4,
         )
 
-    def launch(self, rows: int, runs: Runs, **arguments: Argument) -> Launch:
-        """projected [rows of all runs, stride] f32; conv [channels, 4] f32, the current token's tap last; a =
+    def launch(self, rows: int, batch: Batch, **arguments: Argument) -> Launch:
+        """projected [rows of all sequences, stride] f32; conv [channels, 4] f32, the current token's tap last; a =
         -exp(A_log) and dt_bias [V heads] f32; norm [v_dim] f32; memory: `state_bytes` for each slot; pending_count i32
         [slots]: how many of the previous step's rows to commit, 0 after a block; row_count i32, for blocks, which have
-        one run; a block of 0 rows only commits. rows: those of each run.
+        one sequence; a block of 0 rows only commits. rows: those of each sequence.
 
         Results are activation rows in `quantised` and [rows, outputs] f32 in `plain`.
         """
-        arguments |= {"rms_eps": float(self.rms_eps), **runs.arguments}
-        return Launch(self.kernel(rows), runs.count * self.heads.v, rows * runs.count, arguments, self._cost(runs))
+        arguments |= {"rms_eps": float(self.rms_eps), **batch.arguments}
+        return Launch(self.kernel(rows), batch.size * self.heads.v, rows * batch.size, arguments, self._cost(batch))
 
-    def _cost(self, runs: Runs) -> Callable[[Work], Cost]:
-        """The state of each run is read and written once."""
+    def _cost(self, batch: Batch) -> Callable[[Work], Cost]:
+        """The state of each sequence is read and written once."""
         h = self.heads
         state = h.v * h.k_dim * h.v_dim
         row = 4 * self.columns.stride + consumed_bytes(self.consumers, h.outputs)
         # Per row and element of the state: decay, k · state, the update, q · state.
         operations = 7 * state + 2 * (WINDOW + 1) * h.channels
-        return lambda work: Cost(runs.count * 8 * state + work.rows * row, work.rows * operations)
+        return lambda work: Cost(batch.size * 8 * state + work.rows * row, work.rows * operations)
 
 
 def reference(

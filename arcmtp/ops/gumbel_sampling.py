@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arcmtp.ops.launch import RUN_PARAMETERS, Runs
+from arcmtp.ops.launch import BATCH_PARAMETERS, Batch
 from arcmtp.ops.sampling import STATS, TILE, OverVocabulary
 from arcmtp.runtime.launch import INT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32
@@ -25,7 +25,7 @@ BIAS_SHIFT = 21  # and the place of its bias in the table
 
 _HISTORIES = (
     *parameters(options=reads(I32), states=reads(I32), biases=reads(F32), inputs=reads(I32)),
-    *RUN_PARAMETERS,
+    *BATCH_PARAMETERS,
     *parameters(first=INT),
 )
 _SCRATCH = parameters(scratch=writes(F32), counters=writes(I32))
@@ -36,7 +36,7 @@ _CHOOSE = (
     *parameters(positions=reads(I32)),
     *_SCRATCH,
 )
-_AS_HISTORIES = "{options, states, biases, inputs, {run_count, slots}}"
+_AS_HISTORIES = "{options, states, biases, inputs, {batch_size, slots}}"
 
 
 @dataclass(frozen=True)
@@ -75,25 +75,24 @@ class History:
     """What sequences' choices depend on besides their logits, all device buffers.
 
     For each slot: `options` int32 [16]; `states` int32 [stride], per token how often it was generated, whether the
-    prompt has it and where its bias is; `biases` float32 [1024]. For each row of `runs`: `inputs` and `positions`
-    int32, the token that it evaluates and where. The states are those of row 0 of a run: its row r also counts inputs 1
-    to r, as a verify's rows need it. The first logits are those of row `first` of each run, as for drafts, whose logits
-    come one row at a time.
-    """
+    prompt has it and where its bias is; `biases` float32 [1024]. For each row of the batch: `inputs` and `positions`
+    int32, the token that it evaluates and where. The states are those of row 0 of a sequence: its row r also counts
+    inputs 1 to r, as a verify's rows need it. The first logits are those of row `first` of each sequence, as for
+    drafts, whose logits come one row at a time."""
 
     options: Argument
     states: Argument
     biases: Argument
     inputs: Argument
     positions: Argument
-    runs: Runs
+    batch: Batch
     first: int = 0
 
     @property
     def arguments(self) -> dict[str, Argument]:
         """Those of a kernel with _HISTORIES."""
         named: dict[str, Argument] = {"options": self.options, "states": self.states, "biases": self.biases}
-        return {**named, "inputs": self.inputs, **self.runs.arguments, "first": self.first}
+        return {**named, "inputs": self.inputs, **self.batch.arguments, "first": self.first}
 
 
 class GumbelSampling(OverVocabulary):

@@ -37,20 +37,20 @@ class Consumers:
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Which rows of a launch belong to which sequences: `count` sequences with as many rows each, row r of run u being
-    row r * count + u. `slots` int32 [count]: the place among all sequences of that of run u."""
+class Batch:
+    """Which rows of a launch belong to which sequences: `size` sequences with as many rows each, row r of sequence u
+    being row r * size + u. `slots` int32 [size]: the place among all sequences of that of sequence u."""
 
-    count: int
+    size: int
     slots: Argument
 
     @property
     def arguments(self) -> dict[str, Argument]:
-        """Those of a kernel with RUN_PARAMETERS."""
-        return {"run_count": self.count, "slots": self.slots}
+        """Those of a kernel with BATCH_PARAMETERS."""
+        return {"batch_size": self.size, "slots": self.slots}
 
 
-RUN_PARAMETERS = parameters(run_count=INT, slots=reads(I32))  # which make `Runs{run_count, slots}` of runs.hpp
+BATCH_PARAMETERS = parameters(batch_size=INT, slots=reads(I32))  # which make `Batch{batch_size, slots}` of batch.hpp
 
 
 def cpp_bool(value: bool) -> str:

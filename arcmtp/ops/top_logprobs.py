@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from arcmtp.ops.launch import RUN_PARAMETERS, Runs
+from arcmtp.ops.launch import BATCH_PARAMETERS, Batch
 from arcmtp.ops.sampling import TILE, OverVocabulary
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32
@@ -10,7 +10,7 @@ from arcmtp.runtime.tensor import F32, I32
 PARAMETERS = (
     *parameters(logits=reads(F32), stats=reads(F32), counts=reads(I32), chosen=reads(I32), ids=writes(I32)),
     *parameters(logprobs=writes(F32), scratch=writes(F32), counters=writes(I32)),
-    *RUN_PARAMETERS,
+    *BATCH_PARAMETERS,
 )
 MAX_TOP = 100  # of the likeliest tokens
 QUAD = 64  # columns, and maxima, that are looked at together
@@ -42,11 +42,11 @@ class TopLogprobs(OverVocabulary):
             team_memory=64,
         )
 
-    def launch(self, rows: int, runs: Runs, **arguments: Argument) -> Launch:
-        """rows: those of all runs. logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; counts i32 [slots],
-        0…MAX_TOP; chosen i32 [rows], used columns; ids i32 and logprobs f32 [rows, MAX_TOP + 1], which may be host
-        memory; scratch f32: `scratch_shape`; counters i32 [rows], zero between launches."""
-        return Launch(self.kernel(), rows * self.groups, rows, arguments | runs.arguments, self.cost)
+    def launch(self, rows: int, batch: Batch, **arguments: Argument) -> Launch:
+        """rows: those of all sequences. logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; counts i32
+        [slots], 0…MAX_TOP; chosen i32 [rows], used columns; ids i32 and logprobs f32 [rows, MAX_TOP + 1], which may be
+        host memory; scratch f32: `scratch_shape`; counters i32 [rows], zero between launches."""
+        return Launch(self.kernel(), rows * self.groups, rows, arguments | batch.arguments, self.cost)
 
     def cost(self, work: Work, count: int = MAX_TOP) -> Cost:
         """Of rows whose `count` likeliest tokens are wanted."""

@@ -84,7 +84,7 @@ class Kernel:
     def statements(self) -> str:
         """The body of its entry point."""
         names = ", ".join(name for name, _ in self.parameters)
-        return self.body or f"{self.call}({names.replace('run_count, slots', '{run_count, slots}')});"
+        return self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
 
     def source(self, packed: bool) -> str:
         """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from arcmtp.formats.activations import pack_rows, quantise, row_bytes, unpack_rows
-from arcmtp.ops.launch import Runs
+from arcmtp.ops.launch import Batch
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Kernel, Launch
 from arcmtp.runtime.memory import Buffer, HostBuffer
@@ -59,9 +59,9 @@ class Bench:
         buffer.fill(0xFF)
         return buffer
 
-    def runs(self, slots: Sequence[int] = (0,)) -> Runs:
-        """Runs in these slots."""
-        return Runs(len(slots), self.ints(slots))
+    def batch(self, slots: Sequence[int] = (0,)) -> Batch:
+        """Batch in these slots."""
+        return Batch(len(slots), self.ints(slots))
 
     def rows(self, buffer: Buffer, rows: int, width: int, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
         """[rows, width], four bytes each, of a buffer that was poisoned; nothing behind them has been written."""
@@ -95,6 +95,6 @@ class Bench:
         return codes, scales
 
 
-def interleaved(runs: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """[rows * runs, …] of [rows, …] for each run: row r of run u is row r * runs + u."""
-    return np.stack(list(runs), axis=1).reshape(-1, *runs[0].shape[1:])
+def interleaved(sequences: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """[rows * sequences, …] of [rows, …] for each sequence: row r of sequence u is row r * sequences + u."""
+    return np.stack(list(sequences), axis=1).reshape(-1, *sequences[0].shape[1:])

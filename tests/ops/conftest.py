@@ -1,4 +1,4 @@
-"""The benches on which every operator test runs, and what the tests share."""
+"""The benches on which every operator test sequences, and what the tests share."""
 
 from functools import cache
 
@@ -16,16 +16,16 @@ without_geometry = pytest.mark.parametrize("bench", ["cpu", EMULATED], indirect=
 
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)  # compiled for exactly these
 BLOCK_COUNTS = (9, 17, 64, 512)  # counted when the kernel runs
-# (how many rows there are, what the launch is told) for operators that do not know runs
+# (how many rows there are, what the launch is told) for operators that do not know sequences
 LAUNCHED_ROWS = (
     *((rows, rows) for rows in (*ROW_COUNTS, 9, 17, 32)),
     (9, 32),  # at most so many
     *((rows, 0) for rows in BLOCK_COUNTS),
 )
 SLOTS = 4
-RUN_SLOTS = (2, 0, 3)  # of three runs
+RUN_SLOTS = (2, 0, 3)  # of three sequences
 FREE_SLOTS = (1,)  # take no part
-RUN_ROWS = (1, 3, 8)  # rows of each run
+RUN_ROWS = (1, 3, 8)  # rows of each sequence
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Runs sampling with options on a bench; its buffers live through all runs."""
+"""Batch sampling with options on a bench; its buffers live through all launches."""
 
 import math
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a step: logits [rows, vocab_used], of which the first are those of row `first` of the run; `states` and
-    `biases` of its slot; `position` and `inputs` of all its rows from the first one on."""
+    """A run of a step: logits [rows, vocab_used], of which the first are those of row `first` of the sequence; `states`
+    and `biases` of its slot; `position` and `inputs` of all its rows from the first one on."""
 
     options: Options
     logits: np.ndarray
@@ -30,7 +30,7 @@ class Run:
 
 
 class GumbelBench:
-    """Sampling from `vocab_used` columns, in rows of up to 8 of each run."""
+    """Sampling from `vocab_used` columns, in rows of up to 8 of each sequence."""
 
     def __init__(self, bench: Bench, op: GumbelSampling) -> None:
         self.bench, self.op = bench, op
@@ -64,7 +64,7 @@ class GumbelBench:
         array = self.bench.array
         return History(
             options=array(options.words()), states=self.bench.ints(states), biases=array(biases.astype(np.float32)),
-            inputs=self.bench.ints(inputs), positions=self.bench.ints(positions), runs=self.bench.runs(),
+            inputs=self.bench.ints(inputs), positions=self.bench.ints(positions), batch=self.bench.batch(),
         )  # fmt: skip
 
     def run(
@@ -76,20 +76,20 @@ class GumbelBench:
         history = self.history(options, first + np.arange(len(logits)), states, biases, inputs)
         return self.results(history, logits, targets)
 
-    def run_all(self, runs: Sequence[Run], slots: Sequence[int], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """ids and stats of the rows of runs that are kept in `slots`; no other slot and no padding has any sense."""
+    def run_all(self, sequences: Sequence[Run], slots: Sequence[int], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """ids and stats of the rows of sequences in `slots`; no other slot and no padding has any sense."""
         array, vocab = self.bench.array, self.vocab_used
         options = np.full((SLOTS, OPTION_WORDS), -1, np.int32)
         states, biases = np.full((SLOTS, self.op.stride), -1, np.int32), np.full((SLOTS, BIASES), np.nan, np.float32)
-        for run, slot in zip(runs, slots, strict=True):
+        for run, slot in zip(sequences, slots, strict=True):
             options[slot], states[slot, :vocab], biases[slot] = run.options.words(), run.states, run.biases
-        positions = interleaved([run.position + np.arange(len(run.inputs)) for run in runs])
+        positions = interleaved([run.position + np.arange(len(run.inputs)) for run in sequences])
         history = History(
-            array(options), array(states), array(biases), array(interleaved([run.inputs for run in runs])),
-            self.bench.ints(positions), self.bench.runs(slots), first,
+            array(options), array(states), array(biases), array(interleaved([run.inputs for run in sequences])),
+            self.bench.ints(positions), self.bench.batch(slots), first,
         )  # fmt: skip
         return self.results(
-            history, interleaved([run.logits for run in runs]), interleaved([run.targets for run in runs])
+            history, interleaved([run.logits for run in sequences]), interleaved([run.targets for run in sequences])
         )
 
     def results(self, history: History, logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ class Turn:
         self.ids.write(np.array(ids, np.int32))
         number = int(self.turns.read(np.int32, STEP + 1)[STEP])
         launch = self.op.launch(
-            rows, evaluated, bench.runs(), sampled=bench.ints(sampled), logits=bench.array(self.logits),
+            rows, evaluated, bench.batch(), sampled=bench.ints(sampled), logits=bench.array(self.logits),
             stats=bench.array(self.stats), ids=self.ids, positions=self.positions, pending_count=self.pending_count,
             accepted=self.accepted, turns=self.turns, states=self.states, records=self.records,
             hidden=bench.array(self.hidden), carried=self.carried,
@@ -59,42 +59,43 @@ KEPT = ("pending_count", "turns", "states", "records", "carried")  # by slot
 
 
 class Slots:
-    """What runs keep, in RUN_SLOTS; what belongs to none of them is poison."""
+    """What sequences keep, in RUN_SLOTS; what belongs to none of them is poison."""
 
-    def __init__(self, bench: Bench, runs: Sequence[Turn]) -> None:
-        self.bench, self.runs = bench, runs
-        self.kept = {name: bench.poisoned(SLOTS * getattr(runs[0], name).nbytes) for name in KEPT}
-        for run, slot in zip(runs, RUN_SLOTS, strict=True):
+    def __init__(self, bench: Bench, sequences: Sequence[Turn]) -> None:
+        self.bench, self.batch = bench, sequences
+        self.kept = {name: bench.poisoned(SLOTS * getattr(sequences[0], name).nbytes) for name in KEPT}
+        for run, slot in zip(sequences, RUN_SLOTS, strict=True):
             for name, buffer in self.kept.items():
                 part: Buffer = getattr(run, name)
                 buffer.copy_from(part, part.nbytes, slot * part.nbytes)
 
     def step(self, sampled: np.ndarray, ids: np.ndarray, evaluated: bool) -> None:
-        """A step whose runs evaluate `ids` and choose `sampled` [runs, rows]."""
-        bench, runs, rows = self.bench, self.runs, ids.shape[1]
+        """A step whose sequences evaluate `ids` and choose `sampled` [sequences, rows]."""
+        bench, sequences, rows = self.bench, self.batch, ids.shape[1]
         logits, stats, hidden = (
-            bench.array(interleaved([getattr(run, name)[:rows] for run in runs]))
+            bench.array(interleaved([getattr(run, name)[:rows] for run in sequences]))
             for name in ("logits", "stats", "hidden")
         )
-        self.ids, self.accepted = bench.array(ids.T), bench.poisoned(4 * len(runs))
-        self.positions = bench.array(interleaved([run.positions.read(np.int32, MAX_ROWS) for run in runs]))
-        launch = runs[0].op.launch(
-            rows, evaluated, bench.runs(RUN_SLOTS), sampled=bench.array(sampled.T), logits=logits, stats=stats,
+        self.ids, self.accepted = bench.array(ids.T), bench.poisoned(4 * len(sequences))
+        self.positions = bench.array(interleaved([run.positions.read(np.int32, MAX_ROWS) for run in sequences]))
+        launch = sequences[0].op.launch(
+            rows, evaluated, bench.batch(RUN_SLOTS), sampled=bench.array(sampled.T), logits=logits, stats=stats,
             ids=self.ids, positions=self.positions, accepted=self.accepted, hidden=hidden, **self.kept,
         )  # fmt: skip
         bench.run(launch)
 
     def check(self, ids: np.ndarray) -> None:
-        """All is as the runs are alone, after a step that evaluated `ids`, and what is of none of them still poison."""
-        words = [run.words() for run in self.runs]
-        assert self.accepted.read(np.int32, len(self.runs)).tolist() == [word["accepted"][0] for word in words]
+        """All is as the sequences are alone, after a step that evaluated `ids`, and what is of none of them still
+        poison."""
+        words = [run.words() for run in self.batch]
+        assert self.accepted.read(np.int32, len(self.batch)).tolist() == [word["accepted"][0] for word in words]
         expected = interleaved([np.array(word["positions"]) for word in words])
         assert np.array_equal(self.positions.read(np.int32, expected.size), expected)
         ids[:, 0] = [word["ids"][0] for word in words]
         assert np.array_equal(self.ids.read(np.int32, ids.size), ids.T.ravel())
         for name, buffer in self.kept.items():
             found = buffer.read(np.uint8, buffer.nbytes).reshape(SLOTS, -1)
-            for run, slot in zip(self.runs, RUN_SLOTS, strict=True):
+            for run, slot in zip(self.batch, RUN_SLOTS, strict=True):
                 part = getattr(run, name)
                 assert np.array_equal(found[slot], part.read(np.uint8, part.nbytes)), name
             assert (found[list(FREE_SLOTS)] == 0xFF).all(), name
@@ -147,15 +148,15 @@ def test_after_the_end_a_step_changes_nothing(bench: Bench) -> None:
 @pytest.mark.parametrize("rows", RUN_ROWS)
 def test_runs_in_any_slots_end_as_each_ends_alone(bench: Bench, rows: int, evaluated: bool) -> None:
     # One was done before, one comes to its limit with its first row, and of one all rows count.
-    runs = [Turn(bench, position, limit) for position, limit in ((300, 9), (20, 1), (5, 1000))]
-    runs[0].step([STOP], [0])
-    runs[0].hidden[:] = np.nan
-    runs[1].hidden[1:] = np.nan
+    sequences = [Turn(bench, position, limit) for position, limit in ((300, 9), (20, 1), (5, 1000))]
+    sequences[0].step([STOP], [0])
+    sequences[0].hidden[:] = np.nan
+    sequences[1].hidden[1:] = np.nan
     sampled = np.add.outer([8, 11, 12], np.arange(rows)).astype(np.int32)
     ids = np.pad(sampled, ((0, 0), (1, 0)))[:, :rows]  # all drafts are right
-    together = Slots(bench, runs)
+    together = Slots(bench, sequences)
     together.step(sampled, ids, evaluated)
-    alone = [run.step(sampled[i].tolist(), ids[i].tolist(), evaluated) for i, run in enumerate(runs)]
+    alone = [run.step(sampled[i].tolist(), ids[i].tolist(), evaluated) for i, run in enumerate(sequences)]
     assert [int(record["count"]) for record in alone] == [0, 1, rows]
     together.check(ids)
 

@@ -58,13 +58,13 @@ def cache_bytes(op: Attention, context: int) -> int:
 
 def kernels(bench: Bench, shape: Shape, row_counts: Sequence[int]) -> list[Kernel]:
     """For steps and stores of these row counts, and blocks."""
-    op, runs, something = operator(bench, shape), bench.runs(), bench.zeros(4)
+    op, sequences, something = operator(bench, shape), bench.batch(), bench.zeros(4)
     inputs = dict.fromkeys(("projected", "q_norm", "k_norm", "rope", "positions", "caches"), something)
     of_block = inputs | {"row_count": something}
     scratch, out = (dict.fromkeys(names, something) for names in (("partials", "counters"), ("quantised", "plain")))
-    steps = [op.step(rows, runs, CONTEXT, **inputs, **scratch, **out) for rows in row_counts]
-    stores = [op.store(rows, runs, CONTEXT, **of_block) for rows in (*row_counts, 0)]
-    return kernels_of([*steps, *stores, op.block(runs, CONTEXT, **of_block, **out)])
+    steps = [op.step(rows, sequences, CONTEXT, **inputs, **scratch, **out) for rows in row_counts]
+    stores = [op.store(rows, sequences, CONTEXT, **of_block) for rows in (*row_counts, 0)]
+    return kernels_of([*steps, *stores, op.block(sequences, CONTEXT, **of_block, **out)])
 
 
 class Case:
@@ -100,15 +100,15 @@ class Case:
         return self.run_all([first], [rows], [slot], block)
 
     def run_all(
-        self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int], block: bool = False
+        self, first: Sequence[int], sequences: Sequence[np.ndarray], slots: Sequence[int], block: bool = False
     ) -> np.ndarray:
-        """Rows of several runs, each at positions from its `first`. [rows of all runs, width]"""
-        rows, of_run = interleaved(runs), len(runs[0])
-        launched = 0 if block else compiled_rows(of_run)
+        """Rows of several sequences, each at positions from its `first`. [rows of all sequences, width]"""
+        rows, per_sequence = interleaved(sequences), len(sequences[0])
+        launched = 0 if block else compiled_rows(per_sequence)
         quantised = self.bench.activation_rows(len(rows), self.width)
         plain = self.bench.poisoned(len(rows) * self.width * 4)
         partials = self.bench.poisoned(math.prod(self.op.partials_shape(len(rows))) * 4)
-        inputs, in_slots = self.inputs(first, rows, of_run), self.bench.runs(slots)
+        inputs, in_slots = self.inputs(first, rows, per_sequence), self.bench.batch(slots)
         out = {"quantised": quantised, "plain": plain}
         if launched:
             scratch = {"partials": partials, "counters": self.counters}
@@ -118,20 +118,20 @@ class Case:
             store = self.op.store(0, in_slots, CONTEXT, **inputs)
             self.bench.run([store, self.op.block(in_slots, CONTEXT, **inputs, **out)])
         result = plain.read(np.float32, len(rows) * self.width).reshape(len(rows), -1)
-        if launched:  # every row has scratch of its own, or runs that overlap in time would disturb each other
+        if launched:  # every row has scratch of its own, or sequences that overlap in time would disturb each other
             assert self.bench.written(partials, len(rows)).any(axis=1).all()
         self.quantised = np.hstack(self.bench.read_activations(quantised, result))
         return result
 
-    def store(self, first: Sequence[int], runs: Sequence[np.ndarray], slots: Sequence[int]) -> None:
-        """Only put the keys and values of the rows of several runs into their caches."""
-        rows, of_run = interleaved(runs), len(runs[0])
-        inputs, count = self.inputs(first, rows, of_run), self.bench.ints([len(rows)])
-        self.bench.run(self.op.store(len(rows), self.bench.runs(slots), CONTEXT, **inputs, row_count=count))
+    def store(self, first: Sequence[int], sequences: Sequence[np.ndarray], slots: Sequence[int]) -> None:
+        """Only put the keys and values of the rows of several sequences into their caches."""
+        rows, per_sequence = interleaved(sequences), len(sequences[0])
+        inputs, count = self.inputs(first, rows, per_sequence), self.bench.ints([len(rows)])
+        self.bench.run(self.op.store(len(rows), self.bench.batch(slots), CONTEXT, **inputs, row_count=count))
 
-    def inputs(self, first: Sequence[int], rows: np.ndarray, of_run: int) -> dict[str, Buffer]:
-        """What every launch is given. rows: those of all runs, `of_run` of each."""
-        positions = self.bench.ints(np.add.outer(np.arange(of_run), first))
+    def inputs(self, first: Sequence[int], rows: np.ndarray, per_sequence: int) -> dict[str, Buffer]:
+        """What every launch is given. rows: those of all sequences, `per_sequence` of each."""
+        positions = self.bench.ints(np.add.outer(np.arange(per_sequence), first))
         return {"projected": self.bench.array(rows), **self.weights, "positions": positions, "caches": self.caches}
 
     def fill(self, length: int) -> np.ndarray:
@@ -229,7 +229,7 @@ def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int) -
 
 
 @pytest.mark.parametrize("rows", RUN_ROWS)
-def test_keys_and_values_of_runs_are_stored_at_any_positions_of_their_slots(bench: Bench, rows: int) -> None:
+def test_keys_and_values_of_sequences_are_stored_at_any_positions_of_their_slots(bench: Bench, rows: int) -> None:
     alone, together = (Case(bench, SMALL, 3 * rows, slots) for slots in (1, SLOTS))
     first, parts = (700, 0, KEY_TILE - 1), np.split(together.rows, 3)
     together.store(first, parts, RUN_SLOTS)

@@ -4,7 +4,7 @@ from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.attention import Attention, Columns, Heads
 from arcmtp.ops.experts import ExpertsDown
-from arcmtp.ops.launch import Consumers, Runs
+from arcmtp.ops.launch import Batch, Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.runtime.launch import Work
 from arcmtp.runtime.memory import Buffer
@@ -44,12 +44,12 @@ def test_attention_reads_the_cache_once_and_each_row_sees_its_own_keys() -> None
     columns, consumers = Columns(1024, 512, 768), Consumers(quantised=False, plain=True)
     op = Attention(Heads(4, 2, 64, 64), columns, 1e-6, consumers, cpu_device().card.geometry)
     inputs, out = anything("projected q_norm k_norm rope positions caches"), anything("quantised plain")
-    runs, scratch, count = Runs(1, cpu_device().zeros(4)), anything("partials counters"), anything("row_count")
-    one, two = (op.step(rows, runs, 256, **inputs, **scratch, **out) for rows in (1, 2))
+    sequences, scratch, count = Batch(1, cpu_device().zeros(4)), anything("partials counters"), anything("row_count")
+    one, two = (op.step(rows, sequences, 256, **inputs, **scratch, **out) for rows in (1, 2))
     near, far = one.cost(Work(1, 100, 0)), one.cost(Work(1, 200, 0))
     assert far.nbytes - near.nbytes == 100 * 2 * 2 * 64 * 2
     assert far.operations - near.operations == 100 * 4 * 4 * 64
     of_two = two.cost(Work(2, 200, 0))
     assert of_two.operations == far.operations + one.cost(Work(1, 199, 0)).operations
-    of_block = [op.store(0, runs, 256, **inputs, **count), op.block(runs, 256, **inputs, **count, **out)]
+    of_block = [op.store(0, sequences, 256, **inputs, **count), op.block(sequences, 256, **inputs, **count, **out)]
     assert of_block[0].cost(Work(2, 200, 0)) + of_block[1].cost(Work(2, 200, 0)) == of_two

@@ -35,14 +35,14 @@ class Case:
         accepted: Sequence[int] = (0,), positions: Sequence[int] = (100,), carried: np.ndarray | None = None,
         slots: Sequence[int] = (0,),
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Rows [rows, 2 k], and where they belong. launched: how many the launch is told. Of each run: its last
+        """Rows [rows, 2 k], and where they belong. launched: how many the launch is told. Of each sequence: its last
         accepted row, and the position of the token that this row chose. carried: the hidden row of each slot."""
         bench, rows = self.bench, len(tokens)
         launched = compiled_rows(rows) if launched is None else launched
         plain, row_positions = bench.poisoned(MAX_ROWS * 2 * self.k * 4), bench.poisoned(MAX_ROWS * 4)
         carried = np.full((SLOTS, self.k), np.nan, np.float32) if carried is None else carried
         launch = self.op.launch(
-            launched, order, bench.runs(slots), weights=bench.array(self.tiles), tokens=bench.ints(tokens),
+            launched, order, bench.batch(slots), weights=bench.array(self.tiles), tokens=bench.ints(tokens),
             hidden=bench.array(hidden), token_norm=bench.array(self.norms[0]), hidden_norm=bench.array(self.norms[1]),
             accepted=bench.ints(accepted), positions=bench.ints(positions), row_positions=row_positions,
             carried=bench.array(carried), row_count=bench.ints([rows]), quantised=bench.poisoned(64), plain=plain,

@@ -96,20 +96,20 @@ class Case:
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """What `feed` gives for each of several sequences whose steps run together in RUN_SLOTS: step i of sequence u
         accepts accepted[u][i] of its `rows` rows. A slot that belongs to none is NaN and stays so."""
-        bench, op, runs = self.bench, self.op, range(len(tokens))
+        bench, op, sequences = self.bench, self.op, range(len(tokens))
         memory = bench.poisoned(SLOTS * op.state_bytes)
         for slot in RUN_SLOTS:
             memory.fill(0, slot * op.state_bytes, op.state_bytes)
         pending = [0 if slot in RUN_SLOTS else -1 for slot in range(SLOTS)]
-        position = [0 for _ in runs]
-        results: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in runs]
+        position = [0 for _ in sequences]
+        results: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in sequences]
         for step in range(len(accepted[0])):
             self._poison(memory, pending)
-            counts = [accepted[run][step] for run in runs]
-            given = [self._rows(rows, tokens[run][position[run] : position[run] + counts[run]]) for run in runs]
+            counts = [accepted[run][step] for run in sequences]
+            given = [self._rows(rows, tokens[run][position[run] : position[run] + counts[run]]) for run in sequences]
             out = self._run(Step(rows, rows), interleaved(given), memory, pending, RUN_SLOTS)
             for run, slot in enumerate(RUN_SLOTS):
-                plain, packed = (values[run :: len(runs)][: counts[run]] for values in out)
+                plain, packed = (values[run :: len(sequences)][: counts[run]] for values in out)
                 results[run].append((plain, packed))
                 position[run] += counts[run]
                 pending[slot] = counts[run]
@@ -148,7 +148,7 @@ class Case:
         quantised, plain = bench.activation_rows(rows + 1, width), bench.poisoned((rows + 1) * width * 4)
         step = isinstance(fed, Step)
         launch = self.op.launch(
-            fed.rows if step else 0, bench.runs(slots), projected=bench.array(projected), **self.device_weights,
+            fed.rows if step else 0, bench.batch(slots), projected=bench.array(projected), **self.device_weights,
             memory=memory, pending_count=bench.ints(pending), row_count=bench.ints([-1 if step else rows]),
             quantised=quantised, plain=plain,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sampling with options of several runs at once: each is given what it is given alone."""
+"""Sampling with options of several sequences at once: each is given what it is given alone."""
 
 from dataclasses import replace
 
@@ -45,9 +45,9 @@ def test_runs_in_any_slots_choose_what_each_chooses_alone(
     small: GumbelBench, settings: tuple[Options, ...], rows: int
 ) -> None:
     for seed in range(small.bench.repeats(6, least=1)):
-        runs = [run_of(options, rows, 3 * seed + index) for index, options in enumerate(settings)]
-        ids, stats = small.run_all(runs, RUN_SLOTS)
-        for index, run in enumerate(runs):
+        sequences = [run_of(options, rows, 3 * seed + index) for index, options in enumerate(settings)]
+        ids, stats = small.run_all(sequences, RUN_SLOTS)
+        for index, run in enumerate(sequences):
             want, want_stats = small.run(
                 run.options, run.logits, run.position, run.targets, run.states, run.biases, run.inputs.tolist()
             )
@@ -56,10 +56,10 @@ def test_runs_in_any_slots_choose_what_each_chooses_alone(
     assert not small.counters.read(np.int32, small.counters.nbytes // 4).any()
 
 
-def test_drafts_of_runs_choose_what_the_rows_of_their_step_choose(small: GumbelBench) -> None:
-    runs = [run_of(PENALISED, 8, seed) for seed in range(3)]
-    together, _ = small.run_all(runs, RUN_SLOTS)
+def test_drafts_of_sequences_choose_what_the_rows_of_their_step_choose(small: GumbelBench) -> None:
+    sequences = [run_of(PENALISED, 8, seed) for seed in range(3)]
+    together, _ = small.run_all(sequences, RUN_SLOTS)
     for first in range(8):
-        drafts = [replace(run, logits=run.logits[first : first + 1], targets=run.targets[:1]) for run in runs]
+        drafts = [replace(run, logits=run.logits[first : first + 1], targets=run.targets[:1]) for run in sequences]
         ids, _ = small.run_all(drafts, RUN_SLOTS, first)
         assert np.array_equal(ids, together[3 * first : 3 * first + 3])

@@ -8,7 +8,7 @@ import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.gumbel_sampling import GumbelSampling, History
-from arcmtp.ops.launch import Consumers, Runs
+from arcmtp.ops.launch import Batch, Consumers
 from arcmtp.ops.norm import PARAMETERS as NORM_PARAMETERS
 from arcmtp.ops.norm import Norm
 from arcmtp.ops.sampling import Vocabulary
@@ -61,7 +61,7 @@ def test_an_argument_that_is_no_parameter_is_named_beside_those_that_are() -> No
 
 def test_an_argument_of_neither_launch_of_sampling_is_named() -> None:
     ids, values = tensor("ids", I32), tensor("values")
-    history = History(ids, ids, values, ids, ids, Runs(1, ids))
+    history = History(ids, ids, values, ids, ids, Batch(1, ids))
     op, rows = GumbelSampling(Vocabulary(16, 16), cpu_device().card.geometry), {"logits": values, "stats": values}
     of_both: dict[str, Argument] = {**rows, "targets": ids, "ids": ids, "scratch": values, "counters": ids}
     score, choose = op.launches(1, history, **of_both)
@@ -118,11 +118,11 @@ def test_the_packed_entry_point_takes_a_struct_of_what_is_declared() -> None:
 
 
 def test_a_kernel_is_told_its_runs_as_one_value() -> None:
-    declared = parameters(x=reads(F32), run_count=INT, slots=reads(I32), out=writes(F32))
+    declared = parameters(x=reads(F32), batch_size=INT, slots=reads(I32), out=writes(F32))
     kernel = Kernel("gather", "", "gather.hpp", declared, call="gather<4>")
     assert kernel.knows_sequences and not SCALE.knows_sequences
     assert kernel.name == "gather"
-    assert kernel.statements == "gather<4>(x, {run_count, slots}, out);"
+    assert kernel.statements == "gather<4>(x, {batch_size, slots}, out);"
 
 
 def test_a_parameter_that_the_template_takes_otherwise_does_not_compile() -> None:
@@ -178,7 +178,7 @@ def test_sizes_are_known_by_kind_before_there_is_memory() -> None:
     for number, kind in enumerate(Kind):
         arena.tensor(kind.value, U8, 10**number, kind=kind)
         arena.tensor(kind.value, U8, 1, kind=kind)
-    assert [arena.nbytes(kind) for kind in Kind] == [1, 10, 100, 1000, 10000]
+    assert [arena.nbytes(kind) for kind in Kind] == [1, 10, 100, 1000, 10000, 100000]
     assert arena.nbytes(Kind.CACHE, Kind.HOST) == 10010
     with pytest.raises(RuntimeError, match="rows is not allocated"):
         arena.tensor("rows", F32, 8).pointer  # noqa: B018

@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 
 
 class Case:
-    """Sampling from one vocabulary on a bench; scratch memory and counters live through all runs."""
+    """Sampling from one vocabulary on a bench; scratch memory and counters live through all launches."""
 
     def __init__(self, bench: Bench, op: Sampling) -> None:
         self.bench, self.op = bench, op

@@ -23,7 +23,8 @@ MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
 
 
 class Case:
-    """The likeliest tokens of one vocabulary on a bench; scratch memory, counters and results live through all runs."""
+    """The likeliest tokens of one vocabulary on a bench; scratch memory, counters and results live through all
+    launches."""
 
     def __init__(self, bench: Bench, op: TopLogprobs) -> None:
         self.bench, self.op = bench, op
@@ -44,7 +45,7 @@ class Case:
         columns = self.op.stride - logits.shape[1]
         padded = np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
         return self.op.launch(
-            len(logits), self.bench.runs(slots), logits=self.bench.array(padded), stats=stats, counts=self.counts,
+            len(logits), self.bench.batch(slots), logits=self.bench.array(padded), stats=stats, counts=self.counts,
             chosen=chosen, ids=self.ids, logprobs=self.logprobs, scratch=self.scratch, counters=self.counters,
         )  # fmt: skip
 

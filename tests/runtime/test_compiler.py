@@ -52,7 +52,7 @@ def test_kernels_that_know_sequences_have_a_source_of_their_own(monkeypatch: pyt
     compiler, sources = Compiler(Device("cpu").queue, []), []
     monkeypatch.setattr(_host, "build", lambda context, device, source, *rest: sources.append(source))
     monkeypatch.setattr(_host, "kernel", lambda program, name: name)
-    of_runs = kernel("of_runs", parameters(x=writes(I32), run_count=INT, slots=reads(I32)), "x[0] = run_count;")
+    of_runs = kernel("of_runs", parameters(x=writes(I32), batch_size=INT, slots=reads(I32)), "x[0] = batch_size;")
     assert compiler.compile([of_runs, GOOD, BROKEN]) == 3
     assert [source.count("ARCMTP_KERNEL(") for source in sources] == [2, 1]
     assert "of_runs" in sources[1]

@@ -61,24 +61,25 @@ class AttentionBlock:
     def mix(self, rows: Rows) -> Iterator[Launch]:
         """From projections to the mixer's output."""
         inputs, out = self._inputs(rows), self.output.rows.arguments
-        if rows.of_run:
+        if rows.per_sequence:
             yield self.op.step(
-                rows.of_run, rows.runs, self._context, partials=self._partials, counters=self._counters, **inputs, **out
+                rows.per_sequence, rows.batch, self._context, partials=self._partials, counters=self._counters,
+                **inputs, **out
             )
         else:
             yield self.store(rows)
-            yield self.op.block(rows.runs, self._context, row_count=rows.row_count, **inputs, **out)
+            yield self.op.block(rows.batch, self._context, row_count=rows.row_count, **inputs, **out)
         yield replace(self.output.launch(rows), part="output")
 
     def store(self, rows: Rows) -> Launch:
         """Only put keys and values of projected rows into the cache."""
-        return self.op.store(rows.count, rows.runs, self._context, row_count=rows.row_count, **self._inputs(rows))
+        return self.op.store(rows.count, rows.batch, self._context, row_count=rows.row_count, **self._inputs(rows))
 
     def store_keys_values(self, rows: Rows, before: Tensor) -> Iterator[Launch]:
         """Norm, keys and values of the rows of `before`, put into the cache; no queries."""
         first, second = self.projections.launches(rows, before, self._keys_values)
         yield from (first, replace(second, part="k, v"))
-        yield self._store.store(rows.count, rows.runs, self._context, row_count=rows.row_count, **self._inputs(rows))
+        yield self._store.store(rows.count, rows.batch, self._context, row_count=rows.row_count, **self._inputs(rows))
 
     def _inputs(self, rows: Rows) -> dict[str, Argument]:
         return {

@@ -52,7 +52,7 @@ class DeltaNetBlock:
         first, second = self.projections.launches(rows, before)
         yield from (first, replace(second, part="projections"))
         yield self.op.launch(
-            rows.of_run, rows.runs, projected=self.projections.projected, memory=self.cache.tensor,
+            rows.per_sequence, rows.batch, projected=self.projections.projected, memory=self.cache.tensor,
             pending_count=self._pending_count, row_count=rows.row_count, **self._weights, **self.output.rows.arguments,
         )  # fmt: skip
         yield replace(self.output.launch(rows), part="output")

@@ -68,7 +68,8 @@ class Head:
         self._controls = build.controls
 
     def launches(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
-        """From the residual stream to i32 `chosen` [rows]; row 0 of each run has the options of its row `first_row`."""
+        """From the residual stream to i32 `chosen` [rows]; row 0 of each sequence has the options of its row
+        `first_row`."""
         residual, count, row_count = self._residual, rows.count, rows.row_count
         norm = self.norm.launch(
             count, x=residual.after, partials=residual.partials, x_out=self.before_norm, weight=self.weights.norm,
@@ -83,7 +84,7 @@ class Head:
     def _choose(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int) -> Iterator[Launch]:
         c, logits = self._controls, self.logits
         if mode.by_options:
-            history = History(c.options, c.token_states, c.biases, c.ids, c.positions, rows.runs, first_row)
+            history = History(c.options, c.token_states, c.biases, c.ids, c.positions, rows.batch, first_row)
             yield from self.gumbel_sampling.launches(
                 rows.count, history, logits=logits, targets=c.targets, ids=chosen, stats=c.stats, scratch=self._scratch,
                 counters=self._counters,
@@ -95,6 +96,6 @@ class Head:
             )  # fmt: skip
         if mode.top:
             yield self.top_logprobs.launch(
-                rows.count, rows.runs, logits=logits, stats=c.stats, counts=c.top_counts, chosen=chosen,
+                rows.count, rows.batch, logits=logits, stats=c.stats, counts=c.top_counts, chosen=chosen,
                 ids=c.top_ids, logprobs=c.top_logprobs, scratch=self._top_scratch, counters=self._top_counters,
             )  # fmt: skip

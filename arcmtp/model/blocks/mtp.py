@@ -114,23 +114,24 @@ class MtpBlock:
         return _labelled(launches)
 
     def first_call(self, step: Rows, drafts: Rows, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
-        """The call after a step: keys and values of the rows that were accepted, a draft after the last of each run.
+        """The call after a step: keys and values of the rows that were accepted, a draft after the last of each
+        sequence.
 
-        step, drafts: the step's rows, and one of each run. chosen: i32 [runs], the drafts.
+        step, drafts: the step's rows, and one of each sequence. chosen: i32 [sequences], the drafts.
         """
         step = replace(step, positions=self._row_positions)
         launches = [
             *self._begin(step, "step", self._controls.sampled, self._trunk.hidden),
             *self.attention.project(step, self._residual.before),
         ]
-        if step.of_run > 1:
+        if step.per_sequence > 1:
             launches.append(self.attention.store(step))
         launches += self._draft(replace(drafts, positions=self._row_positions), mode, chosen, 0)
         return _labelled(launches)
 
     def next_call(self, drafts: Rows, index: int, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
-        """Call `index`, from 2: goes on from the token and the hidden row of each run's call before."""
-        before = (index - 1) * drafts.runs.count  # where the inputs of the call before end
+        """Call `index`, from 2: goes on from the token and the hidden row of each sequence's call before."""
+        before = (index - 1) * drafts.batch.size  # where the inputs of the call before end
         controls = self._controls
         rows = replace(drafts, ids=controls.ids.part(before), positions=controls.positions.part(before))
         launches = [
@@ -143,7 +144,7 @@ class MtpBlock:
     def _begin(self, rows: Rows, order: Order, tokens: Tensor, hidden: Tensor) -> Iterator[Launch]:
         """Tokens joined with hidden rows."""
         yield self._input.launch(
-            rows.count, order, rows.runs, weights=self.embedding.tensor, tokens=tokens, hidden=hidden,
+            rows.count, order, rows.batch, weights=self.embedding.tensor, tokens=tokens, hidden=hidden,
             token_norm=self._token_norm, hidden_norm=self._hidden_norm, accepted=self._controls.accepted,
             positions=self._controls.positions, row_positions=self._row_positions, carried=self.carried.tensor,
             row_count=rows.row_count, **self._rows.arguments,
@@ -155,7 +156,7 @@ class MtpBlock:
         yield replace(join, part="eh_proj")
 
     def _draft(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int) -> Iterator[Launch]:
-        """A row of each run from its projections to its draft."""
+        """A row of each sequence from its projections to its draft."""
         yield from self.attention.mix(rows)
         yield from self.feed_forward.launches(rows)
         yield from self.head.launches(rows, mode, chosen, first_row)

@@ -37,6 +37,7 @@ class Batch:
         self.network = network
         self._members: list[Sequence] = []
         self._choice = Choice()
+        self._known: dict[tuple[int, int], list[Piece]] = {}  # what `_pieces` has given for these members
         self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # since the last first draft call
         self._under_way: deque[_Cycle] = deque()
@@ -62,7 +63,7 @@ class Batch:
             self._collect()
         if self._drafted:
             self._drafted = False
-            self.network.graphs.submit(*self._draft(1, self._rows))
+            self.network.graphs.submit(*self.network.draft(1, self._rows, self._choice, len(self._members)))
             self.network.device.wait()
         self._members = []
 
@@ -85,7 +86,7 @@ class Batch:
 
     def form(self, members: list[Sequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
-        self._members, self._rows = members, 0
+        self._members, self._rows, self._known = members, 0, {}
         if not members:
             return
         choices = [member.sampler.choice(member.top) for member in members]
@@ -110,23 +111,27 @@ class Batch:
         timed = drafted > 0 and any(member.log is not None for member in members)
         if timed:
             cycle.marks.append(network.timeline.mark())
-        for index in range(1, drafted + 1):
-            piece = self._draft(index, self._rows or drafted + 1)
+        *drafts, step = self._pieces(self._rows or drafted + 1, drafted)
+        for piece in drafts:
             captures, began = graphs.statistics.captures, time.perf_counter()
             graphs.submit(*piece)
             cycle.host_us.append((time.perf_counter() - began) * 1e6)
             cycle.captured.append(graphs.statistics.captures > captures)
             if timed:
                 cycle.marks.append(network.timeline.mark())
-        cycle.event = graphs.submit(*network.step(drafted + 1, self._choice, len(members)))
+        cycle.event = graphs.submit(*step)
         self._rows, self._drafted = drafted + 1, drafted > 0
         if timed:
             cycle.marks.append(network.timeline.mark())
         return cycle
 
-    def _draft(self, index: int, rows: int) -> Piece:
-        """Draft call `index` after a step of `rows` rows of each member."""
-        return self.network.draft(index, rows, self._choice, len(self._members))
+    def _pieces(self, before: int, drafted: int) -> list[Piece]:
+        """The draft calls of a cycle after a step of `before` rows of each member, and its step."""
+        if (before, drafted) not in self._known:
+            network, choice, runs = self.network, self._choice, len(self._members)
+            drafts = [network.draft(index, before, choice, runs) for index in range(1, drafted + 1)]
+            self._known[before, drafted] = [*drafts, network.step(drafted + 1, choice, runs)]
+        return self._known[before, drafted]
 
     def _collect(self) -> None:
         """Wait for the oldest cycle under way and hand it to its sequences."""

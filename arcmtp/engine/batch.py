@@ -38,13 +38,14 @@ class Batch:
     def __init__(self, network: Network) -> None:
         self.network = network
         self._members: list[Sequence] = []
-        self._choice = SamplingMode()
+        self._mode = SamplingMode()
+        self._known: dict[tuple[int, int], list[LaunchList]] = {}  # what `_lists` has given for these members
         self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # since the last first draft call
         self._under_way: deque[_Cycle] = deque()
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:
-        """A further cycle of sequences that decode, with equal policies, as many as `most_runs` allows. Those whose
+        """A further cycle of sequences that decode, with equal policies, as many as `most_sequences` allows. Those whose
         cycles are under way already give more."""
         if list(sequences) != self._members:
             self.dissolve()
@@ -64,7 +65,7 @@ class Batch:
             self._collect()
         if self._drafted:
             self._drafted = False
-            self.network.stage.submit(self._draft(1, self._rows))
+            self.network.stage.submit(self.network.draft(1, self._rows, self._mode, len(self._members)))
             self.network.device.wait()
         self._members = []
 
@@ -87,11 +88,11 @@ class Batch:
 
     def form(self, members: list[Sequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
-        self._members, self._rows = members, 0
+        self._members, self._rows, self._known = members, 0, {}
         if not members:
             return
-        choices = [member.sampler.choice(member.top) for member in members]
-        self._choice = SamplingMode(any(choice.by_options for choice in choices), any(choice.top for choice in choices))
+        modes = [member.sampler.mode(member.top) for member in members]
+        self._mode = SamplingMode(any(mode.by_options for mode in modes), any(mode.top for mode in modes))
         network, w = self.network, self.network.controls
         first = np.array([len(member.slot.ids) for member in members], np.int32)
         last = np.array([member.last for member in members], np.int32)
@@ -104,33 +105,37 @@ class Batch:
             assert network.mtp is not None
             carried = network.mtp.carried.tensor
             size = carried.nbytes // network.slots
-            for run, member in enumerate(members):
-                network.step_hidden.copy_from(carried, size, run * size, member.slot.index * size)
+            for index, member in enumerate(members):
+                network.step_hidden.copy_from(carried, size, index * size, member.slot.index * size)
 
     def _submit(self) -> _Cycle:
-        network, stage, members = self.network, self.network.stage, self._members
+        stage, members = self.network.stage, self._members
         drafted = next_length(members[0].policy, [member.history for member in members])
         cycle = _Cycle(members, drafted)
         timed = drafted > 0 and any(member.log is not None for member in members)
         if timed:
             cycle.marks.append(stage.timeline.mark())
-        for index in range(1, drafted + 1):
-            call = self._draft(index, self._rows or drafted + 1)
+        *drafts, step = self._lists(self._rows or drafted + 1, drafted)
+        for draft in drafts:
             captures, began = stage.graphs.statistics.captures, time.perf_counter()
-            stage.submit(call)
+            stage.submit(draft)
             cycle.host_us.append((time.perf_counter() - began) * 1e6)
             cycle.captured.append(stage.graphs.statistics.captures > captures)
             if timed:
                 cycle.marks.append(stage.timeline.mark())
-        cycle.event = stage.submit(network.step(drafted + 1, self._choice, len(members)))
+        cycle.event = stage.submit(step)
         self._rows, self._drafted = drafted + 1, drafted > 0
         if timed:
             cycle.marks.append(stage.timeline.mark())
         return cycle
 
-    def _draft(self, index: int, rows: int) -> LaunchList:
-        """Draft call `index` after a step of `rows` rows of each member."""
-        return self.network.draft(index, rows, self._choice, len(self._members))
+    def _lists(self, before: int, drafted: int) -> list[LaunchList]:
+        """The draft calls of a cycle after a step of `before` rows of each member, and its step."""
+        if (before, drafted) not in self._known:
+            network, mode, sequences = self.network, self._mode, len(self._members)
+            drafts = [network.draft(index, before, mode, sequences) for index in range(1, drafted + 1)]
+            self._known[before, drafted] = [*drafts, network.step(drafted + 1, mode, sequences)]
+        return self._known[before, drafted]
 
     def _collect(self) -> None:
         """Wait for the oldest cycle under way and hand it to its sequences."""
@@ -139,12 +144,12 @@ class Batch:
         self._under_way.popleft()
         marks = oldest.marks
         between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(marks)]
-        for run, member in enumerate(oldest.members):
-            cycle = member.take(run, len(oldest.members), oldest.drafted)
+        for index, member in enumerate(oldest.members):
+            cycle = member.take(index, len(oldest.members), oldest.drafted)
             if cycle is not None and member.log is not None and marks:
                 member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
 
 
-def most_runs(policy: DraftPolicy) -> int:
+def most_sequences(policy: DraftPolicy) -> int:
     """How many sequences with this policy a cycle can advance."""
     return STEP_ROWS // (max(policy.lengths) + 1)

@@ -27,8 +27,8 @@ class DraftPolicy(Protocol):
     def length(self, histories: Sequence[Sequence[Cycle]]) -> int:
         """The number of tokens to draft in the next cycle.
 
-        histories: the latest cycles of each sequence, the oldest first, empty after a prompt. A device that is given a
-        cycle before the one before it has been read has one more under way.
+        histories: the latest cycles of each sequence, at most 64, the oldest first; none right after a prompt. A device
+        that is given a cycle before the one before it has been read has one more under way.
         """
 
 

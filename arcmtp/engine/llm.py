@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, cast, overload
 
 from arcmtp.engine import sequence as engine
-from arcmtp.engine.batch import most_runs
+from arcmtp.engine.batch import most_sequences
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, checked_policy, may_draft
@@ -252,14 +252,14 @@ class LLM:
 
     def _prepare(self, sequence: engine.Sequence) -> None:
         """Compile what is not yet, so that no step of any stream waits for it."""
-        network, policy, choice = self.network, sequence.policy, sequence.sampler.choice(sequence.top)
+        network, policy, mode = self.network, sequence.policy, sequence.sampler.mode(sequence.top)
         with self.scheduler.between_turns():
-            network.first(choice)
-            for runs in range(1, min(self.parallel, most_runs(policy)) + 1):
+            network.first(mode)
+            for sequences in range(1, min(self.parallel, most_sequences(policy)) + 1):
                 for length in policy.lengths:
-                    network.step(length + 1, choice, runs)
+                    network.step(length + 1, mode, sequences)
                     for index in range(1, length + 1):
-                        network.draft(index, length + 1, choice, runs)
+                        network.draft(index, length + 1, mode, sequences)
 
     def _draft_log(self) -> DraftLog:
         mtp = self.network.mtp

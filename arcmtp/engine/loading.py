@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from arcmtp.engine.batch import most_runs
+from arcmtp.engine.batch import most_sequences
 from arcmtp.engine.draft_policy import FixedDrafts
 from arcmtp.engine.memory_plan import check_memory
 from arcmtp.errors import ArcmtpError
@@ -91,9 +91,9 @@ class LoadedModel:
 def _compile(network: Network, draft: int, progress: Progress) -> None:
     shapes = [(0, 1)]
     for length in sorted({0, draft}):
-        runs = min(network.slots, most_runs(FixedDrafts(length)))
-        shapes += [(length + 1, count) for count in range(1, runs + 1)]
-    for done, (rows, runs) in enumerate(shapes):
+        most = min(network.slots, most_sequences(FixedDrafts(length)))
+        shapes += [(length + 1, count) for count in range(1, most + 1)]
+    for done, (rows, sequences) in enumerate(shapes):
         progress("compiling kernels", done, len(shapes))
-        network.compile(rows, runs)
+        network.compile(rows, sequences)
     progress("compiling kernels", len(shapes), len(shapes))

@@ -1,5 +1,6 @@
 """Prompts of all kinds to token ids."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ class Prompting:
         """Token ids of text, of chat messages, or as they are. Raises ArcmtpError for ids outside of the vocabulary."""
         if isinstance(prompt, str):
             return self._encoded(prompt)
-        if prompt and isinstance(prompt[0], Mapping):
+        if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
             return self.of_messages(cast(Sequence[Message], prompt), **template_options)
         return self._known(cast(Sequence[int], prompt))
 
@@ -46,14 +47,17 @@ class Prompting:
     def checked(self, ids: Sequence[int]) -> list[int]:
         """The ids of a prompt. Raises ArcmtpError for none at all and for ids outside of the vocabulary, and
         ContextExceeded for more than the context holds."""
-        if not ids:
+        if len(ids) == 0:
             raise ArcmtpError("the prompt is empty; it needs at least one token")
         if len(ids) > self._context:
             raise ContextExceeded(f"the prompt has {len(ids)} tokens, the context holds {self._context}: raise ctx")
         return self._known(ids)
 
     def _known(self, prompt: Sequence[int]) -> list[int]:
-        ids = [int(token) for token in prompt]
+        try:
+            ids = [operator.index(token) for token in prompt]
+        except TypeError:
+            raise ArcmtpError("a prompt must be text, a list of token ids or a list of messages") from None
         wrong = next((token for token in ids if not 0 <= token < self._vocab), None)
         if wrong is not None:
             raise ArcmtpError(f"token id {wrong} is not in the vocabulary, which has ids 0 to {self._vocab - 1}")
@@ -68,4 +72,5 @@ class Prompting:
 
 def are_several(prompt: Prompt | Prompts) -> bool:
     """Whether this is a list of prompts: of texts, or of lists."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], str | Sequence)
+    listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
+    return listed and len(prompt) > 0 and isinstance(prompt[0], Sequence)

@@ -90,7 +90,7 @@ class Sampler:
         self._prompt: set[int] = set()
         self._vocab = vocab
 
-    def choice(self, top: int) -> SamplingMode:
+    def mode(self, top: int) -> SamplingMode:
         """How a step chooses by these options, if `top` of the likeliest tokens are wanted with each position."""
         return SamplingMode(by_options=not self.options.plain, top=top > 0)
 

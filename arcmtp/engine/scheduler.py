@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from arcmtp.engine.batch import Batch, most_runs
+from arcmtp.engine.batch import Batch, most_sequences
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_policy import DraftPolicy
 from arcmtp.engine.sequence import Sequence, ended
@@ -198,8 +198,8 @@ class Scheduler:
         for sequence in decoding:
             groups.setdefault(sequence.policy, []).append(sequence)
         for policy, alike in groups.items():
-            for first in range(0, len(alike), most_runs(policy)):
-                self.batch.advance(alike[first : first + most_runs(policy)])
+            for first in range(0, len(alike), most_sequences(policy)):
+                self.batch.advance(alike[first : first + most_sequences(policy)])
         for sequence in decoding:
             if sequence.state == "finished":
                 self._leave(sequence)

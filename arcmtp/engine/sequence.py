@@ -108,8 +108,8 @@ class Sequence:
         ids[:-1] are evaluated."""
         return self.slot.score(ids, first)
 
-    def take(self, run: int, runs: int, drafted: int) -> Cycle | None:
-        """Read what run `run` of `runs` of a step that verified `drafted` tokens gave; None after the end."""
+    def take(self, index: int, size: int, drafted: int) -> Cycle | None:
+        """What a step that verified `drafted` tokens gave sequence `index` of a batch of `size`; None after its end."""
         if self.state != "decoding":
             return None
         self.cycles_taken += 1
@@ -118,7 +118,7 @@ class Sequence:
         tokens = record["tokens"][:count].tolist()
         if self.last >= 0:
             self.slot.ids += [self.last, *tokens[:-1]]
-        top = [self.slot.top_of(row * runs + run, self.top) for row in range(count)] if self.top else None
+        top = [self.slot.top_of(row * size + index, self.top) for row in range(count)] if self.top else None
         logprobs, accepted = record["logprobs"][:count].tolist(), int(record["accepted"])
         cycle = Cycle(tokens, logprobs, top, drafted, accepted, done)
         self.unread.append(cycle)

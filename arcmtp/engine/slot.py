@@ -82,7 +82,7 @@ class Slot:
         w.top_counts.write(_int32([top]), 4 * self.index)
         w.positions.write(_int32([len(self.ids) - 1]))
         w.source_rows.write(_int32([self._last_row]))
-        network.stage.submit(network.first(sampler.choice(top)))
+        network.stage.submit(network.first(sampler.mode(top)))
         network.device.wait()
         w.source_rows.write(_int32([0]))
 

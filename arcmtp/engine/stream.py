@@ -2,7 +2,6 @@
 
 import threading
 from collections import abc, deque
-from contextlib import suppress
 from typing import Literal
 
 from arcmtp.engine.cycle import Cycle
@@ -46,7 +45,7 @@ class Stream:
         self._chunks_so_far: list[Chunk] = []
         self._finish_reason: Literal["stop", "length"] | None = None
         self._started = False
-        self._making_chunks = threading.Lock()
+        self._lock = threading.Lock()  # guards what makes and gives chunks
         self._graphs_before = model.network.stage.graphs.statistics.copy()
 
     def __iter__(self) -> abc.Iterator[Chunk]:
@@ -56,9 +55,8 @@ class Stream:
         self.start()
         while True:
             over = self.sequence.state in ("finished", "ended")  # asked first: no cycle comes after that
-            self._make_chunks()
-            with suppress(IndexError):
-                return self._chunks.popleft()
+            if (chunk := self._next_chunk()) is not None:
+                return chunk
             if self._finish_reason or (over and self.sequence.cancelled):
                 raise StopIteration
             if over:
@@ -81,13 +79,17 @@ class Stream:
 
     def take_chunks(self) -> list[Chunk]:
         """The chunks that are there already and were not asked for yet."""
-        self._make_chunks()
-        return [self._chunks.popleft() for _ in range(len(self._chunks))]
+        with self._lock:
+            self._make_chunks()
+            chunks = list(self._chunks)
+            self._chunks.clear()
+        return chunks
 
     @property
     def finish_reason(self) -> Literal["stop", "length"] | None:
         """As in `Generation`."""
-        self._make_chunks()
+        with self._lock:
+            self._make_chunks()
         return self._finish_reason
 
     @property
@@ -103,14 +105,16 @@ class Stream:
     @property
     def result(self) -> Generation:
         """What has been generated so far. Raises ArcmtpError if the LLM is closed."""
-        self._make_chunks()
-        tokens = [(chunk.id, chunk.logprob, chunk.logprobs) for chunk in self._chunks_so_far if chunk.id is not None]
+        with self._lock:
+            self._make_chunks()
+            chunks = list(self._chunks_so_far)
+        tokens = [(chunk.id, chunk.logprob, chunk.logprobs) for chunk in chunks if chunk.id is not None]
         sequence, network = self.sequence, self._model.network
         graphs = network.stage.graphs.statistics.since(self._graphs_before)
         return Generation(
             prompt_ids=sequence.prompt,
             ids=[token for token, _, _ in tokens],
-            text="".join(chunk.text for chunk in self._chunks_so_far),
+            text="".join(chunk.text for chunk in chunks),
             finish_reason=self._finish_reason,
             token_logprobs=[logprob or 0.0 for _, logprob, _ in tokens],
             logprobs=[likeliest or [] for _, _, likeliest in tokens] if sequence.top else None,
@@ -121,11 +125,16 @@ class Stream:
 
     def _make_chunks(self) -> None:
         """Of all that cycles have given; at a stop string the sequence ends."""
-        with self._making_chunks:
-            while self.sequence.unread and not self._finish_reason:
-                self._push(self.sequence.unread.popleft())
+        while self.sequence.unread and not self._finish_reason:
+            self._push(self.sequence.unread.popleft())
         if self._finish_reason and self.sequence.state == "decoding":
             self.close()
+
+    def _next_chunk(self) -> Chunk | None:
+        with self._lock:
+            if not self._chunks:
+                self._make_chunks()
+            return self._chunks.popleft() if self._chunks else None
 
     def _push(self, cycle: Cycle) -> None:
         for place, token in enumerate(cycle.tokens):

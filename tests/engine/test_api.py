@@ -67,6 +67,12 @@ def test_nothing_starts_if_one_of_several_prompts_is_wrong(llm: LLM, monkeypatch
     assert llm.scheduler.free == llm.parallel
 
 
+@pytest.mark.parametrize("prompt", [5, None, [1, "x"], [1.5], ["x", 5], [[1], None]])
+def test_what_is_no_prompt_is_refused(tiny: LLM, prompt: Any) -> None:
+    with pytest.raises(ArcmtpError, match="a prompt must be text, a list of token ids or a list of messages"):
+        tiny.generate(prompt)
+
+
 def test_chat_answers_messages(tiny: LLM) -> None:
     for thinking in (True, False):
         answer = tiny.chat(MESSAGES, max_tokens=12, logprobs=1, enable_thinking=thinking)

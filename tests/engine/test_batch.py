@@ -98,7 +98,7 @@ def test_every_row_count_gives_the_same(four: LLM, one: LLM, text: str, draft: i
 def test_more_streams_than_a_step_has_rows_for_take_turns(
     four: LLM, one: LLM, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arcmtp.engine.scheduler.most_runs", lambda draft: 3)
+    monkeypatch.setattr("arcmtp.engine.scheduler.most_sequences", lambda draft: 3)
     prompts = [four.tokenize(text)[at : at + 20] for at in (5, 155, 405, 705)]
     streams = [four.stream(prompt, 30, draft=3) for prompt in prompts]
     for stream in streams:

@@ -56,7 +56,8 @@ struct Histories {
 
 /// Row `row` of a sequence: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
 /// later row follows the token that is its input.
-template <int VOCAB, int STRIDE> struct Row {
+template <int VOCAB, int STRIDE, class VOCABULARY> struct Row {
+    VOCABULARY vocabulary;
     const float *logits;
     const int *options, *states, *inputs;
     const float *biases;
@@ -64,12 +65,12 @@ template <int VOCAB, int STRIDE> struct Row {
     int sequence, row;
 
     /// That of row `index` of a launch whose first row is row `first` of its sequence.
-    inline Row(const float *all_logits, const Histories &all, int index, int first)
-        : logits(all_logits + simd::u64(index) * STRIDE), inputs(all.inputs), batch(all.batch),
+    inline Row(VOCABULARY vocabulary, const float *all_logits, const Histories &all, int index, int first)
+        : vocabulary(vocabulary), logits(all_logits + simd::u64(index) * STRIDE), inputs(all.inputs), batch(all.batch),
           sequence(index % all.batch.size), row(first + index / all.batch.size) {
         const int slot = batch.slots[sequence];
         options = all.options + slot * OPTION_WORDS;
-        states = all.states + simd::u64(slot) * STRIDE;
+        states = all.states + simd::u64(slot) * VOCABULARY::STATES;
         biases = all.biases + slot * BIASES;
     }
 
@@ -92,22 +93,34 @@ template <int VOCAB, int STRIDE> struct Row {
 
     inline void adjust(const Options &options, int column, Lanes (&score)[4]) const {
         Ints state[4], all = 0;
-        load_quad<int, VOCAB>(states, column, 0, state);
+        if constexpr (VOCABULARY::ALL)
+            load_quad<int, VOCAB>(states, column, 0, state);
+        else
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                state[i] = simd::gather<int, LANES>(states, vocabulary.ids(column + i * LANES));
 #pragma unroll
         for (int i = 0; i < 4; ++i)
             all |= state[i];
         bool any = simd::largest<int, LANES>(all) > 0;
         for (int earlier = 1; earlier <= row; ++earlier)
-            any |= simd::u32(input(earlier) - column) < QUAD;
+            any |= may_hold(column, input(earlier));
         if (!any)
             return;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const Ints columns = simd::iota<LANES>() + (column + i * LANES);
+            const Ints ids = vocabulary.ids(column + i * LANES);
             for (int earlier = 1; earlier <= row; ++earlier)
-                state[i] = simd::select<int, LANES>(columns == input(earlier), Ints(state[i] + 1), state[i]);
+                state[i] = simd::select<int, LANES>(ids == input(earlier), Ints(state[i] + 1), state[i]);
             score[i] = penalised(options, score[i], state[i]);
         }
+    }
+
+    /// Whether a token may be in the quad that begins at `column`.
+    inline bool may_hold(int column, int token) const {
+        if constexpr (VOCABULARY::ALL)
+            return simd::u32(token - column) < QUAD;
+        return true;
     }
 
     inline Lanes penalised(const Options &options, Lanes logit, Ints state) const {
@@ -177,13 +190,13 @@ inline float candidate_floor(const Options &options, RowSoftmax scores, const fl
 /// For row group_index() / GROUPS its stats as of `sample`, the largest score of each quad, and a summary: the floor of
 /// candidates, the largest score, and 2^30 over the sum of the tokens' e^(score - largest). counters: [rows][3] zeros.
 /// Row 0 of the launch is row `first` of its sequence.
-template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
 inline void score_columns(const float *logits, const int *targets, float *stats, const Histories &histories, int first,
-                          float *scratch, int *counters) {
+                          float *scratch, int *counters, VOCABULARY vocabulary) {
     simd::reserve_team_memory<TEAM * 192>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB, STRIDE> row(logits, histories, index, first);
+    const Row<VOCAB, STRIDE, VOCABULARY> row(vocabulary, logits, histories, index, first);
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
     const Options options(row.options);
     const Split quads(group);
@@ -221,6 +234,30 @@ inline void score_columns(const float *logits, const int *targets, float *stats,
     simd::store<float, 1>(memory.summary + 2, vec<float, 1>(simd::divide(ALL_SHARES, most)));
 }
 
+/// The words of the noise of a quad's tokens at `position`. Four tokens, 16 apart, share a counter.
+template <class VOCABULARY>
+inline void noise_words(VOCABULARY vocabulary, const Options &options, int position, int column, Words (&words)[4]) {
+    const auto draw = [&](Words counters, Words(&drawn)[4]) {
+        drawn[0] = counters;
+        drawn[1] = simd::u32(position);
+        drawn[2] = simd::u32(options.choice);
+        drawn[3] = 0u;
+        philox(drawn, options.seed_low, options.seed_high);
+    };
+    if constexpr (VOCABULARY::ALL)
+        draw(simd::bitcast<simd::u32, int, LANES>(Ints(simd::iota<LANES>() + column / 4)), words);
+    else
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Ints ids = vocabulary.ids(column + i * LANES), fourth = ids >> 4 & 3;
+            Words drawn[4];
+            draw(simd::bitcast<simd::u32, int, LANES>(Ints((ids >> 6 << 4) + (ids & 15))), drawn);
+            words[i] = drawn[0];
+            for (int n = 1; n < 4; ++n)
+                words[i] = simd::select<simd::u32, LANES>(fourth == n, drawn[n], words[i]);
+        }
+}
+
 /// The largest score with noise that each lane has met, the lowest column of equals.
 struct Best {
     Lanes value = -FINITE;
@@ -232,7 +269,9 @@ struct Best {
         column = simd::select<int, LANES>(better, at, column);
     }
     /// The tokens of a quad that are within the limit, each with its noise at `position`.
-    inline void take(const Options &options, Limit limit, int position, int column, const Lanes (&score)[4]) {
+    template <class VOCABULARY>
+    inline void take(VOCABULARY vocabulary, const Options &options, Limit limit, int position, int column,
+                     const Lanes (&score)[4]) {
         Lanes kept[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -241,9 +280,8 @@ struct Best {
         }
         if (largest(kept) == -INFINITE)
             return;
-        Words words[4] = {Words(simd::bitcast<simd::u32, int, LANES>(Ints(simd::iota<LANES>() + column / 4))),
-                          Words(simd::u32(position)), Words(simd::u32(options.choice)), Words(0u)};
-        philox(words, options.seed_low, options.seed_high);
+        Words words[4];
+        noise_words(vocabulary, options, position, column, words);
         if (!options.greedy() && !may_win(kept, words))
             return;
 #pragma unroll
@@ -307,13 +345,13 @@ inline Limit filtered(const Options &options, const Candidates &candidates, floa
 
 /// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after that
 /// of the row's input.
-template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
 inline void choose_column(const float *logits, int *ids, const Histories &histories, int first, const int *positions,
-                          float *scratch, int *counters) {
+                          float *scratch, int *counters, VOCABULARY vocabulary) {
     simd::reserve_team_memory<TEAM * 128>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB, STRIDE> row(logits, histories, index, first);
+    const Row<VOCAB, STRIDE, VOCABULARY> row(vocabulary, logits, histories, index, first);
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
     const Options options(row.options);
     const Lanes summary = simd::load<float, LANES>(memory.summary);
@@ -333,7 +371,7 @@ inline void choose_column(const float *logits, int *ids, const Histories &histor
         if (options.filters())
             candidates.put(simd::take_places(length, 1), score, share, quad * QUAD);
         else
-            best.take(options, {floor}, position, quad * QUAD, score);
+            best.take(vocabulary, options, {floor}, position, quad * QUAD, score);
     }
     best.gather_team<TEAM>();
     float *values = memory.logit_part; // [GROUPS]
@@ -353,7 +391,7 @@ inline void choose_column(const float *logits, int *ids, const Histories &histor
                 continue;
             Lanes score[4];
             load_four<float>(candidates.scores + place * QUAD, score);
-            best.take(options, limit, position, candidates.columns[place], score);
+            best.take(vocabulary, options, limit, position, candidates.columns[place], score);
         }
         best.gather_team<TEAM>();
     } else {
@@ -366,7 +404,7 @@ inline void choose_column(const float *logits, int *ids, const Histories &histor
     }
     if (simd::team_rank() != 0)
         return;
-    const int column = best.best_column(), token = column < VOCAB ? column : 0;
+    const int column = best.best_column(), token = vocabulary.id(column < VOCAB ? column : 0);
     simd::store<int, 1>(length, vec<int, 1>(0));
     simd::store<int, 1>(ids + index, vec<int, 1>(token));
 }

@@ -40,6 +40,23 @@ template <class T, int VOCAB> inline void load_quad(const T *row, int column, T 
     }
 }
 
+/// A vocabulary whose column c is token c; STATES: words of a slot's token states.
+template <int STATES_> struct AllTokens {
+    static constexpr bool ALL = true;
+    static constexpr int STATES = STATES_;
+    inline int id(int column) const { return column; }
+    inline Ints ids(int column) const { return simd::iota<LANES>() + column; }
+};
+
+/// A vocabulary whose column c is token tokens[c]: ascending, in whole quads.
+template <int STATES_> struct SomeTokens {
+    static constexpr bool ALL = false;
+    static constexpr int STATES = STATES_;
+    const int *tokens;
+    inline int id(int column) const { return tokens[column]; }
+    inline Ints ids(int column) const { return simd::load<int, LANES>(tokens + column); }
+};
+
 /// The columns of a thread, whole quads that follow each other.
 template <int VOCAB, int GROUPS, int TEAM> struct Quads {
     static constexpr int ALL = (VOCAB + QUAD - 1) / QUAD, EACH = (ALL + GROUPS * TEAM - 1) / (GROUPS * TEAM);

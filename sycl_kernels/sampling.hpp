@@ -122,11 +122,11 @@ template <int VOCAB> inline void put_stats(const float *logits, RowSoftmax all, 
 }
 
 /// The token with the largest of the first VOCAB logits of row group_index() / GROUPS, and (that logit, log-sum-exp,
-/// log-probability of the target). Its stats have the bits that sampling with options gives. partials: [rows]
+/// log-probability of the target's column). Its stats have the bits that sampling with options gives. partials: [rows]
 /// RowPartials, arrivals: [rows] zeros.
-template <int VOCAB, int STRIDE, int GROUPS, int TEAM>
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
 inline void sample(const float *logits, const int *targets, int *ids, float *stats, float *partials, int *arrivals,
-                   int rows) {
+                   int rows, VOCABULARY vocabulary) {
     simd::reserve_team_memory<TEAM * 192>();
     const int row = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
     if (row >= rows)
@@ -146,7 +146,7 @@ inline void sample(const float *logits, const int *targets, int *ids, float *sta
     if (!simd::last_arrival<TEAM>(arrivals + row, GROUPS) || simd::team_rank() != 0)
         return;
     const RowSoftmax all = parts.fold();
-    const int token = all.column < VOCAB ? all.column : 0;
+    const int token = vocabulary.id(all.column < VOCAB ? all.column : 0);
     put_stats<VOCAB>(logits, all, targets[row], stats + 3 * row);
     simd::store<int, 1>(ids + row, vec<int, 1>(token));
 }

@@ -111,23 +111,25 @@ class GumbelSampling(OverVocabulary):
     def kernels(self) -> list[Kernel]:
         """Those of any row count."""
         template = f"{self.vocab_used}, {self.stride}, {self.groups}, {self.team}"
-        variant = f"{self.vocab_used}_of_{self.stride}"
+        vocabulary = self.vocabulary
         score = Kernel(
             operator="score_columns",
-            variant=variant,
+            variant=vocabulary.variant,
             header="gumbel_sampling.hpp",
-            parameters=_SCORE,
+            parameters=(*_SCORE, *vocabulary.parameters),
             body=f"static_assert(OPTION_WORDS == {OPTION_WORDS} && BIASES == {BIASES});\n    "
-            f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters);",
+            f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters, "
+            f"{vocabulary.cpp});",
             team=self.team,
             team_memory=self.team * 192,
         )
         choose = Kernel(
             operator="choose_column",
-            variant=variant,
+            variant=vocabulary.variant,
             header="gumbel_sampling.hpp",
-            parameters=_CHOOSE,
-            body=f"choose_column<{template}>(logits, ids, {_AS_HISTORIES}, first, positions, scratch, counters);",
+            parameters=(*_CHOOSE, *vocabulary.parameters),
+            body=f"choose_column<{template}>(logits, ids, {_AS_HISTORIES}, first, positions, scratch, counters, "
+            f"{vocabulary.cpp});",
             team=self.team,
             team_memory=self.team * 128,
         )
@@ -137,7 +139,7 @@ class GumbelSampling(OverVocabulary):
         """Both launches; arguments as `Sampling.launch` has them, but for scratch f32: `scratch_shape`, and counters
         i32 [rows, 3], zero between launches."""
         score, choose = self.kernels()
-        given = {**arguments, **history.arguments, "positions": history.positions}
+        given = {**arguments, **history.arguments, "positions": history.positions, **self.vocabulary.arguments}
 
         def launch(kernel: Kernel, other: Kernel, cost: Callable[[Work], Cost]) -> Launch:
             of_other = dict(other.parameters).keys() - dict(kernel.parameters).keys()

@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
 from arcmtp.runtime.card import Geometry
-from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
+from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Parameters, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32
 
 PARAMETERS = parameters(
@@ -19,10 +19,36 @@ STATS = 3  # largest logit, log-sum-exp, log-probability of the target
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The columns of logits f32 [rows, stride], of which the first `used` are tokens; stride is a multiple of 16."""
+    """The columns of logits f32 [rows, stride], of which the first `used` are tokens; stride is a multiple of 16.
+
+    tokens: i32 [whole quads of 64], the token of each column, ascending, out of `all_tokens`; None: column c is token
+    c. Chosen tokens, noise, penalties and biases go by token, not by column.
+    """
 
     used: int
     stride: int
+    tokens: Argument | None = None
+    all_tokens: int = 0
+
+    @property
+    def parameters(self) -> Parameters:
+        """What a kernel over the vocabulary takes for it."""
+        return parameters(tokens=reads(I32)) if self.tokens else ()
+
+    @property
+    def arguments(self) -> dict[str, Argument]:
+        """Those of its `parameters`."""
+        return {"tokens": self.tokens} if self.tokens else {}
+
+    @property
+    def cpp(self) -> str:
+        """The C++ object of it in a kernel."""
+        return f"SomeTokens<{self.all_tokens}>{{tokens}}" if self.tokens else f"AllTokens<{self.stride}>{{}}"
+
+    @property
+    def variant(self) -> str:
+        """The part of a kernel's name that tells it."""
+        return f"{self.used}_of_{self.stride}{'_some' if self.tokens else ''}"
 
     def __post_init__(self) -> None:
         if not 0 < self.used <= self.stride or self.stride % TILE:
@@ -34,7 +60,7 @@ class OverVocabulary:
     no tokens count for nothing."""
 
     def __init__(self, vocabulary: Vocabulary, geometry: Geometry) -> None:
-        self.vocab_used, self.stride = vocabulary.used, vocabulary.stride
+        self.vocabulary, self.vocab_used, self.stride = vocabulary, vocabulary.used, vocabulary.stride
         self.groups, self.team = geometry.softmax_groups, geometry.norm_team
 
 
@@ -52,19 +78,21 @@ class Sampling(OverVocabulary):
         """For 1…8 rows, or, with `rows` 0, for the count in `row_count` when it runs."""
         return Kernel(
             operator="sampling",
-            variant=f"{self.vocab_used}_of_{self.stride}_{row_suffix(rows)}",
+            variant=f"{self.vocabulary.variant}_{row_suffix(rows)}",
             header="sampling.hpp",
-            parameters=PARAMETERS,
+            parameters=(*PARAMETERS, *self.vocabulary.parameters),
             body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}>"
-            f"(logits, targets, ids, stats, partials, arrivals, {compiled_rows(rows) or 'row_count[0]'});",
+            f"(logits, targets, ids, stats, partials, arrivals, {compiled_rows(rows) or 'row_count[0]'}, "
+            f"{self.vocabulary.cpp});",
             team=self.team,
             team_memory=self.team * 192,
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
-        """logits f32 [rows, stride]; targets i32 [rows]; ids i32 [rows]; stats f32 [rows, 3]; partials f32:
+        """logits f32 [rows, stride]; targets i32 [rows], columns; ids i32 [rows]; stats f32 [rows, 3]; partials f32:
         `partials_shape`; arrivals i32 [rows], zero between launches; row_count i32."""
-        return Launch(self.kernel(rows), (rows or BLOCK_ROWS) * self.groups, rows, arguments, self._cost)
+        given = arguments | self.vocabulary.arguments
+        return Launch(self.kernel(rows), (rows or BLOCK_ROWS) * self.groups, rows, given, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         """The largest logit and the sum of exponentials."""

@@ -4,8 +4,8 @@
 #     dpas from loads of at least 256 bytes; their floats are computed as the sources say: IEEE quotients and roots, and no
 #     product fused with a sum but by fma
 #   - forms: each form of instruction and message in that assembly has a test of the emulator (tests/emulator/)
-#   - dry run: the bundled model loads, prompts and decoding run through the driver without an error, and the kernels in
-#     each captured graph are those of the CPU's, name by name
+#   - dry run: the bundled model and a dense sibling load, prompts, decoding and drafts run through the driver without an
+#     error, and the kernels in each captured graph are those of the CPU's, name by name
 #
 #   [PREFIX=FOLDER] [CARD=b70] [PYTHON=.venv/bin/python] check.sh
 #

@@ -50,11 +50,12 @@ def main() -> None:
     parser.add_argument("--write-kernels", metavar="FILE", type=Path, help="write the kernels of each graph as JSON")
     parser.add_argument("--compare-kernels", metavar="FILE", type=Path, help="expect those that another device wrote")
     options = parser.parse_args()
-    kernels = dry_run()
+    device = Device()
+    kernels = dry_run(device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.gguf"
         write_dense(path)
-        kernels |= dry_run(path)
+        kernels |= dry_run(device, path)
     if options.write_kernels:
         options.write_kernels.write_text(json.dumps(kernels), encoding="utf-8")
     if options.compare_kernels:
@@ -66,13 +67,13 @@ def write_dense(path: Path) -> None:
     write_model(path, DENSE, Type.Q4_0, Type.Q8_0, seed=1)
 
 
-def dry_run(path: Path | None = None) -> Kernels:
+def dry_run(device: Device, path: Path | None = None) -> Kernels:
     """Run everything of a model (None: the bundled one) once; the kernels of the graphs that this captured."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
-    with LLM(path, ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
-        card, network, architecture = llm.device.card, llm.network, llm.config.architecture
-        device = f"{llm.device.sycl_device.name}, profile {card.profile}"
-        print(f"{architecture} on {device}: loaded and compiled in {llm.load_seconds:.1f} s")
+    with LLM(path, device, ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
+        network, architecture = llm.network, llm.config.architecture
+        where = f"{device.sycl_device.name}, profile {device.card.profile}"
+        print(f"{architecture} on {where}: loaded and compiled in {llm.load_seconds:.1f} s")
         for tokens in PROMPTS:
             prompt(network, [token % llm.config.vocab for token in range(tokens)])
         step = network.step(1, SamplingMode())
@@ -88,9 +89,9 @@ def dry_run(path: Path | None = None) -> Kernels:
                 f"launched one by one, {us[1]:.1f} µs replayed as {rows} graphs",
                 flush=True,
             )
-            if us[1] > MOST_US and not llm.device.is_cpu:  # whose driver runs kernels while it submits
+            if us[1] > MOST_US and not device.is_cpu:  # whose driver runs kernels while it submits
                 sys.exit(f"replaying a cycle takes {us[1]:.0f} µs of the host, more than {MOST_US}")
-        time_marks(llm.device)
+        time_marks(device)
         return {f"{architecture} {name}": names for name, names in graph_kernels(network.stage.graphs).items()}
 
 

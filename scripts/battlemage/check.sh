@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What can be proved for Battlemage without a card, on the B70 unless CARD says otherwise:
-#   - code report: no kernel of Qwen3.6-35B-A3B spills or uses private memory, and those with 4-bit weights feed them to
-#     dpas from loads of at least 256 bytes; their floats are computed as the sources say: IEEE quotients and roots, and no
-#     product fused with a sum but by fma
+#   - code report: no kernel of Qwen3.6-35B-A3B or Qwen3.6-27B spills or uses private memory, and those with 4-bit weights
+#     feed them to dpas from loads of at least 256 bytes; their floats are computed as the sources say: IEEE quotients and
+#     roots, and no product fused with a sum but by fma
 #   - forms: each form of instruction and message in that assembly has a test of the emulator (tests/emulator/)
-#   - dry run: the bundled model loads, prompts and decoding run through the driver without an error, and the kernels in
-#     each captured graph are those of the CPU's, name by name
+#   - dry run: the bundled model and a dense sibling load, prompts, decoding and drafts run through the driver without an
+#     error, and the kernels in each captured graph are those of the CPU's, name by name
 #
 #   [PREFIX=FOLDER] [CARD=b70] [PYTHON=.venv/bin/python] check.sh
 #

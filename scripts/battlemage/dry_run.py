@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Run the bundled model on the default device through every row count: prompts, decoding, 1…8 rows of a sequence at
-once, and rows of several sequences.
+"""Run the bundled model and a dense sibling on the default device through every row count: prompts, decoding, 1…8 rows
+of a sequence at once, and rows of several sequences.
 
 Under run.sh no kernel executes, so what comes back means nothing and steers nothing: the run shows that the device
 takes every kernel, argument, launch and graph, and how long the host is busy. Graphs hold what their launch lists do;
@@ -10,6 +10,7 @@ takes every kernel, argument, launch and graph, and how long the host is busy. G
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM
 from arcmtp.engine.slot import Slot
@@ -26,6 +28,8 @@ from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, kernel_names
 from arcmtp.runtime.timing import Timeline
+from scripts.make_random_model import write_model
+from scripts.random_model.tensors import Geometry
 
 PROMPTS = (5, BLOCK_ROWS + 188)  # tokens: less than a block, and more
 CYCLES = 64
@@ -33,6 +37,11 @@ MOST_US = 100  # of the host to replay a cycle
 DRAFT = 3
 SLOTS = 4
 SHAPES = (*((rows, 1) for rows in range(1, MAX_ROWS + 1)), (1, SLOTS), (DRAFT + 1, SLOTS))  # rows a run, and runs
+# `qwen35` of the bundled model's sizes, so that most of its kernels are compiled already.
+DENSE = Geometry(
+    layers=4, experts=0, experts_used=0, expert_width=0, dense_width=512, vocab=6144, mtp=True, hidden=256, heads=4,
+    kv_heads=1, head_dim=64, rope_dims=16, rope_sections=(3, 3, 2, 0), gdn_k_heads=2, gdn_v_heads=4, gdn_head_dim=64,
+)  # fmt: skip
 Kernels = dict[str, list[str]]  # the names in each graph
 
 
@@ -41,19 +50,30 @@ def main() -> None:
     parser.add_argument("--write-kernels", metavar="FILE", type=Path, help="write the kernels of each graph as JSON")
     parser.add_argument("--compare-kernels", metavar="FILE", type=Path, help="expect those that another device wrote")
     options = parser.parse_args()
-    kernels = dry_run()
+    device = Device()
+    kernels = dry_run(device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dense.gguf"
+        write_dense(path)
+        kernels |= dry_run(device, path)
     if options.write_kernels:
         options.write_kernels.write_text(json.dumps(kernels), encoding="utf-8")
     if options.compare_kernels:
         compare(kernels, json.loads(options.compare_kernels.read_text(encoding="utf-8")), "the other device's")
 
 
-def dry_run() -> Kernels:
-    """Run everything once; the kernels of the graphs that this captured."""
+def write_dense(path: Path) -> None:
+    """Random weights of the dense sibling."""
+    write_model(path, DENSE, Type.Q4_0, Type.Q8_0, seed=1)
+
+
+def dry_run(device: Device, path: Path | None = None) -> Kernels:
+    """Run everything of a model (None: the bundled one) once; the kernels of the graphs that this captured."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
-    with LLM(ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
-        card, network = llm.device.card, llm.network
-        print(f"{llm.device.sycl_device.name}, profile {card.profile}: loaded and compiled in {llm.load_seconds:.1f} s")
+    with LLM(path, device, ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
+        network, architecture = llm.network, llm.config.architecture
+        where = f"{device.sycl_device.name}, profile {device.card.profile}"
+        print(f"{architecture} on {where}: loaded and compiled in {llm.load_seconds:.1f} s")
         for tokens in PROMPTS:
             prompt(network, [token % llm.config.vocab for token in range(tokens)])
         step = network.step(1, SamplingMode())
@@ -69,10 +89,10 @@ def dry_run() -> Kernels:
                 f"launched one by one, {us[1]:.1f} µs replayed as {rows} graphs",
                 flush=True,
             )
-            if us[1] > MOST_US and not llm.device.is_cpu:  # whose driver runs kernels while it submits
+            if us[1] > MOST_US and not device.is_cpu:  # whose driver runs kernels while it submits
                 sys.exit(f"replaying a cycle takes {us[1]:.0f} µs of the host, more than {MOST_US}")
-        time_marks(llm.device)
-        return graph_kernels(network.stage.graphs)
+        time_marks(device)
+        return {f"{architecture} {name}": names for name, names in graph_kernels(network.stage.graphs).items()}
 
 
 def prompt(network: Network, ids: Sequence[int]) -> None:

@@ -5,17 +5,17 @@ import re
 # The target's type, then the sources'.
 FORMS = {
     "mov": """ud,ud f,f d,d d,w f,hf f,d d,f ub,ub q,q q,ud hf,f uw,uw b,b q,w q,d d,uw d,v hf,hf w,v d,ud q,uw f,uw
-              uq,uq ud,f f,ud uw,ub ud,d w,b f,w d,uv uw,uv ud,w w,uv w,w""",
+              uq,uq ud,f f,ud uw,ub ud,d w,b f,w d,uv uw,uv ud,w w,uv w,w b,w d,ub w,ub uw,f""",
     "add": """q,q,q f,f,f q,q,w d,d,d q,q,ud d,d,w ud,ud,ud q,q,d q,q,uw ud,ud,uw q,ud,w uw,uw,uw uq,uq,ud uq,uq,uw
-              d,uw,w uq,uq,uq q,d,d uq,uq,d d,w,w d,d,uw q,d,q q,ud,d""",
-    "add3": "d,d,d,d d,w,d,d d,d,d,w ud,ud,ud,ud ud,ud,ud,uw",
-    "mul": "f,f,f d,d,w d,d,uw ud,ud,uw d,w,w d,uw,w",
+              d,uw,w uq,uq,uq q,d,d uq,uq,d d,w,w d,d,uw q,d,q q,ud,d b,b,w ub,ub,w d,ub,d d,uw,d""",
+    "add3": "d,d,d,d d,w,d,d d,d,d,w d,d,d,uw ud,ud,ud,ud ud,ud,ud,uw",
+    "mul": "f,f,f d,d,w d,d,uw ud,ud,uw d,w,w d,uw,w d,ub,uw w,b,w",
     "mad": "f,f,f,f ud,ud,uw,uw d,d,uw,w d,d,d,uw",
     "mac": "f,f,f",
     "mach": "ud,ud,ud d,d,d d,d,ud",
     "macl": "d,d,d ud,ud,ud",
     "sel": "f,f,f uw,uw,uw d,d,d d,d,w d,w,w ud,ud,uw ud,ud,ud",
-    "cmp": "d,d,w f,f,f d,d,d uw,uw,uw ud,ud,ud ud,ud,uw w,w,w d,ud,ud d,ud,uw d,d,uw w,uw,uw",
+    "cmp": "d,d,w f,f,f d,d,d uw,uw,uw ud,ud,ud ud,ud,uw w,w,w d,ud,ud d,ud,uw d,d,uw w,uw,uw uw,ub,uw",
     "and": "ud,ud,ud uw,uw,uw ud,ud,d ud,ud,uw d,uw,w d,d,w d,d,d w,w,w d,uw,uw",
     "or": "ud,ud,uw d,d,w ud,ud,ud d,d,d uw,uw,uw ud,ud,d d,d,uw ud,ud,w",
     "xor": "d,d,d uw,uw,uw",

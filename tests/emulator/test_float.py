@@ -66,6 +66,33 @@ def test_mad_rounds_its_product_and_sum_once() -> None:
     assert state.get(20 * REGISTER, 1, np.float32)[0, 0, 0] == 2.0**-24
 
 
+def test_the_compilers_division_of_bytes_is_exact() -> None:
+    """It cuts (a * 1.000001) * math.inv(b) to an integer, which bears a reciprocal that is wrong by 4 units."""
+    pairs = np.array([(a, b) for a in range(256) for b in range(1, 256)], np.uint8)
+    state = State(len(pairs))
+    state.put(10 * REGISTER, pairs[:, None])
+    run(
+        [
+            "mov (1|M0) r11.0<1>:w r10.0<0;1,0>:ub",
+            "mov (1|M0) r11.1<1>:w r10.1<0;1,0>:ub",
+            "mov (1|M0) r12.0<1>:f r11.0<0;1,0>:w",
+            "mov (1|M0) r12.1<1>:f r11.1<0;1,0>:w",
+            "math.inv (1|M0) r12.2<1>:f r12.1<0;1,0>:f",
+            "mul (1|M0) r12.0<1>:f r12.0<0;1,0>:f 0x3F800008:f",
+            "mul (1|M0) r12.0<1>:f r12.0<0;1,0>:f r12.2<0;1,0>:f",
+            "mov (1|M0) r13.0<2>:uw r12.0<0;1,0>:f",
+            "mov (1|M0) r14.0<2>:b r13.0<0;1,0>:b",
+        ],
+        state,
+    )
+    a, b = pairs.T
+    assert (state.get(14 * REGISTER, 1, np.uint8)[:, 0, 0] == a // b).all()
+    reciprocals = (np.float32(1) / b).view(np.int32)
+    for units in range(-4, 5):
+        inexact = (reciprocals + units).astype(np.int32).view(np.float32)
+        assert ((a * np.float32(1.000001) * inexact).astype(np.uint8) == a // b).all(), units
+
+
 @pytest.mark.parametrize("lanes", [1, 16, 32])
 def test_an_immediate_zero_keeps_its_sign(lanes: int) -> None:
     state = State()

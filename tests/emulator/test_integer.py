@@ -71,6 +71,7 @@ def test_bfn_looks_its_three_bits_up_in_the_function(opcode: str, form: str, fun
         ("mad", "d,d,d,uw", ("-", "", "")),
         ("mov", "d,d", ("-",)),
         ("mov", "d,d", ("(abs)",)),
+        ("mov", "w,ub", ("-",)),
         ("and", "ud,ud,ud", ("~", "")),
         ("or", "d,d,d", ("", "~")),
     ],

@@ -1,8 +1,13 @@
-"""What the dry run makes of kernels that are not those expected."""
+"""The dense model of the dry run, and what the dry run makes of kernels that are not those expected."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from scripts.battlemage.dry_run import Kernels, compare
+from arcmtp.gguf import GGUF
+from arcmtp.model.config import Config
+from scripts.battlemage.dry_run import Kernels, compare, write_dense
 
 GRAPHS: Kernels = {"head 2": ["norm", "mul_mat", "sample"], "step 1": ["embedding", "norm"]}
 
@@ -24,3 +29,14 @@ def test_the_first_difference_ends_the_run_with_a_line(expected: Kernels, differ
     with pytest.raises(SystemExit) as ended:
         compare(GRAPHS, GRAPHS | expected, "the CPU's")
     assert ended.value.code == difference  # a text: Python prints it and ends with status 1
+
+
+def test_the_dense_model_has_the_bundled_models_sizes(tmp_path: Path) -> None:
+    """But for the feed-forward, the number of layers and the context."""
+    write_dense(tmp_path / "dense.gguf")
+    bundled = Config.from_gguf(GGUF(Path(__file__).parents[2] / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"))
+    dense = Config.from_gguf(GGUF(tmp_path / "dense.gguf"))
+    assert dense == replace(
+        bundled, architecture="qwen35", layers=4, layer_kinds=bundled.layer_kinds[:4], context_length=262_144,
+        ffn=dense.ffn, experts=0, experts_used=0, expert_ffn=0, shared_ffn=0,
+    )  # fmt: skip

@@ -281,13 +281,13 @@ template <class S, int ROWS> struct Attention {
 /// Softmax sums of each row, query head and split: float [rows][Q_HEADS][SPLITS][HEAD_DIM + 16], values, largest, 8
 /// times weight.
 template <class S, int ROWS> struct Partials {
-    static constexpr int LARGEST = S::HEAD_DIM, WEIGHT = LARGEST + 8;
+    static constexpr int LARGEST = S::HEAD_DIM, WEIGHT = LARGEST + 8, FLOATS = WEIGHT + 8;
     const Attention<S, ROWS> &attention;
     float *base;
 
     inline float *at(int r, int head, int split) const {
         const simd::u64 query = simd::u64(attention.row_of(r)) * S::Q_HEADS + attention.kv_head * S::RATIO + head;
-        return base + (query * S::SPLITS + split) * (S::HEAD_DIM + 16);
+        return base + (query * S::SPLITS + split) * FLOATS;
     }
 
     /// The thread's sums of `split`.

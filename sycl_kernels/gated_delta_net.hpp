@@ -22,6 +22,7 @@ struct DeltaNet {
 
 constexpr int WINDOW = 3;       // columns before the current one that the convolution sees
 constexpr int PENDING_ROWS = 8; // rows that a step may leave to be committed
+constexpr float L2_EPS = 1e-6f; // added to the sum of squares of a query or key
 
 /// What a V head keeps between launches, in floats: the state S after all committed tokens, and of the last step's
 /// rows, which are pending, all that is needed to commit them: raw columns, normalised keys, deltas and decays.
@@ -167,11 +168,11 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         simd::team_store<float, LANES>(at + Row::DECAY, simd::exp<LANES>(rate * a[head]));
     }
 
-    /// x / sqrt(SCALE * (sum of squares + 1e-6)).
+    /// x / sqrt(SCALE * (sum of squares + L2_EPS)).
     template <int SCALE> static inline void normalise(int at) {
         Keys x;
         x.team_load(at);
-        const float square = (simd::sum<LANES>(products<NET::K_DIM>(x, x)) + 1e-6f) * SCALE;
+        const float square = (simd::sum<LANES>(products<NET::K_DIM>(x, x)) + L2_EPS) * SCALE;
         const float inverse = inverse_root(square);
 #pragma unroll
         for (int i = 0; i < Keys::COUNT; ++i)

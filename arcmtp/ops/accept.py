@@ -31,6 +31,20 @@ RECORD = np.dtype(
 )
 
 
+def _word_of(field: str) -> int:
+    assert RECORD.fields
+    return int(RECORD.fields[field][1]) // 4
+
+
+_FIELDS = ("count", "done", "accepted", "tokens", "logprobs")
+_AGREE = (
+    *(("TURN_DONE", DONE), ("TURN_STEP", STEP), ("TURN_LEFT", LEFT), ("TURN_STOPS", STOPS)),
+    *(("TURN_STOP_IDS", STOP_IDS), ("TURN_WORDS", TURN_WORDS), ("MAX_ROWS", MAX_ROWS)),
+    *((f"RECORD_{name.upper()}", _word_of(name)) for name in _FIELDS),
+    ("RECORD_WORDS", RECORD.itemsize // 4),
+)
+
+
 def turn(limit: int, stop_ids: Collection[int]) -> np.ndarray:
     """int32 [32]: the words of a generation that begins, of at most `limit` tokens, ended by any of `stop_ids`.
 
@@ -61,9 +75,10 @@ class Accept:
             variant=f"{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
             header="accept.hpp",
             parameters=PARAMETERS,
-            body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize} && TURN_WORDS == {TURN_WORDS});\n    "
-            f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>(sampled, logits, stats, "
-            "ids, positions, pending_count, accepted, turns, states, records, hidden, carried, {batch_size, slots});",
+            body=f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>"
+            "(sampled, logits, stats, ids, positions, pending_count, accepted, turns, states, records, hidden, "
+            "carried, {batch_size, slots});",
+            agree=_AGREE,
         )
 
     def launch(self, rows: int, evaluated: bool, batch: Batch, **arguments: Argument) -> Launch:

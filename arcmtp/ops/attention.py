@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat, padded
+from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, TILE, KvFormat, padded
 from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
@@ -160,6 +160,12 @@ class Attention:
             f"{sink}{call};",
             team=self._team,
             team_memory=team_memory,
+            agree=(
+                ("LANES", TILE),
+                (f"AttentionShape<{template}>::TILE", KEY_TILE),
+                (f"Partials<AttentionShape<{template}>, 1>::FLOATS", self.partials_shape(1)[-1]),
+                (f"{self.kv.cpp}::ELEMENT_BYTES", self.kv.dtype.itemsize),
+            ),
         )
 
     def _team_memory(self, rows: int) -> int:

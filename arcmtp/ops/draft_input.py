@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import LANES, Matrix
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, matrices_agree, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
@@ -51,6 +51,7 @@ class DraftInput:
             call=f"draft_input<{template}>",
             team=self._team,
             team_memory=self._team * 64,
+            agree=matrices_agree(m),
         )
 
     def launch(self, rows: int, order: Order, batch: Batch, **arguments: Argument) -> Launch:

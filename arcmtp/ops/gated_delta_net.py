@@ -99,12 +99,17 @@ class GatedDeltaNet:
             variant=f"{'_'.join(map(str, shape))}_{self.consumers.suffix}_{row_suffix(rows)}",
             header="gated_delta_net.hpp",
             parameters=PARAMETERS,
-            body=f"static_assert(HeadMemory<{net}>::FLOATS * 4 == {self.head_dtype.itemsize});\n    "
-            f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
+            body=f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
             "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {batch_size, slots}, row_count, "
             "quantised, plain);",
             team=self._team,
             team_memory=(rows or MAX_ROWS) * (2 * h.k_dim + 2 * h.v_dim + 32) * 4,
+            agree=(
+                ("WINDOW", WINDOW),
+                ("PENDING_ROWS", MAX_ROWS),
+                ("L2_EPS", L2_EPS),
+                (f"HeadMemory<{net}>::FLOATS * 4", self.head_dtype.itemsize),
+            ),
         )
 
     def launch(self, rows: int, batch: Batch, **arguments: Argument) -> Launch:

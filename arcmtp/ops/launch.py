@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from arcmtp.formats.matrix import Matrix, Scheme
-from arcmtp.runtime.launch import INT, Argument, parameters, reads
+from arcmtp.formats.matrix import LANES, Matrix, Scheme
+from arcmtp.runtime.launch import INT, Agreement, Argument, parameters, reads
 from arcmtp.runtime.tensor import I32
 
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
@@ -72,3 +72,14 @@ def row_suffix(rows: int) -> str:
 def segment(matrix: Matrix) -> str:
     """The C++ Segment of a matrix."""
     return f"Segment<{matrix.format.name}, {matrix.offset}, {matrix.tiles}>"
+
+
+def matrices_agree(*matrices: Matrix) -> Agreement:
+    """What formats.hpp must know of device formats as Python does: lanes, zero points, bytes of a column tile."""
+    checks: dict[str, int] = {"LANES": LANES}
+    for matrix in matrices:
+        name = matrix.format.name
+        if matrix.format.scheme is not Scheme.PLAIN:
+            checks[f"{name}::ZERO"] = matrix.format.zero
+        checks[f"tile_bytes<{name}, {matrix.k}>()"] = matrix.tile_bytes
+    return tuple(checks.items())

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
+from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -54,6 +54,7 @@ class Router:
             call=f"router<{template}, {self._segments}>",
             team=team,
             team_memory=team * block * 64,
+            agree=matrices_agree(*self._matrices),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:

@@ -33,7 +33,7 @@ template <class S, int ROWS> struct Attention {
         : in(in), cache(in.cache(sequence)), sequence(sequence), kv_head(kv_head), first_row(first_row), live(live),
           rank(simd::team_rank()), base(in.positions[row_of(0)]), last(base + live - 1) {}
 
-    /// Where row r of the work-group lies among those of the launch.
+    /// Which row of the launch the work-group's row r is.
     inline int row_of(int r) const { return in.batch.row(sequence, first_row + r); }
 
     /// Whether row r sees a key of `split`.
@@ -364,10 +364,10 @@ template <class S, int ROWS> inline void attention_store(const AttentionInput<S>
             store_row(in, in.cache(row % in.batch.size), row, in.positions[row], kv_head, item % 2);
 }
 
-/// A block of one sequence whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through
-/// all splits.
+/// A prompt chunk of one sequence whose keys and values are in the cache: a work-group per KV head and ROWS rows goes
+/// through all splits.
 template <class S, int ROWS, class SINK>
-inline void attention_block(const AttentionInput<S> &in, int rows, const SINK &sink) {
+inline void attention_chunk(const AttentionInput<S> &in, int rows, const SINK &sink) {
     simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
     const int kv_head = simd::group_index() % S::KV_HEADS, first = simd::group_index() / S::KV_HEADS * ROWS;
     if (first >= rows)

@@ -69,7 +69,7 @@ class Accept:
         self.stride, self.hidden = stride, hidden
 
     def kernel(self, rows: int, evaluated: bool) -> Kernel:
-        """For 1…8 rows a sequence, which a step has `evaluated`, or whose tokens follow a block."""
+        """For 1…8 rows a sequence, which a step has `evaluated`, or whose tokens follow a prompt chunk."""
         return Kernel(
             operator="accept",
             variant=f"{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
@@ -83,9 +83,9 @@ class Accept:
 
     def launch(self, rows: int, evaluated: bool, batch: Batch, **arguments: Argument) -> Launch:
         """Of `rows` rows of each sequence: sampled i32, logits f32 [stride] and stats f32 [3] of the sampling before;
-        ids, positions i32 of the step, which become those of the next: its first token, and positions that follow each
+        ids, positions i32 of the step, overwritten for the next step: its first token, and positions that follow each
         other; hidden f32 [hidden]. Of each sequence: accepted i32, the last row that counts. Of each slot:
-        pending_count i32, how many rows count (0 after a block); turns i32 [32]; states i32 [stride], in which tokens
+        pending_count i32, how many rows count (0 after a chunk); turns i32 [32]; states i32 [stride], in which tokens
         are counted; records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
         cost = Cost(RECORD.itemsize + 8 * self.hidden)
         kernel = self.kernel(rows, evaluated)

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, matrices_agree, row_suffix
+from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows, matrices_agree, row_suffix
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
 
@@ -33,7 +33,7 @@ class Embedding:
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
         """weights: the buffer of the matrix's tiles; ids i32 [rows]; x f32 [rows, k]; row_count i32."""
-        return Launch(self.kernel(rows), (rows or BLOCK_ROWS) * self._spans, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), (rows or CHUNK_ROWS) * self._spans, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         m = self.matrix

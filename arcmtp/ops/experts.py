@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -19,7 +19,7 @@ _DOWN = parameters(
     shared_quantised=reads(U8), shared_plain=reads(F32), selected=reads(I32), slot_weights=reads(F32),
     partials=writes(F32), row_count=reads(I32),
 )  # fmt: skip
-_LIST = (("LIST_BYTES", BLOCK_ROWS * 4),)
+_LIST = (("LIST_BYTES", CHUNK_ROWS * 4),)
 
 
 def _formats(*matrices: Matrix) -> str:
@@ -27,7 +27,7 @@ def _formats(*matrices: Matrix) -> str:
 
 
 def _team_memory(geometry: Geometry, width: int) -> int:
-    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + BLOCK_ROWS * 4
+    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + CHUNK_ROWS * 4
 
 
 def _rows_per_pass(rows: int, geometry: Geometry) -> int:

@@ -75,7 +75,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """That of the entry point."""
+        """The entry point's name."""
         return f"{self.operator}_{self.variant}".rstrip("_")
 
     @property
@@ -87,9 +87,9 @@ class Kernel:
     def statements(self) -> str:
         """The body of its entry point."""
         names = ", ".join(name for name, _ in self.parameters)
-        run = self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
+        work = self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
         checks = (f"static_assert({constant} == {_literal(value)});" for constant, value in self.agree)
-        return "\n    ".join((*checks, run))
+        return "\n    ".join((*checks, work))
 
     def source(self, packed: bool) -> str:
         """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""
@@ -117,7 +117,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Work:
-    """What a launch runs on: its rows, how many keys the last of them sees, how many routed experts a layer uses."""
+    """What a launch runs on: its rows, how many keys the last row sees, how many routed experts a layer uses."""
 
     rows: int
     context: int
@@ -128,7 +128,7 @@ class Work:
 class Launch:
     """One launch of a step: a kernel, the arguments that it is given by name, what it costs, and what it serves for.
 
-    rows: those of all sequences, or 0: counted when it runs. Raises TypeError, naming kernel and argument, for an
+    rows: of all sequences, or 0: counted when it runs. Raises TypeError, naming kernel and argument, for an
     argument that is missing, not among the parameters, or of another type.
     """
 
@@ -153,7 +153,7 @@ class Launch:
 
     @property
     def operator(self) -> str:
-        """The operator's name, with which that of its kernel begins."""
+        """The operator's name, with which the kernel's name begins."""
         return self.kernel.operator
 
     @property

@@ -22,12 +22,12 @@ from arcmtp import LLM
 from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, kernel_names
 from arcmtp.runtime.timing import Timeline
 
-PROMPTS = (5, BLOCK_ROWS + 188)  # tokens: less than a block, and more
+PROMPTS = (5, CHUNK_ROWS + 188)  # tokens: less than a chunk, and more
 CYCLES = 64
 MOST_US = 100  # of the host to replay a cycle
 DRAFT = 3
@@ -51,7 +51,7 @@ def main() -> None:
 def dry_run() -> Kernels:
     """Run everything once; the kernels of the graphs that this captured."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
-    with LLM(ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
+    with LLM(ctx=2 * CHUNK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
         card, network = llm.device.card, llm.network
         print(f"{llm.device.sycl_device.name}, profile {card.profile}: loaded and compiled in {llm.load_seconds:.1f} s")
         for tokens in PROMPTS:
@@ -79,7 +79,7 @@ def prompt(network: Network, ids: Sequence[int]) -> None:
     """Evaluate `ids`; no token comes of it here."""
     begin = time.perf_counter()
     Slot(network).extend(ids)
-    launches = -(-len(ids) // BLOCK_ROWS) * len(network.block())
+    launches = -(-len(ids) // CHUNK_ROWS) * len(network.chunk())
     print(f"prompt of {len(ids)} tokens: {launches} launches, {1e3 * (time.perf_counter() - begin):.1f} ms", flush=True)
 
 

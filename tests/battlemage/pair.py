@@ -45,7 +45,7 @@ class Pair:
 
     def block(self, ids: Sequence[int]) -> np.ndarray:
         """Evaluate a prompt block; the logits of its last row, [1, vocabulary]."""
-        return _agreed(*(feeder.block(ids) for feeder in self.feeders))
+        return _agreed(*(feeder.chunk(ids) for feeder in self.feeders))
 
     def step(self, ids: Sequence[int], accepted: int | None = None) -> np.ndarray:
         """Evaluate a step, then accept some of its rows or all; logits [rows, vocabulary]."""

@@ -81,7 +81,7 @@ class MtpBlock:
         (embedding,), readers = self.embedding.matrices, Consumers.of(self.joined_weights.matrices)
         self._input = DraftInput(embedding, config.rms_eps, readers, build.geometry)
         self._join = MulMat(self.joined_weights.matrices, build.geometry)
-        self._block_norm = Norm(
+        self._chunk_norm = Norm(
             hidden, config.rms_eps, trunk.partial_sums, Consumers(quantised=False, plain=True), build.geometry
         )
         self._residual = Residual(build, trunk.partial_sums)
@@ -96,7 +96,7 @@ class MtpBlock:
     def chunk(self, rows: Rows) -> Iterator[Launch]:
         """Keys and values of a prompt chunk that the trunk has evaluated; no queries, experts or logits."""
         post, residual = self._trunk.hidden_rows == "post", self._residual
-        norm = self._block_norm.launch(
+        norm = self._chunk_norm.launch(
             0, x=residual.after, partials=residual.partials, weight=self._trunk.head.weights.norm,
             x_out=residual.before if post else self._chunk_hidden, source_rows=self._controls.source_rows,
             quantised=self._chunk_rows.quantised, plain=self._chunk_hidden if post else self._chunk_rows.plain,

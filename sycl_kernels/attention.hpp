@@ -1,8 +1,7 @@
 // Gated full attention: q/k norm, RoPE, KV cache, split online SOFTMAX, output gate.
 //
-// The arithmetic is fixed by context position: keys come in tiles of 64, tile i belongs to split i mod SPLITS, a
-// split's tiles are taken in ascending order and the splits folded in split order, whatever the row count and whoever
-// computes them.
+// The arithmetic is fixed by context position: tile i of 64 keys belongs to split i mod SPLITS, tiles are taken in
+// ascending order and splits folded in order, whatever the row count and whichever thread computes them.
 #pragma once
 
 #include "kv_cache.hpp"
@@ -10,8 +9,7 @@
 
 namespace arcmtp {
 
-/// One work-group's rows first_row … first_row + live - 1 of a sequence, at most ROWS, and the query heads of one KV
-/// head.
+/// Rows first_row … first_row + live - 1 of a sequence, at most ROWS, and the query heads of one KV head.
 template <class S, int ROWS> struct Attention {
     static constexpr int QUERIES = ROWS * S::RATIO, PASS = S::template PASS<ROWS>;
     static constexpr int OWNED = ROWS * S::VALUE_HEADS; // (row, head) pairs whose values a thread sums

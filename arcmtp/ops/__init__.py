@@ -1,1 +1,1 @@
-"""Operators, one a module: launcher, cost and plain numpy reference, beside a kernel of the same name."""
+"""Operators, one a module: kernel declaration, launches, cost and plain numpy reference, beside a kernel of the same name."""

@@ -1,4 +1,4 @@
-"""What all launchers share."""
+"""What all operators share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

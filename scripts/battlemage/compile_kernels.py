@@ -49,7 +49,7 @@ def all_kernels(network: Network, rows: int) -> list[Kernel]:
         shapes += [] if rows else [(MAX_ROWS, network.slots)]
     modes = [SamplingMode(), SamplingMode(by_options=True, top=True)] if rows == 1 else [SamplingMode()]
     return kernels_of(
-        launch for mode in modes for rows, runs in shapes for launch in network.launches(rows, runs, mode)
+        launch for mode in modes for rows, sequences in shapes for launch in network.launches(rows, sequences, mode)
     )
 
 

@@ -129,10 +129,10 @@ def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: py
             stream.start()
         found.append([said(finished(stream)) for stream in streams])
     assert found[0] == found[1]
-    assert any("of 3 runs" in name for name in four.network.stage.graphs.captured)
+    assert any("of 3 sequences" in name for name in four.network.stage.graphs.captured)
 
 
-def test_streams_that_decode_go_on_between_blocks_of_a_prompt(four: LLM, text: str) -> None:
+def test_streams_that_decode_go_on_between_chunks_of_a_prompt(four: LLM, text: str) -> None:
     ids = four.tokenize(text)
     decoding, reading = four.stream(ids[:10], 200, draft=0), four.stream(ids[1:901], 1)
     next(decoding)

@@ -49,7 +49,7 @@ def test_one_chunk_gives_the_logits_of_single_steps(tiny: LLM, ids: list[int], e
 
 
 @pytest.mark.parametrize("sizes", [(1,), (2,), (3, 8), (7,), (16,), (33, 1), (39,)])
-def test_a_prompt_may_be_cut_into_blocks_anywhere(
+def test_a_prompt_may_be_cut_into_chunks_anywhere(
     tiny: LLM, ids: list[int], expected: np.ndarray, sizes: tuple[int, ...]
 ) -> None:
     feeder = Feeder(tiny.network)
@@ -110,7 +110,7 @@ def test_nothing_of_an_earlier_sequence_is_seen(tiny: LLM, ids: list[int], expec
     np.testing.assert_array_equal(logits, expected[4:10])
 
 
-def test_a_prompt_of_two_blocks_is_the_same_cut_into_more(tiny: LLM, text: str) -> None:
+def test_a_prompt_of_two_chunks_is_the_same_cut_into_more(tiny: LLM, text: str) -> None:
     ids = tiny.tokenize(text)[:700]
     whole = Feeder(tiny.network)
     whole.chunk(ids[:512])

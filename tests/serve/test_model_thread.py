@@ -66,7 +66,7 @@ def test_an_error_that_passes_fails_what_runs_and_nothing_after_it(llm: LLM, mon
     with_model_thread(llm, work)
 
 
-def test_a_prompt_ends_between_two_blocks_when_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_ends_between_two_chunks_when_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
     with LLM(device="cpu", ctx=2048) as long:
 

@@ -1,7 +1,7 @@
 // Rows of int8 activations, the right-hand side of every quantised product.
 //
 // A row of K values is [ACTIVATION_ORDERS][K] int8 codes, [K/32] float scales, and ints [2][K/32]: minus the sum of a
-// group's codes, minus that of its last 16. (Minus, since it is what a product starts from, times the zero point.)
+// group's codes, minus the sum of its last 16. (Minus, since it is what a product starts from, times the zero point.)
 #pragma once
 
 #include "simd.hpp"

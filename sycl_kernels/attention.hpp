@@ -1,8 +1,7 @@
 // Gated full attention: q/k norm, RoPE, KV cache, split online SOFTMAX, output gate.
 //
-// The arithmetic is fixed by context position: keys come in tiles of 64, tile i belongs to split i mod SPLITS, a
-// split's tiles are taken in ascending order and the splits folded in split order, whatever the row count and whoever
-// computes them.
+// The arithmetic is fixed by context position: tile i of 64 keys belongs to split i mod SPLITS, tiles are taken in
+// ascending order and splits folded in order, whatever the row count and whichever thread computes them.
 #pragma once
 
 #include "kv_cache.hpp"
@@ -10,8 +9,7 @@
 
 namespace arcmtp {
 
-/// One work-group's rows first_row … first_row + live - 1 of a sequence, at most ROWS, and the query heads of one KV
-/// head.
+/// Rows first_row … first_row + live - 1 of a sequence, at most ROWS, and the query heads of one KV head.
 template <class S, int ROWS> struct Attention {
     static constexpr int QUERIES = ROWS * S::RATIO, PASS = S::template PASS<ROWS>;
     static constexpr int OWNED = ROWS * S::VALUE_HEADS; // (row, head) pairs whose values a thread sums
@@ -33,7 +31,7 @@ template <class S, int ROWS> struct Attention {
         : in(in), cache(in.cache(sequence)), sequence(sequence), kv_head(kv_head), first_row(first_row), live(live),
           rank(simd::team_rank()), base(in.positions[row_of(0)]), last(base + live - 1) {}
 
-    /// Where row r of the work-group lies among those of the launch.
+    /// Which row of the launch the work-group's row r is.
     inline int row_of(int r) const { return in.batch.row(sequence, first_row + r); }
 
     /// Whether row r sees a key of `split`.
@@ -281,13 +279,13 @@ template <class S, int ROWS> struct Attention {
 /// Softmax sums of each row, query head and split: float [rows][Q_HEADS][SPLITS][HEAD_DIM + 16], values, largest, 8
 /// times weight.
 template <class S, int ROWS> struct Partials {
-    static constexpr int LARGEST = S::HEAD_DIM, WEIGHT = LARGEST + 8;
+    static constexpr int LARGEST = S::HEAD_DIM, WEIGHT = LARGEST + 8, FLOATS = WEIGHT + 8;
     const Attention<S, ROWS> &attention;
     float *base;
 
     inline float *at(int r, int head, int split) const {
         const simd::u64 query = simd::u64(attention.row_of(r)) * S::Q_HEADS + attention.kv_head * S::RATIO + head;
-        return base + (query * S::SPLITS + split) * (S::HEAD_DIM + 16);
+        return base + (query * S::SPLITS + split) * FLOATS;
     }
 
     /// The thread's sums of `split`.
@@ -364,10 +362,10 @@ template <class S, int ROWS> inline void attention_store(const AttentionInput<S>
             store_row(in, in.cache(row % in.batch.size), row, in.positions[row], kv_head, item % 2);
 }
 
-/// A block of one sequence whose keys and values are in the cache: a work-group per KV head and ROWS rows goes through
-/// all splits.
+/// A prompt chunk of one sequence whose keys and values are in the cache: a work-group per KV head and ROWS rows goes
+/// through all splits.
 template <class S, int ROWS, class SINK>
-inline void attention_block(const AttentionInput<S> &in, int rows, const SINK &sink) {
+inline void attention_chunk(const AttentionInput<S> &in, int rows, const SINK &sink) {
     simd::reserve_team_memory<Attention<S, ROWS>::TEAM_MEMORY>();
     const int kv_head = simd::group_index() % S::KV_HEADS, first = simd::group_index() / S::KV_HEADS * ROWS;
     if (first >= rows)

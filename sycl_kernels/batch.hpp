@@ -4,7 +4,7 @@
 namespace arcmtp {
 
 /// A step advances `size` sequences by as many rows each: row r of sequence u is row r * size + u of the step, and
-/// slots[u] is the place among all sequences where that of sequence u is kept.
+/// slots[u] is the slot of sequence u.
 struct Batch {
     int size;
     const int *slots;

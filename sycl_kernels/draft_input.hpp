@@ -7,15 +7,15 @@
 
 namespace arcmtp {
 
-/// Which token and which hidden row make a row. DRAFT: its own. STEP: those of the rows that a step has accepted, the
-/// last of each sequence before all others: it alone goes through the whole block. PROMPT: its own token and the hidden
-/// row of the row before it.
+/// Which token and which hidden row make a row. DRAFT: its own. STEP: the rows of a step, the last accepted row
+/// of each sequence before all others: it alone goes through the whole MTP block. PROMPT: its own token and the
+/// hidden row of the row before it.
 enum class Order { DRAFT, STEP, PROMPT };
 
 /// Row r of the result is (norm of the embedding of a token, norm of a hidden row), 2 * K values; a work-group per row.
 /// STEP: `row_positions` says where each row belongs, `accepted` [batch] is the last row that counts and `positions`
-/// [batch] that of the token it chose. PROMPT: the first row's hidden row is `carried` [slots]. ROWS 0: as many as
-/// row_count holds.
+/// [batch] the position of the token it chose. PROMPT: the first row's hidden row is `carried` [slots]. ROWS 0: as many
+/// as row_count holds.
 template <class F, int K, int VOCAB, simd::u64 OFFSET, Order ORDER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void draft_input(const u8 *weights, const int *tokens, const float *hidden, const float *token_norm,
                         const float *hidden_norm, float eps, const int *accepted, const int *positions,
@@ -39,19 +39,19 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     const int given = tokens[source], id = given < 0 ? 0 : given < VOCAB ? given : VOCAB - 1;
     const u8 *tile = weights + OFFSET + id / LANES * tile_bytes<F, K>();
     const RowSink<2 * K, QUANTISED, PLAIN> sink{quantised, plain};
-    const auto embedding = [=](int chunk) { return LaneValues<F, K>::load(tile, id % LANES, chunk); };
-    const auto previous = [=](int chunk) { return simd::load<float, LANES>(before + chunk * LANES); };
+    const auto embedding = [=](int v) { return LaneValues<F, K>::load(tile, id % LANES, v); };
+    const auto previous = [=](int v) { return simd::load<float, LANES>(before + v * LANES); };
     const auto normed = [=](auto load, const float *weight, int first_group) {
         Lanes squares = 0.0f;
-        for (int chunk = rank; chunk < K / LANES; chunk += TEAM) {
-            const Lanes value = load(chunk);
+        for (int v = rank; v < K / LANES; v += TEAM) {
+            const Lanes value = load(v);
             squares = simd::fma<float, LANES>(value, value, squares);
         }
         const float scale = inverse_rms<K, TEAM>(squares, eps);
         for (int group = rank; group < K / 32; group += TEAM) {
-            const int chunk = group * 2;
-            const Lanes low = load(chunk) * scale * simd::load<float, LANES>(weight + chunk * LANES);
-            const Lanes high = load(chunk + 1) * scale * simd::load<float, LANES>(weight + (chunk + 1) * LANES);
+            const int v = group * 2;
+            const Lanes low = load(v) * scale * simd::load<float, LANES>(weight + v * LANES);
+            const Lanes high = load(v + 1) * scale * simd::load<float, LANES>(weight + (v + 1) * LANES);
             sink.put(row, first_group + group, low, high);
         }
     };
@@ -59,7 +59,7 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     normed(previous, hidden_norm, K / 32);
 }
 
-/// The hidden row of a block's last token goes before the first one of the sequence's next block.
+/// The hidden row of a prompt chunk's last token goes before the first one of the sequence's next chunk.
 template <int K> inline void carry_hidden(const float *hidden, int rows, float *carried, int slot) {
     const float *from = hidden + simd::u64(rows - 1) * K;
     for (int at = 0; at < K; at += LANES)

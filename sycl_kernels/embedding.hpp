@@ -18,13 +18,13 @@ template <int BITS> inline vec<float, 16> lane_fields(const simd::u32 *lane_word
     return simd::convert<float, int, 16>(simd::convert<int, simd::u32, 16>(fields));
 }
 
-/// Inputs 16 * chunk … + 15 of one lane of a tile, by the same float operations as arcmtp.model.formats.unpack.
+/// Inputs 16 * half_group … + 15 of one lane of a tile, by the same float operations as arcmtp.formats.matrix.unpack.
 template <class F, int K> struct LaneValues {
-    static inline vec<float, 16> load(const u8 *tile, int lane, int chunk) {
-        const Planes<F> planes(tile, simd::u32(chunk) / 2);
+    static inline vec<float, 16> load(const u8 *tile, int lane, int half_group) {
+        const Planes<F> planes(tile, simd::u32(half_group) / 2);
         const int group = planes.group;
         const u8 *scales = planes.scales;
-        const vec<float, 16> codes = load_codes(planes, lane, chunk % 2);
+        const vec<float, 16> codes = load_codes(planes, lane, half_group % 2);
         if constexpr (F::SCHEME == Scheme::group)
             return codes * half_of(scales, group, lane);
         else if constexpr (F::SCHEME == Scheme::group_min)
@@ -35,7 +35,8 @@ template <class F, int K> struct LaneValues {
             const float minimum = half_of(super, 1, lane) * float(scales[(F::SPAN + group) * LANES + lane]);
             return codes * scale - minimum;
         } else {
-            const simd::i8 scale = reinterpret_cast<const simd::i8 *>(scales)[(2 * group + chunk % 2) * LANES + lane];
+            const simd::i8 scale =
+                reinterpret_cast<const simd::i8 *>(scales)[(2 * group + half_group % 2) * LANES + lane];
             return codes * (half_of(scales + F::SPAN * 32, 0, lane) * float(scale));
         }
     }
@@ -59,8 +60,8 @@ template <class F, int K> struct LaneValues {
     }
 };
 template <class T, int K> struct LaneValues<Plain<T>, K> {
-    static inline vec<float, 16> load(const u8 *tile, int lane, int chunk) {
-        const T *first = reinterpret_cast<const T *>(tile) + chunk * 16 * LANES + lane;
+    static inline vec<float, 16> load(const u8 *tile, int lane, int half_group) {
+        const T *first = reinterpret_cast<const T *>(tile) + half_group * 16 * LANES + lane;
         return simd::convert<float, typename simd::element<T>::type, 16>(
             simd::gather<T, 16>(first, vec<int, 16>(simd::iota<16>() * LANES)));
     }
@@ -77,8 +78,8 @@ inline void embedding(const u8 *weights, const int *ids, float *x, int rows) {
     const u8 *tile = weights + OFFSET + id / LANES * tile_bytes<F, K>();
     float *to = x + simd::u64(row) * K;
     const int first = span * (EMBEDDING_SPAN / 16), end = first + EMBEDDING_SPAN / 16;
-    for (int chunk = first; chunk < (end < K / 16 ? end : K / 16); ++chunk)
-        simd::store<float, 16>(to + chunk * 16, LaneValues<F, K>::load(tile, id % LANES, chunk));
+    for (int half_group = first; half_group < (end < K / 16 ? end : K / 16); ++half_group)
+        simd::store<float, 16>(to + half_group * 16, LaneValues<F, K>::load(tile, id % LANES, half_group));
 }
 
 } // namespace arcmtp

@@ -72,7 +72,7 @@ template <int UNITS, int WIDTH, int COLUMNS> struct Span {
     inline int last(int width) const { return first + COLUMNS < width ? first + COLUMNS : width; }
 };
 
-/// Step kernels (ROWS > 0) have a unit per entry of `selected`, blocks a unit per expert.
+/// Step kernels (ROWS > 0) have a unit per entry of `selected`, prompt chunks a unit per expert.
 template <int K, int EXPERTS, int USED, int WIDTH, int SHARED_WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS,
           class GATE, class UP, class SHARED_GATE, class SHARED_UP, bool QUANTISED, bool PLAIN, bool SHARED_QUANTISED,
           bool SHARED_PLAIN>

@@ -174,27 +174,27 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
 
 /// F16 and F32 weights: float activations, row(r)(k) gives 16 of them from input k.
 template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, ROWS, SLICES> {
-    static constexpr int CHUNK = 16, CHUNKS = K / CHUNK, PER_SLICE = (CHUNKS + SLICES - 1) / SLICES;
+    static constexpr int VECTOR = 16, VECTORS = K / VECTOR, PER_SLICE = (VECTORS + SLICES - 1) / SLICES;
 
     template <class ROW> static inline void run(const u8 *tile, ROW row, int slice, Lanes (&acc)[ROWS]) {
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             acc[r] = 0.0f;
         const T *weights = reinterpret_cast<const T *>(tile);
-        const int end = (slice + 1) * PER_SLICE < CHUNKS ? (slice + 1) * PER_SLICE : CHUNKS;
-        for (int chunk = slice * PER_SLICE; chunk < end; ++chunk) {
-            simd::stream_ahead<CHUNK * LANES * sizeof(T)>(tile + chunk * CHUNK * LANES * sizeof(T) + STREAM_DISTANCE);
-            vec<float, CHUNK> x[ROWS];
+        const int end = (slice + 1) * PER_SLICE < VECTORS ? (slice + 1) * PER_SLICE : VECTORS;
+        for (int v = slice * PER_SLICE; v < end; ++v) {
+            simd::stream_ahead<VECTOR * LANES * sizeof(T)>(tile + v * VECTOR * LANES * sizeof(T) + STREAM_DISTANCE);
+            vec<float, VECTOR> x[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
-                x[r] = row(r)(chunk * CHUNK);
+                x[r] = row(r)(v * VECTOR);
 #pragma unroll
-            for (int i = 0; i < CHUNK; ++i) {
+            for (int i = 0; i < VECTOR; ++i) {
                 const Lanes w = simd::convert<float, typename simd::element<T>::type, LANES>(
-                    simd::load<T, LANES>(weights + (chunk * CHUNK + i) * LANES));
+                    simd::load<T, LANES>(weights + (v * VECTOR + i) * LANES));
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r)
-                    acc[r] = simd::fma<float, LANES>(w, Lanes(simd::lane<float, CHUNK>(x[r], i)), acc[r]);
+                    acc[r] = simd::fma<float, LANES>(w, Lanes(simd::lane<float, VECTOR>(x[r], i)), acc[r]);
             }
         }
     }

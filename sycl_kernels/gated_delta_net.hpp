@@ -22,6 +22,7 @@ struct DeltaNet {
 
 constexpr int WINDOW = 3;       // columns before the current one that the convolution sees
 constexpr int PENDING_ROWS = 8; // rows that a step may leave to be committed
+constexpr float L2_EPS = 1e-6f; // added to the sum of squares of a query or key
 
 /// What a V head keeps between launches, in floats: the state S after all committed tokens, and of the last step's
 /// rows, which are pending, all that is needed to commit them: raw columns, normalised keys, deltas and decays.
@@ -42,15 +43,15 @@ template <class NET> struct TeamRow {
     static constexpr int BYTES = DECAY + LANES * 4;
 };
 
-/// One V head. ROWS > 0 is a step: its rows stay pending. ROWS = 0 is a block, which commits all its rows.
+/// One V head. ROWS > 0 is a step: its rows stay pending. ROWS = 0 is a prompt chunk, which commits all its rows.
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct DeltaNetHead {
     using Memory = HeadMemory<NET>;
     using Row = TeamRow<NET>;
     using Sink = RowSink<NET::V_HEADS * NET::V_DIM, QUANTISED, PLAIN>;
     using Keys = Floats<NET::K_DIM>;
     static constexpr int COLUMNS = 8, SLICES = NET::V_DIM / COLUMNS;
-    static constexpr int CHUNK = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
-    static constexpr bool IN_REGISTERS = SLICES <= TEAM; // a thread has one slice and keeps it from chunk to chunk
+    static constexpr int PASS = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
+    static constexpr bool IN_REGISTERS = SLICES <= TEAM;        // a thread has one slice and keeps it from pass to pass
     using Slice = StateSlice<NET::K_DIM, COLUMNS, IN_REGISTERS>;
     static_assert(ROWS <= PENDING_ROWS, "the rows of a step can all be pending");
 
@@ -62,7 +63,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     int sequence, head, rank, pending, rows;
 
     inline void advance() {
-        simd::reserve_team_memory<CHUNK * Row::BYTES>();
+        simd::reserve_team_memory<PASS * Row::BYTES>();
         Slice slice;
         if (rank < SLICES) {
             if constexpr (IN_REGISTERS)
@@ -71,11 +72,11 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                 for (int j = 0; j < COLUMNS; ++j)
                     Keys::prefetch(slice_at(rank) + j * NET::K_DIM);
         }
-        // A block of no rows still commits what is pending.
-        for (int first = 0; first == 0 || first < rows; first += CHUNK) {
-            const int count = ROWS > 0 ? ROWS : rows - first < CHUNK ? rows - first : CHUNK;
+        // A chunk of no rows still commits what is pending.
+        for (int first = 0; first == 0 || first < rows; first += PASS) {
+            const int count = ROWS > 0 ? ROWS : rows - first < PASS ? rows - first : PASS;
             if constexpr (ROWS == 0)
-                for (int r = first + CHUNK + rank; r < first + 2 * CHUNK && r < rows; r += TEAM)
+                for (int r = first + PASS + rank; r < first + 2 * PASS && r < rows; r += TEAM)
                     prefetch(row(r));
             convolve(first, count);
             simd::team_barrier<TEAM>();
@@ -106,7 +107,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         return (2 * NET::K_HEADS - 2) * NET::K_DIM + head * NET::V_DIM + c;
     }
 
-    /// A row of the next chunk: rows lie pages apart, where the hardware does not foresee them.
+    /// A row of the next pass: rows lie pages apart, where the hardware does not foresee them.
     inline void prefetch(const float *values) const {
         Floats<NET::K_DIM>::prefetch(values + column_of(0, head));
         Floats<NET::K_DIM>::prefetch(values + column_of(NET::K_DIM, head));
@@ -156,7 +157,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
             simd::store<float, LANES>(history + i * NET::CHANNELS, window[i]);
     }
 
-    /// Norms and gates of row r of the chunk.
+    /// Norms and gates of row r of the pass.
     inline void prepare(int r, const float *values) {
         const int at = r * Row::BYTES;
         normalise<NET::K_DIM>(at + Row::Q); // q is also scaled by 1 / sqrt(K_DIM)
@@ -167,11 +168,11 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         simd::team_store<float, LANES>(at + Row::DECAY, simd::exp<LANES>(rate * a[head]));
     }
 
-    /// x / sqrt(SCALE * (sum of squares + 1e-6)).
+    /// x / sqrt(SCALE * (sum of squares + L2_EPS)).
     template <int SCALE> static inline void normalise(int at) {
         Keys x;
         x.team_load(at);
-        const float square = (simd::sum<LANES>(products<NET::K_DIM>(x, x)) + 1e-6f) * SCALE;
+        const float square = (simd::sum<LANES>(products<NET::K_DIM>(x, x)) + L2_EPS) * SCALE;
         const float inverse = inverse_root(square);
 #pragma unroll
         for (int i = 0; i < Keys::COUNT; ++i)
@@ -183,7 +184,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
     static inline float team_value(int at) { return simd::lane<float, LANES>(simd::team_load<float, LANES>(at), 0); }
 
-    /// The chunk's rows on one slice of the state's columns; before the first chunk the pending rows that were
+    /// The pass's rows on one slice of the state's columns; before the first pass the pending rows that were
     /// accepted.
     inline void advance_slice(Slice &slice, int index, int first, int count) {
         float *state = slice_at(index);
@@ -226,7 +227,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.update(k, decay, delta, to, q));
     }
 
-    /// RMS norm, then the gate silu(z), of 32 outputs of row r of the chunk.
+    /// RMS norm, then the gate silu(z), of 32 outputs of row r of the pass.
     inline void finish(int first, int r, int group) {
         const int at = r * Row::BYTES + Row::OUTPUT;
         Floats<NET::V_DIM> x;
@@ -254,7 +255,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 };
 
-/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A block has one sequence.
+/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A prompt chunk has one sequence.
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void gated_delta_net(const float *projected, const float *conv, const float *a, const float *dt_bias,
                             const float *norm, float rms_eps, float *memory, const int *pending_count, Batch batch,

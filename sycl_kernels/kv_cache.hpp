@@ -77,8 +77,7 @@ template <class S> struct KvCache {
 };
 
 /// float [rows][STRIDE] projections, norm weights [HEAD_DIM], float [positions][2][ROPE_DIM / 2] cos and sin, the
-/// position of each row, one more than that of its sequence's row before, and the caches [slots] of `context`
-/// positions.
+/// position of each row (successive for the rows of a sequence), and the caches [slots] of `context` positions.
 template <class S> struct AttentionInput {
     const float *projected, *q_norm, *k_norm, *rope;
     const int *positions;

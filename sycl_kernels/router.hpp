@@ -51,27 +51,27 @@ template <int EXPERTS, int USED> inline void choose_experts(const float *logits,
         simd::store<float, 1>(weights + slot, vec<float, 1>(simd::lane<float, LANES>(shares, slot)));
 }
 
-/// Rows first … first + BLOCK - 1 of: sum = x + y; x_out = sum; norm(sum) * weight to a RowSink; logits of it by router
+/// Rows first … first + PASS - 1 of: sum = x + y; x_out = sum; norm(sum) * weight to a RowSink; its logits by router
 /// and shared gate; per row the experts `selected` [rows][USED] and `slot_weights` [rows][USED + 1], the shared gate's
-/// sigmoid last. A work-group per tile of outputs and block of rows; BLOCK divides what x, y and logits hold.
-template <int K, int EXPERTS, int USED, int ROWS, int BLOCK, int TEAM, bool QUANTISED, bool PLAIN, class ROUTER,
+/// sigmoid last. A work-group per tile of outputs and pass of PASS rows; PASS divides what x, y and logits hold.
+template <int K, int EXPERTS, int USED, int ROWS, int PASS, int TEAM, bool QUANTISED, bool PLAIN, class ROUTER,
           class GATE>
 inline void router(const float *x, const float *y, float *x_out, const float *weight, float eps,
                    const u8 *router_weights, float *logits, int *counters, int *selected, float *slot_weights,
                    u8 *quantised, float *plain, const int *row_count) {
     constexpr int TILES = ROUTER::TILES + 1, STRIDE = TILES * LANES;
-    simd::reserve_team_memory<TEAM * BLOCK * LANES * 4>();
-    const int block = simd::group_index() / TILES, tile = simd::group_index() % TILES, rank = simd::team_rank();
-    const int rows = ROWS > 0 ? ROWS : row_count[0], first = block * BLOCK;
+    simd::reserve_team_memory<TEAM * PASS * LANES * 4>();
+    const int pass = simd::group_index() / TILES, tile = simd::group_index() % TILES, rank = simd::team_rank();
+    const int rows = ROWS > 0 ? ROWS : row_count[0], first = pass * PASS;
     if (first >= rows)
         return;
     auto sum_at = [=](int r, int k) {
         const simd::u64 at = simd::u64(first + r) * K + k;
         return Lanes(simd::load<float, LANES>(x + at) + simd::load<float, LANES>(y + at));
     };
-    float scale[BLOCK];
+    float scale[PASS];
 #pragma unroll
-    for (int r = 0; r < BLOCK; ++r) {
+    for (int r = 0; r < PASS; ++r) {
         Lanes squares = 0.0f;
         for (int v = rank; v < K / LANES; v += TEAM) {
             const Lanes value = sum_at(r, v * LANES);
@@ -82,7 +82,7 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
     if (tile == 0) {
         const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
 #pragma unroll
-        for (int r = 0; r < BLOCK; ++r) {
+        for (int r = 0; r < PASS; ++r) {
             if (first + r >= rows)
                 continue;
             for (int group = rank; group < K / 32; group += TEAM) {
@@ -95,21 +95,21 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
             }
         }
     }
-    Lanes acc[BLOCK];
+    Lanes acc[PASS];
     auto normed = [&](int r) {
         return [=, s = scale[r]](int k) { return Lanes(sum_at(r, k) * s * simd::load<float, LANES>(weight + k)); };
     };
     if (tile < ROUTER::TILES)
-        TileSlice<typename ROUTER::Format, K, BLOCK, TEAM>::run(
+        TileSlice<typename ROUTER::Format, K, PASS, TEAM>::run(
             router_weights + ROUTER::OFFSET + tile * tile_bytes<typename ROUTER::Format, K>(), normed, rank, acc);
     else
-        TileSlice<typename GATE::Format, K, BLOCK, TEAM>::run(router_weights + GATE::OFFSET, normed, rank, acc);
-    reduce_slices<TEAM, BLOCK, 1>(acc, [=](int r, Lanes(&value)[1]) {
+        TileSlice<typename GATE::Format, K, PASS, TEAM>::run(router_weights + GATE::OFFSET, normed, rank, acc);
+    reduce_slices<TEAM, PASS, 1>(acc, [=](int r, Lanes(&value)[1]) {
         simd::store<float, LANES>(logits + simd::u64(first + r) * STRIDE + tile * LANES, value[0]);
     });
-    if (!simd::last_arrival<TEAM>(counters + block, TILES))
+    if (!simd::last_arrival<TEAM>(counters + pass, TILES))
         return;
-    for (int row = first + rank; row < first + BLOCK && row < rows; row += TEAM) {
+    for (int row = first + rank; row < first + PASS && row < rows; row += TEAM) {
         const float *row_logits = logits + simd::u64(row) * STRIDE;
         float *row_weights = slot_weights + row * (USED + 1);
         choose_experts<EXPERTS, USED>(row_logits, selected + row * USED, row_weights);

@@ -64,7 +64,7 @@ def _load(path: Path, how: _Kind) -> _Measured:
     except (ValueError, KeyError, TypeError, IndexError):
         raise ArcmtpError(f"{path}: is not what `{how.command} -o json` writes") from None
     if not measured.values or min(measured.values.values()) <= 0:
-        raise ArcmtpError(f"{path}: holds no times; expected those of `{how.command} -o json`")
+        raise ArcmtpError(f"{path}: holds no times; expected the output of `{how.command} -o json`")
     return measured
 
 

@@ -30,7 +30,7 @@ class Request:
     name: str
     ids: list[int]
     drafted: int  # tokens
-    accepted: int  # of them
+    accepted: int  # drafts
     seconds: float  # from the prompt's first token to the last
     decode_seconds: float  # without the prompt and the token after it
 
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step of several rows takes beside one row. The ratios are those of time and of bytes."""
+    """What a step of several rows takes beside one row. Ratios of time and of bytes."""
 
     rows: int
     milliseconds: float  # median

@@ -174,10 +174,10 @@ def gated_delta_net(b: Bench, rows: int) -> Launcher:
     op = GatedDeltaNet(HEADS, columns, EPS, QUANTISED, b.geometry)
     projected, conv, norm_weight = b.floats(rows, columns.stride), b.floats(HEADS.channels, 4), b.floats(HEADS.v_dim)
     a, dt_bias = b.device.array(np.full(HEADS.v, -1, np.float32)), b.floats(HEADS.v)
-    pending, row, run = b.ints([rows]), b.quantised(rows, HEADS.outputs), b.one_sequence()
+    pending, row, batch = b.ints([rows]), b.quantised(rows, HEADS.outputs), b.one_sequence()
     return lambda memory, i: [
         op.launch(
-            rows, run, projected=projected, conv=conv, a=a, dt_bias=dt_bias, norm=norm_weight, memory=memory,
+            rows, batch, projected=projected, conv=conv, a=a, dt_bias=dt_bias, norm=norm_weight, memory=memory,
             pending_count=pending, row_count=pending, quantised=row, plain=row,
         )
     ]  # fmt: skip
@@ -191,11 +191,11 @@ def attention(context: int, b: Bench, rows: int) -> Launcher:
     rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
     positions = b.ints(np.arange(context - rows, context))
     partials, counters = b.bytes(math.prod(op.partials_shape(rows)) * 4), b.device.zeros(KV_HEADS * 4)
-    row, run = b.quantised(rows, Q_HEADS * HEAD_DIM), b.one_sequence()
+    row, batch = b.quantised(rows, Q_HEADS * HEAD_DIM), b.one_sequence()
 
     def launches(cache: Pointer, i: int) -> list[Launch]:
         launch = op.step(
-            rows, run, context, projected=projected, q_norm=q_norm, k_norm=k_norm, rope=rope, positions=positions,
+            rows, batch, context, projected=projected, q_norm=q_norm, k_norm=k_norm, rope=rope, positions=positions,
             caches=cache, partials=partials, counters=counters, quantised=row, plain=row,
         )  # fmt: skip
         return [replace(launch, cost_of=lambda work: launch.cost_of(replace(work, context=context)))]

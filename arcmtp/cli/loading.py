@@ -38,7 +38,7 @@ def model_path(options: argparse.Namespace) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, or that of standard input for `-`; ArcmtpError for what is no UTF-8 text."""
+    """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text."""
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return content.decode()

@@ -13,7 +13,7 @@ from arcmtp.cli.options import add_model_options, integer
 if TYPE_CHECKING:
     from arcmtp import LLM
     from arcmtp.cli.options import SubParsers
-    from arcmtp.profile.runs import Request
+    from arcmtp.profile.recordings import Request
 
 DEFAULT_REQUEST = "code_python"  # one of the requests of `arcmtp bench mtp`
 
@@ -58,9 +58,9 @@ def _profile(options: argparse.Namespace) -> None:
         from arcmtp.profile.tables import as_text
         from arcmtp.profile.trace import as_trace
 
-        report, runs = profile(llm, model_path(options), _request(llm, options), progress)
+        report, recordings = profile(llm, model_path(options), _request(llm, options), progress)
         print(as_text(report))
-        texts = as_json(report), as_trace(runs, llm.network), as_html(report, runs, llm.network)
+        texts = as_json(report), as_trace(recordings, llm.network), as_html(report, recordings, llm.network)
         for output, text in zip(outputs, texts, strict=True):
             if output:
                 output.write(text)
@@ -69,7 +69,7 @@ def _profile(options: argparse.Namespace) -> None:
 def _request(llm: LLM, options: argparse.Namespace) -> Request:
     from arcmtp.bench.mtp import prompts
     from arcmtp.bench.speed import random_ids
-    from arcmtp.profile.runs import Request
+    from arcmtp.profile.recordings import Request
 
     if options.prompt_tokens:
         return Request(random_ids(llm, options.prompt_tokens), options.max_tokens, llm.draft)

@@ -45,8 +45,8 @@ class Batch:
         self._under_way: deque[_Cycle] = deque()
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:
-        """A further cycle of sequences that decode, with equal policies, as many as `most_sequences` allows. Those with
-        cycles under way give more without one."""
+        """A further cycle of sequences that decode, with equal policies, as many as `most_sequences` allows. Those
+        whose cycles are under way already give more."""
         if list(sequences) != self._members:
             self.dissolve()
             self.form([sequence for sequence in sequences if sequence.state == "decoding"])

@@ -13,13 +13,13 @@ from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import BLOCK_ROWS
+from arcmtp.ops.launch import CHUNK_ROWS
 
-BLOCK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
+CHUNK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
 
 
 class Scheduler:
-    """Advances sequences in turns: a cycle of every sequence that decodes, then a block of one prompt.
+    """Advances sequences in turns: a cycle of every sequence that decodes, then a chunk of one prompt.
 
     Prompts take turns too, so that a short one does not wait for a long one. A sequence keeps its slot until it ends;
     what that has seen stays there for a prompt that goes on from it, and what its checkpoint has seen can be copied to
@@ -179,7 +179,7 @@ class Scheduler:
             self._cycles(decoding)
             if reading:
                 sequence = next(one for one in reading if not any(_waits_for(one, other) for other in reading))
-                self._read(sequence, BLOCK_ROWS_BESIDE if self._decoding else BLOCK_ROWS)
+                self._read(sequence, CHUNK_ROWS_BESIDE if self._decoding else CHUNK_ROWS)
         except BaseException:
             self.batch.abandon()
             for sequence in [*self._reading, *self._decoding]:
@@ -205,10 +205,10 @@ class Scheduler:
                 self._leave(sequence)
 
     def _read(self, sequence: Sequence, rows: int) -> None:
-        """A block of a prompt, and the first token if it was the last."""
+        """A prompt chunk, and the first token if it was the last."""
         self._resume(sequence)
         if sequence.unevaluated <= rows:
-            self.batch.dissolve()  # what it has to do at its end must not come between the block and the first token
+            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the first token
         sequence.read(rows)
         self._reading.remove(sequence)
         if sequence.unevaluated:

@@ -85,7 +85,7 @@ class Sequence:
                 slot.save()
 
     def begin(self) -> None:
-        """Choose the first token, into `unread`, right after the last block of the prompt."""
+        """Choose the first token, into `unread`, right after the last chunk of the prompt."""
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
         self.history.clear()
         self.slot.choose_first(self.sampler, self.limit, self.stop_ids, self.top)

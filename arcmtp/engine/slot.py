@@ -9,7 +9,7 @@ from arcmtp.engine.sampling import Sampler
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
 
@@ -25,7 +25,7 @@ class Slot:
         self.ids: list[int] = []
         self._network = network
         self._checkpoint = 0  # tokens before it
-        self._last_row = 0  # of the block that was evaluated last
+        self._last_row = 0  # of the chunk that was evaluated last
 
     def forget(self) -> None:
         """Begin a new sequence."""
@@ -68,12 +68,12 @@ class Slot:
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens, any number of them."""
-        for start in range(0, len(ids), BLOCK_ROWS):
-            self._evaluate(ids[start : start + BLOCK_ROWS])
+        for start in range(0, len(ids), CHUNK_ROWS):
+            self._evaluate(ids[start : start + CHUNK_ROWS])
 
     def choose_first(self, sampler: Sampler, limit: int, stop_ids: Collection[int], top: int) -> None:
         """Begin a generation of at most `limit` tokens, which any of `stop_ids` ends, and choose its first token: that
-        after the last token of the block that was evaluated last, which is all that the device has done since.
+        after the last token of the chunk that was evaluated last, which is all that the device has done since.
 
         top: how many of the likeliest tokens to find with each position."""
         network, w, words = self._network, self._network.controls, turn(limit, stop_ids)
@@ -105,23 +105,23 @@ class Slot:
         """Evaluate ids[:-1]; log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before
         each."""
         scores = []
-        for start in range(0, len(ids) - 1, BLOCK_ROWS):
-            block = ids[start : min(start + BLOCK_ROWS, len(ids) - 1)]
-            self._evaluate(block)
-            wanted = range(max(first - 1 - start, 0), len(block))
+        for start in range(0, len(ids) - 1, CHUNK_ROWS):
+            chunk = ids[start : min(start + CHUNK_ROWS, len(ids) - 1)]
+            self._evaluate(chunk)
+            wanted = range(max(first - 1 - start, 0), len(chunk))
             for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
                 scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
         self._network.controls.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
         return np.concatenate(scores)
 
     def _evaluate(self, ids: Sequence[int]) -> None:
-        assert 0 < len(ids) <= BLOCK_ROWS
+        assert 0 < len(ids) <= CHUNK_ROWS
         w, device = self._network.controls, self._network.device
-        w.block_ids.write(_int32(ids))
-        w.block_positions.write(np.arange(len(self.ids), len(self.ids) + len(ids), dtype=np.int32))
-        w.block_slot.write(_int32([self.index]))
+        w.chunk_ids.write(_int32(ids))
+        w.chunk_positions.write(np.arange(len(self.ids), len(self.ids) + len(ids), dtype=np.int32))
+        w.chunk_slot.write(_int32([self.index]))
         w.row_count.write(_int32([len(ids)]))
-        self._network.stage.submit(self._network.block(), as_graph=False)
+        self._network.stage.submit(self._network.chunk(), as_graph=False)
         w.pending_count.fill(0, 4 * self.index, 4)
         device.wait()
         self.ids += ids

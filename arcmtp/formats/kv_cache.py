@@ -19,7 +19,7 @@ class KvFormat:
     dtype: np.dtype[np.generic]
 
     def shape(self, kv_heads: int, context: int, head_dim: int) -> tuple[int, int, int, int]:
-        """Of a cache that holds `context` positions: keys and values, KV heads, positions, dimensions."""
+        """Shape of a cache that holds `context` positions: keys and values, KV heads, positions, dimensions."""
         return 2, kv_heads, padded(context), head_dim
 
     def spans(self, shape: tuple[int, ...], tokens: int) -> list[tuple[int, int]]:
@@ -48,5 +48,5 @@ KV_F16 = KvFormat("KvF16", np.dtype(np.float16))
 
 
 def padded(context: int) -> int:
-    """Positions of a cache for `context` of them: whole tiles of keys."""
+    """`context` rounded up to whole tiles of keys."""
     return -(-context // KEY_TILE) * KEY_TILE

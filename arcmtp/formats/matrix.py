@@ -39,7 +39,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True)
 class Format:
-    """One device weight format. `bits` are those of a code (of a value for F16 and F32)."""
+    """One device weight format. `bits`: of a code (F16, F32: of a value)."""
 
     name: str
     bits: int

@@ -22,7 +22,7 @@ FEED_FORWARDS: dict[Architecture, Callable[[Builder, str], FeedForward]] = {
 
 
 def feed_forward(build: Builder, prefix: str) -> FeedForward:
-    """That of every layer of the architecture."""
+    """The feed-forward of a layer, which every layer of the architecture has."""
     return FEED_FORWARDS[build.config.architecture](build, prefix)
 
 

@@ -8,7 +8,7 @@ from arcmtp.formats.activations import row_bytes
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.weight_plan import WeightPlan
-from arcmtp.ops.launch import BLOCK_ROWS, Batch
+from arcmtp.ops.launch import CHUNK_ROWS, Batch
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument
 from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
@@ -18,7 +18,7 @@ from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
 class Rows:
     """The rows that launches work on.
 
-    per_sequence: 1…8 for each of the sequences, or 0: a block, which has one. row_count: i32, `count` in device memory,
+    per_sequence: 1…8 for each of the sequences, or 0: a prompt chunk, of one. row_count: i32, `count` in device memory,
     for kernels that are not compiled for it. ids, positions: i32, of each row."""
 
     per_sequence: int
@@ -29,7 +29,7 @@ class Rows:
 
     @property
     def count(self) -> int:
-        """Rows of all sequences, or 0: a block."""
+        """Rows of all sequences, or 0: a prompt chunk."""
         return self.per_sequence * self.batch.size
 
 
@@ -42,7 +42,7 @@ class ActivationRows:
 
     @property
     def arguments(self) -> dict[str, Argument]:
-        """Those of a kernel that reads or writes them."""
+        """For a kernel that reads or writes them."""
         return {"quantised": self.quantised, "plain": self.plain}
 
 
@@ -60,8 +60,8 @@ class Builder:
     context: int
 
     def rows(self, name: str, *columns: int, dtype: DType = F32) -> Tensor:
-        """Scratch memory for the rows of a block, which all tensors of that name share."""
-        return self.arena.tensor(name, dtype, BLOCK_ROWS, *columns)
+        """Scratch memory for the rows of a prompt chunk, which all tensors of that name share."""
+        return self.arena.tensor(name, dtype, CHUNK_ROWS, *columns)
 
     def counters(self, name: str, *shape: int) -> Tensor:
         """int32 that are zero between launches."""
@@ -75,7 +75,7 @@ class Builder:
         """What there is once for each sequence, [slots, *shape]."""
         return self.arena.tensor(name, dtype, self.slots, *shape, kind=kind)
 
-    def activations(self, name: str, k: int, rows: int = BLOCK_ROWS) -> ActivationRows:
+    def activations(self, name: str, k: int, rows: int = CHUNK_ROWS) -> ActivationRows:
         """Rows of k values in both forms."""
         return ActivationRows(
             self.arena.tensor(f"{name} quantised", U8, rows, row_bytes(k, self.activation_orders)),

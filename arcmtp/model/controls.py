@@ -6,24 +6,24 @@ import numpy as np
 
 from arcmtp.ops.accept import DONE, RECORD, RECORDS, TURN_WORDS, turn
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS, STEP_ROWS, Batch
+from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS, STEP_ROWS, Batch
 from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 from arcmtp.runtime.tensor import F32, I32, Arena, Kind, Tensor
 
 
 class Controls:
-    """Of a network with `slots` sequences, whose logits have `stride` columns. All int32 but for those said.
+    """For a network with `slots` sequences, whose logits have `stride` columns. All int32 unless said otherwise.
 
     Per row of a step: `ids`, the tokens that it evaluates; `positions`; `source_rows`, the rows whose logits are
     wanted; `targets`, tokens whose log-probability is wanted, or -1; `sampled`, the chosen tokens; `stats` f32 [3],
     largest logit, log-sum-exp, log-probability of the target; `top_ids` and `top_logprobs` f32 [MAX_TOP + 1] in host
     memory.
-    Per run: `slots`, where its sequence is kept; `accepted`, the last of its rows that counts.
+    Per lane: `slots`, where its sequence is kept; `accepted`, the last of its rows that counts.
     Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
     (accept.hpp); `top_counts`, how many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32
     of sampling with options; `records` in host memory, what steps gave.
-    Of a block: `block_ids`, `block_positions`, `block_slot`, `row_count`.
+    Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`.
     """
 
     def __init__(self, arena: Arena, slots: int, stride: int) -> None:
@@ -54,8 +54,8 @@ class Controls:
         self.options = words("sampling options", slots, OPTION_WORDS)
         self.token_states = words("token states", slots, stride)
         self.biases = arena.tensor("biases", F32, slots, BIASES, kind=Kind.STATE)
-        self.block_ids, self.block_positions = words("block ids", BLOCK_ROWS), words("block positions", BLOCK_ROWS)
-        self.block_slot, self.row_count = words("block slot", 1), words("row count", 1)
+        self.chunk_ids, self.chunk_positions = words("chunk ids", CHUNK_ROWS), words("chunk positions", CHUNK_ROWS)
+        self.chunk_slot, self.row_count = words("chunk slot", 1), words("row count", 1)
         record_words = RECORD.itemsize // 4
         self.records = arena.tensor("records", I32, slots, RECORDS, record_words, kind=Kind.HOST)
         self.top_ids = arena.tensor("top ids", I32, rows, MAX_TOP + 1, kind=Kind.HOST)
@@ -73,6 +73,6 @@ class Controls:
         return Batch(count, self.slots)
 
     @property
-    def block_batch(self) -> Batch:
-        """The run of a block."""
-        return Batch(1, self.block_slot)
+    def chunk_batch(self) -> Batch:
+        """The sequence of a prompt chunk."""
+        return Batch(1, self.chunk_slot)

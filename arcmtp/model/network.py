@@ -123,19 +123,19 @@ class Network:
         self.controls.pending_count.fill(0, 4 * slot, 4)
 
     def copy_checkpoint(self, source: int, target: int, tokens: int) -> None:
-        """Put slot `target` where the checkpoint of slot `source`, of so many tokens, is, and make that its own."""
+        """Copy the checkpoint of slot `source`, of so many tokens, to slot `target`, and go there."""
         for cache in self.caches:
             cache.copy(source, target, tokens)
         self.restore_checkpoint(target)
 
-    def block(self) -> LaunchList:
-        """A block of a prompt: the trunk, and its rows in the MTP block's KV cache."""
-        return self.stage.launch_list("block", self._block)
+    def chunk(self) -> LaunchList:
+        """A prompt chunk: the trunk, and its rows in the MTP block's KV cache."""
+        return self.stage.launch_list("chunk", self._chunk)
 
     def trunk(self, rows: int, sequences: int = 1) -> LaunchList:
         """Embedding and all layers for 1…8 rows of each sequence (a step: they are pending until the next one) or, with
-        0, a block."""
-        of_rows = self._rows(rows, sequences) if rows else self._block_rows
+        0, a prompt chunk."""
+        of_rows = self._rows(rows, sequences) if rows else self._chunk_rows
         return self.stage.launch_list(f"trunk {rows} {sequences}", lambda: self._trunk(of_rows))
 
     def logits(self, rows: int) -> LaunchList:
@@ -145,7 +145,7 @@ class Network:
         )
 
     def first(self, mode: SamplingMode) -> LaunchList:
-        """After a block of slot `block_slot`: choose the token that follows row `source_rows[0]`."""
+        """After a chunk of slot `chunk_slot`: choose the token that follows row `source_rows[0]`."""
         return self.stage.launch_list(f"first{_suffix(mode)}", lambda: self._first(mode))
 
     def step(self, rows: int, mode: SamplingMode, sequences: int = 1) -> LaunchList:
@@ -155,21 +155,21 @@ class Network:
         return self.stage.launch_list(name, lambda: self._step(rows, mode, sequences))
 
     def draft(self, index: int, rows: int, mode: SamplingMode, sequences: int = 1) -> LaunchList:
-        """Draft call `index` (1…7), which guesses input `index` of each sequence of the next step; `rows`: those of
-        each sequence of the step before."""
+        """Draft call `index` (1…7), which guesses input `index` of each sequence of the next step; `rows`: of
+        each sequence in the step before."""
         mode, after = mode._replace(top=False), f" after {rows}" if index == 1 else ""
         name = f"draft {index}{after}{_of_sequences(sequences)}{_suffix(mode)}"
         return self.stage.launch_list(name, lambda: self._draft(index, rows, mode, sequences))
 
     def compile(self, rows: int, sequences: int = 1) -> None:
-        """Compile what blocks (rows 0), or drafts and steps of `rows` rows a sequence need, so that a later call does
+        """Compile what chunks (rows 0), or drafts and steps of `rows` rows a sequence need, so that a later call does
         not wait for it."""
         self.device.compile(launch.kernel for launch in self.launches(rows, sequences))
 
     def launches(self, rows: int, sequences: int = 1, mode: SamplingMode = GREEDY) -> Iterator[Launch]:
-        """All launches of a block (rows 0), or of drafts and steps of `rows` rows a sequence."""
+        """All launches of a chunk (rows 0), or of drafts and steps of `rows` rows a sequence."""
         if not rows:
-            yield from self._block()
+            yield from self._chunk()
             return
         if (rows, sequences) == (1, 1):
             yield from self._first(mode)
@@ -193,22 +193,22 @@ class Network:
         return Rows(rows, controls.step_batch(sequences), row_count, controls.ids, controls.positions)
 
     @property
-    def _block_rows(self) -> Rows:
+    def _chunk_rows(self) -> Rows:
         controls = self.controls
-        return Rows(0, controls.block_batch, controls.row_count, controls.block_ids, controls.block_positions)
+        return Rows(0, controls.chunk_batch, controls.row_count, controls.chunk_ids, controls.chunk_positions)
 
     def _trunk(self, rows: Rows) -> Iterator[Launch]:
         yield self.embedding.launch(rows)
         for layer in self.stage.layers:
             yield from layer.launches(rows, self._residual.after if layer.index else self._residual.before)
 
-    def _block(self) -> Iterator[Launch]:
-        yield from self._trunk(self._block_rows)
+    def _chunk(self) -> Iterator[Launch]:
+        yield from self._trunk(self._chunk_rows)
         if self.mtp:
-            yield from self.mtp.block(self._block_rows)
+            yield from self.mtp.chunk(self._chunk_rows)
 
     def _first(self, mode: SamplingMode) -> Iterator[Launch]:
-        row = replace(self._rows(1), batch=self.controls.block_batch)
+        row = replace(self._rows(1), batch=self.controls.chunk_batch)
         yield from self.head.launches(row, mode, self.controls.sampled)
         yield self._accept(row, evaluated=False)
 

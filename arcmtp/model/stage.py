@@ -17,7 +17,7 @@ from arcmtp.runtime.timing import Timeline
 
 @dataclass(frozen=True, eq=False)
 class LaunchList:
-    """Launches that are submitted together, by their name, which is also that of their graph."""
+    """Launches that are submitted together, by name; their graph has the same name."""
 
     name: str
     launches: tuple[Launch, ...]
@@ -40,7 +40,7 @@ class Stage:
 
     @property
     def lists(self) -> Mapping[str, LaunchList]:
-        """Those made so far, by name."""
+        """The launch lists made so far, by name."""
         return self._lists
 
     def launch_list(self, name: str, launches: Callable[[], Iterable[Launch]]) -> LaunchList:

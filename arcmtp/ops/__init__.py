@@ -1,1 +1,1 @@
-"""Operators, one a module: launcher, cost and plain numpy reference, beside a kernel of the same name."""
+"""Operators, one a module: kernel, launches, cost and plain numpy reference, beside a header of the same name."""

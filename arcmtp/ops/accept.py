@@ -31,6 +31,20 @@ RECORD = np.dtype(
 )
 
 
+def _word_of(field: str) -> int:
+    assert RECORD.fields
+    return int(RECORD.fields[field][1]) // 4
+
+
+_FIELDS = ("count", "done", "accepted", "tokens", "logprobs")
+_AGREE = (
+    *(("TURN_DONE", DONE), ("TURN_STEP", STEP), ("TURN_LEFT", LEFT), ("TURN_STOPS", STOPS)),
+    *(("TURN_STOP_IDS", STOP_IDS), ("TURN_WORDS", TURN_WORDS), ("MAX_ROWS", MAX_ROWS)),
+    *((f"RECORD_{name.upper()}", _word_of(name)) for name in _FIELDS),
+    ("RECORD_WORDS", RECORD.itemsize // 4),
+)
+
+
 def turn(limit: int, stop_ids: Collection[int]) -> np.ndarray:
     """int32 [32]: the words of a generation that begins, of at most `limit` tokens, ended by any of `stop_ids`.
 
@@ -55,22 +69,23 @@ class Accept:
         self.stride, self.hidden = stride, hidden
 
     def kernel(self, rows: int, evaluated: bool) -> Kernel:
-        """For 1…8 rows a sequence, which a step has `evaluated`, or whose tokens follow a block."""
+        """For 1…8 rows a sequence, which a step has `evaluated`, or whose tokens follow a prompt chunk."""
         return Kernel(
             operator="accept",
             variant=f"{self.stride}_{self.hidden}_{row_suffix(rows)}{'' if evaluated else '_first'}",
             header="accept.hpp",
             parameters=PARAMETERS,
-            body=f"static_assert(RECORD_WORDS * 4 == {RECORD.itemsize} && TURN_WORDS == {TURN_WORDS});\n    "
-            f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>(sampled, logits, stats, "
-            "ids, positions, pending_count, accepted, turns, states, records, hidden, carried, {batch_size, slots});",
+            body=f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>"
+            "(sampled, logits, stats, ids, positions, pending_count, accepted, turns, states, records, hidden, "
+            "carried, {batch_size, slots});",
+            agree=_AGREE,
         )
 
     def launch(self, rows: int, evaluated: bool, batch: Batch, **arguments: Argument) -> Launch:
         """Of `rows` rows of each sequence: sampled i32, logits f32 [stride] and stats f32 [3] of the sampling before;
-        ids, positions i32 of the step, which become those of the next: its first token, and positions that follow each
+        ids, positions i32 of the step, overwritten for the next step: its first token, and positions that follow each
         other; hidden f32 [hidden]. Of each sequence: accepted i32, the last row that counts. Of each slot:
-        pending_count i32, how many rows count (0 after a block); turns i32 [32]; states i32 [stride], in which tokens
+        pending_count i32, how many rows count (0 after a chunk); turns i32 [32]; states i32 [stride], in which tokens
         are counted; records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
         cost = Cost(RECORD.itemsize + 8 * self.hidden)
         kernel = self.kernel(rows, evaluated)

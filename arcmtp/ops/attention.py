@@ -1,4 +1,5 @@
-"""Gated full attention: q/k norm, RoPE, KV cache and split online softmax; one launch for 1…8 rows, two for a block."""
+"""Gated full attention: q/k norm, RoPE, KV cache and split online softmax; one launch for 1…8 rows, two for a prompt
+chunk."""
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
@@ -7,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat, padded
+from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, TILE, KvFormat, padded
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, CHUNK_ROWS, Batch, Consumers, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import (
@@ -27,8 +28,8 @@ from arcmtp.runtime.launch import (
 )
 from arcmtp.runtime.tensor import F16, F32, I32, U8
 
-CHUNK = 4  # rows of a block that a work-group takes
-STORE_CHUNK = 16  # rows of a block whose keys and values a work-group stores
+GROUP_ROWS = 4  # of a prompt chunk, that a work-group takes
+STORE_ROWS = 16  # whose keys and values a work-group stores
 
 _INPUTS = (
     *parameters(projected=reads(F32), q_norm=reads(F32), k_norm=reads(F32), rope=reads(F32), positions=reads(I32)),
@@ -37,7 +38,7 @@ _INPUTS = (
 )
 _ROWS = parameters(quantised=writes(U8), plain=writes(F32))
 _STEP = (*_INPUTS, *parameters(partials=writes(F32), counters=writes(I32)), *_ROWS)
-_BLOCK = (*_INPUTS, *parameters(row_count=reads(I32)), *_ROWS)
+_CHUNK = (*_INPUTS, *parameters(row_count=reads(I32)), *_ROWS)
 _STORE = (*_INPUTS, *parameters(row_count=reads(I32)))
 
 
@@ -63,7 +64,7 @@ class Heads:
 class Attention:
     """Rows [rows, q heads * dim] = softmax(q · k / sqrt(dim)) · v * sigmoid(gate), for the consumers.
 
-    A row's position is one more than that of its sequence's row before. Its key and value go into the cache of that
+    Rows of a sequence have successive positions. A row's key and value go into the cache of its
     sequence, and it sees the keys up to its own. Raises ArcmtpError for a dim that is no multiple of 32 or a rope_dim
     that is neither 16 nor one."""
 
@@ -81,11 +82,11 @@ class Attention:
         self._team, self._splits = geometry.attention_team, geometry.attention_splits
 
     def cache_shape(self, context: int) -> tuple[int, int, int, int]:
-        """Of the keys and values of one sequence of `context` positions."""
+        """Shape of the keys and values of one sequence of `context` positions."""
         return self.kv.shape(self.heads.kv, context, self.heads.dim)
 
     def partials_shape(self, rows: int) -> tuple[int, int, int, int]:
-        """Of the f32 scratch memory for the splits' sums of a step of `rows` rows."""
+        """Shape of the f32 scratch memory for the splits' sums of a step of `rows` rows."""
         return rows, self.heads.q, self._splits, self.heads.dim + 16
 
     def step(self, rows: int, batch: Batch, context: int, **arguments: Argument) -> Launch:
@@ -105,23 +106,23 @@ class Attention:
         count = rows * batch.size
         return Launch(kernel, groups, count, self._inputs(arguments, batch, context), self._step_cost)
 
-    def block(self, batch: Batch, context: int, **arguments: Argument) -> Launch:
-        """A block of one sequence, whose keys and values are stored; as `step`, with row_count i32 for scratch."""
+    def chunk(self, batch: Batch, context: int, **arguments: Argument) -> Launch:
+        """A chunk of one sequence, whose keys and values are stored; as `step`, with row_count i32 for scratch."""
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(0)}",
-            _BLOCK,
-            f"attention_block<Shape, {CHUNK}>(in, row_count[0], sink)",
-            self._team_memory(CHUNK),
+            _CHUNK,
+            f"attention_chunk<Shape, {GROUP_ROWS}>(in, row_count[0], sink)",
+            self._team_memory(GROUP_ROWS),
         )
-        groups = self.heads.kv * BLOCK_ROWS // CHUNK
+        groups = self.heads.kv * CHUNK_ROWS // GROUP_ROWS
         return Launch(kernel, groups, 0, self._inputs(arguments, batch, context), self._weigh_cost)
 
     def store(self, rows: int, batch: Batch, context: int, **arguments: Argument) -> Launch:
         """Only put the keys and values of `rows` rows in all (0: `row_count`) into the caches, at any `positions`;
-        arguments as of `block`, without the consumers' rows."""
-        call = f"attention_store<Shape, {STORE_CHUNK}>(in, {compiled_rows(rows) or 'row_count[0]'})"
+        arguments as of `chunk`, without the consumers' rows."""
+        call = f"attention_store<Shape, {STORE_ROWS}>(in, {compiled_rows(rows) or 'row_count[0]'})"
         kernel = self._kernel(row_suffix(rows), _STORE, call, 64, operator="attention_store")
-        groups = self.heads.kv * -(-(rows or BLOCK_ROWS) // STORE_CHUNK)
+        groups = self.heads.kv * -(-(rows or CHUNK_ROWS) // STORE_ROWS)
         return Launch(kernel, groups, rows, self._inputs(arguments, batch, context), self._store_cost)
 
     def _inputs(self, arguments: Mapping[str, Argument], batch: Batch, context: int) -> dict[str, Argument]:
@@ -160,6 +161,12 @@ class Attention:
             f"{sink}{call};",
             team=self._team,
             team_memory=team_memory,
+            agree=(
+                ("LANES", TILE),
+                (f"AttentionShape<{template}>::TILE", KEY_TILE),
+                (f"Partials<AttentionShape<{template}>, 1>::FLOATS", self.partials_shape(1)[-1]),
+                (f"{self.kv.cpp}::ELEMENT_BYTES", self.kv.dtype.itemsize),
+            ),
         )
 
     def _team_memory(self, rows: int) -> int:

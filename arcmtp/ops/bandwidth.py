@@ -45,7 +45,7 @@ class ReadBandwidth:
             raise ArcmtpError(f"{device.sycl_device.name} does not execute kernels: there is nothing to time")
 
     def measure(self) -> float:
-        """Read all of it once more; GB/s of this time."""
+        """Read everything once more; GB/s of this time."""
         began = time.perf_counter()
         self._device.run(self._launches)
         gbs = self._nbytes / (time.perf_counter() - began) / 1e9

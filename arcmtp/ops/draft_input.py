@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import LANES, Matrix
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BATCH_PARAMETERS, BLOCK_ROWS, Batch, Consumers, compiled_rows, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, CHUNK_ROWS, Batch, Consumers, compiled_rows, matrices_agree, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
@@ -27,8 +27,8 @@ Order = Literal["draft", "step", "prompt"]
 class DraftInput:
     """Rows [rows, 2 k] = (norm of the embedding of a token, norm of a hidden row), for the consumers.
 
-    order "draft": of each row's own token and hidden row. "step": of those of the rows that a step has accepted, the
-    last of each sequence before all others. "prompt": of its own token and the hidden row of the row before it.
+    order "draft": of each row's own token and hidden row. "step": the rows of a step, the last accepted row of each
+    sequence before all others. "prompt": of its own token and the hidden row of the row before it.
     embedding: the matrix [n tokens, k]; an id outside it gives the nearest row.
     """
 
@@ -51,16 +51,17 @@ class DraftInput:
             call=f"draft_input<{template}>",
             team=self._team,
             team_memory=self._team * 64,
+            agree=matrices_agree(m),
         )
 
     def launch(self, rows: int, order: Order, batch: Batch, **arguments: Argument) -> Launch:
-        """rows: those of all sequences. weights: the buffer of the embedding's tiles; tokens i32 [rows]; hidden f32
+        """rows: of all sequences. weights: the buffer of the embedding's tiles; tokens i32 [rows]; hidden f32
         [rows, k]; token_norm, hidden_norm f32 [k]. Order "step": accepted i32 [batch], the last row of each sequence
         that was accepted; positions i32 [batch], of the token that this row chose; row_positions i32 [rows], where each
         row belongs, is written. Order "prompt", of one sequence: carried f32 [slots, k], the hidden row before the
         first one. quantised, plain: the consumers' rows; row_count i32."""
         arguments |= {"eps": float(self.eps), **batch.arguments}
-        return Launch(self.kernel(rows, order), rows or BLOCK_ROWS, rows, arguments, self._cost)
+        return Launch(self.kernel(rows, order), rows or CHUNK_ROWS, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         m = self.embedding
@@ -81,7 +82,7 @@ class DraftInput:
 
 
 def order(rows: int, last: int) -> list[int]:
-    """The rows of a step's run as the order "step" takes them."""
+    """One sequence's rows of a step as the order "step" takes them."""
     return [last, *(row for row in range(rows) if row != last)]
 
 

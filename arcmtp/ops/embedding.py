@@ -4,12 +4,12 @@ import numpy as np
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows, row_suffix
+from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows, matrices_agree, row_suffix
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
 
 PARAMETERS = parameters(weights=reads(U8), ids=reads(I32), x=writes(F32), row_count=reads(I32))
-SPAN = 256  # inputs of a work-group (EMBEDDING_SPAN of embedding.hpp)
+SPAN = 256  # inputs of a work-group
 
 
 class Embedding:
@@ -27,12 +27,13 @@ class Embedding:
             variant=f"{m.format.name.lower()}_{m.n}x{m.k}_{m.offset}_{row_suffix(rows)}",
             header="embedding.hpp",
             parameters=PARAMETERS,
+            agree=(("EMBEDDING_SPAN", SPAN), *matrices_agree(m)),
             body=f"embedding<{m.format.name}, {m.k}, {m.n}, {m.offset}>(weights, ids, x, {count});",
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
         """weights: the buffer of the matrix's tiles; ids i32 [rows]; x f32 [rows, k]; row_count i32."""
-        return Launch(self.kernel(rows), (rows or BLOCK_ROWS) * self._spans, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), (rows or CHUNK_ROWS) * self._spans, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         m = self.matrix

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -19,6 +19,7 @@ _DOWN = parameters(
     shared_quantised=reads(U8), shared_plain=reads(F32), selected=reads(I32), slot_weights=reads(F32),
     partials=writes(F32), row_count=reads(I32),
 )  # fmt: skip
+_LIST = (("LIST_BYTES", CHUNK_ROWS * 4),)
 
 
 def _formats(*matrices: Matrix) -> str:
@@ -26,7 +27,7 @@ def _formats(*matrices: Matrix) -> str:
 
 
 def _team_memory(geometry: Geometry, width: int) -> int:
-    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + BLOCK_ROWS * 4
+    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + CHUNK_ROWS * 4
 
 
 def _rows_per_pass(rows: int, geometry: Geometry) -> int:
@@ -74,6 +75,7 @@ class ExpertsGateUp:
             call=f"experts_gate_up<{template}>",
             team=g.mul_mat_team,
             team_memory=_team_memory(g, 4),
+            agree=(*_LIST, *matrices_agree(*self._routed, *self._shared)),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
@@ -120,6 +122,7 @@ class ExpertsDown:
             call=f"experts_down<{template}>",
             team=g.mul_mat_team,
             team_memory=_team_memory(g, 1),
+            agree=(*_LIST, *matrices_agree(down, shared)),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
+from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -40,6 +40,7 @@ class FeedForwardGateUp:
             call=f"feed_forward_gate_up<{template}>",
             team=g.mul_mat_team,
             team_memory=max(64, g.mul_mat_team * g.mul_mat_rows * 4 * 64),
+            agree=matrices_agree(gate, up),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:

@@ -2,7 +2,7 @@
 head of each sequence.
 
 Rows are committed late. A step leaves its own rows out of the state and keeps what they would add to it; the next
-launch reads from `pending_count` how many of them were accepted, commits those, and then runs its rows. So rejected
+launch reads from `pending_count` how many rows were accepted, commits these, and then runs its own. So rejected
 rows never touched anything, and the state is read and written once per step.
 """
 
@@ -90,7 +90,7 @@ class GatedDeltaNet:
         return self.heads.v * self.head_dtype.itemsize
 
     def kernel(self, rows: int) -> Kernel:
-        """For a step of 1…8 rows a sequence, or, with `rows` 0, a block of as many as `row_count` says."""
+        """For a step of 1…8 rows a sequence, or, with `rows` 0, a prompt chunk of as many as `row_count` says."""
         h, c = self.heads, self.columns
         shape = (h.k, h.v, h.k_dim, h.v_dim, *astuple(c))
         net = f"DeltaNet<{', '.join(map(str, shape))}>"
@@ -99,19 +99,24 @@ class GatedDeltaNet:
             variant=f"{'_'.join(map(str, shape))}_{self.consumers.suffix}_{row_suffix(rows)}",
             header="gated_delta_net.hpp",
             parameters=PARAMETERS,
-            body=f"static_assert(HeadMemory<{net}>::FLOATS * 4 == {self.head_dtype.itemsize});\n    "
-            f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
+            body=f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
             "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {batch_size, slots}, row_count, "
             "quantised, plain);",
             team=self._team,
             team_memory=(rows or MAX_ROWS) * (2 * h.k_dim + 2 * h.v_dim + 32) * 4,
+            agree=(
+                ("WINDOW", WINDOW),
+                ("PENDING_ROWS", MAX_ROWS),
+                ("L2_EPS", L2_EPS),
+                (f"HeadMemory<{net}>::FLOATS * 4", self.head_dtype.itemsize),
+            ),
         )
 
     def launch(self, rows: int, batch: Batch, **arguments: Argument) -> Launch:
         """projected [rows of all sequences, stride] f32; conv [channels, 4] f32, the current token's tap last; a =
         -exp(A_log) and dt_bias [V heads] f32; norm [v_dim] f32; memory: `state_bytes` for each slot; pending_count i32
-        [slots]: how many of the previous step's rows to commit, 0 after a block; row_count i32, for blocks, which have
-        one sequence; a block of 0 rows only commits. rows: those of each sequence.
+        [slots]: how many of the previous step's rows to commit, 0 after a chunk; row_count i32, for chunks, which have
+        one sequence; a chunk of 0 rows only commits. rows: of each sequence.
 
         Results are activation rows in `quantised` and [rows, outputs] f32 in `plain`.
         """

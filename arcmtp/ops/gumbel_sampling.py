@@ -36,6 +36,10 @@ _CHOOSE = (
     *parameters(positions=reads(I32)),
     *_SCRATCH,
 )
+_AGREE = (
+    ("OPTION_WORDS", OPTION_WORDS), ("BIASES", BIASES), ("QUAD", QUAD),
+    ("COUNTED", GENERATED), ("SEEN", IN_PROMPT | GENERATED), ("BIAS_SHIFT", BIAS_SHIFT),
+)  # fmt: skip
 _AS_HISTORIES = "{options, states, biases, inputs, {batch_size, slots}}"
 
 
@@ -117,8 +121,8 @@ class GumbelSampling(OverVocabulary):
             variant=vocabulary.variant,
             header="gumbel_sampling.hpp",
             parameters=(*_SCORE, *vocabulary.parameters),
-            body=f"static_assert(OPTION_WORDS == {OPTION_WORDS} && BIASES == {BIASES});\n    "
-            f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters, "
+            agree=_AGREE,
+            body=f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters, "
             f"{vocabulary.cpp});",
             team=self.team,
             team_memory=self.team * 192,

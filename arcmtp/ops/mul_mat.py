@@ -7,7 +7,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import Consumers, compiled_rows, row_suffix, segment
+from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -47,6 +47,7 @@ class MulMat:
             f"{segments}>",
             team=g.mul_mat_team,
             team_memory=g.mul_mat_team * g.mul_mat_rows * TILE * 4,
+            agree=matrices_agree(*self.segments),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:

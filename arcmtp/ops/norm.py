@@ -3,7 +3,7 @@
 import numpy as np
 
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, cpp_bool, row_suffix
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, cpp_bool, row_suffix
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -46,7 +46,7 @@ class Norm:
         """x, x_out [rows, k] f32; partials [rows, slots, k] f32; weight [k] f32; source_rows [rows] i32; quantised,
         plain: the consumers' rows; row_count i32."""
         arguments["eps"] = float(self.eps)
-        return Launch(self.kernel(rows), rows or BLOCK_ROWS, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), rows or CHUNK_ROWS, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         read = (1 + self.slots) * 4 * self.k

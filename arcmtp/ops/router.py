@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers, compiled_rows, row_suffix, segment
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -33,7 +33,7 @@ class Router:
         self._consumers = consumers
         self._geometry = geometry
 
-    def _block(self, rows: int) -> int:
+    def _pass_rows(self, rows: int) -> int:
         return compiled_rows(rows) or self._geometry.mul_mat_rows
 
     @property
@@ -43,9 +43,9 @@ class Router:
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
-        team, block = self._geometry.router_team, self._block(rows)
+        team, pass_rows = self._geometry.router_team, self._pass_rows(rows)
         shape = f"{self.k}, {self.experts}, {self.used}, {compiled_rows(rows)}"
-        template = f"{shape}, {block}, {team}, {self._consumers.template}"
+        template = f"{shape}, {pass_rows}, {team}, {self._consumers.template}"
         return Kernel(
             operator="router",
             variant=f"{self.k}_{self.experts}_{self.used}_{self._formats}_{self._consumers.suffix}_{row_suffix(rows)}",
@@ -53,7 +53,8 @@ class Router:
             parameters=PARAMETERS,
             call=f"router<{template}, {self._segments}>",
             team=team,
-            team_memory=team * block * 64,
+            team_memory=team * pass_rows * 64,
+            agree=matrices_agree(*self._matrices),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
@@ -61,10 +62,10 @@ class Router:
         logits_columns] f32; selected [rows, used] i32; slot_weights [rows, used + 1] f32, shared gate last; quantised,
         plain: the consumers' rows; row_count i32.
 
-        `counters` holds 128 i32 zeros between launches; x, y and the logits hold whole blocks of rows.
+        `counters` holds 128 i32 zeros between launches; x, y and the logits hold whole passes of rows.
         """
         arguments["eps"] = float(self.eps)
-        groups = self.tiles * (-(-(rows or BLOCK_ROWS) // self._block(rows)))
+        groups = self.tiles * (-(-(rows or CHUNK_ROWS) // self._pass_rows(rows)))
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

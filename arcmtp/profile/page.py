@@ -13,8 +13,8 @@ from arcmtp.model.network import Network
 from arcmtp.profile.charts import Bar, Point, Span, bars, histogram, roofline, timeline
 from arcmtp.profile.phases import Phase
 from arcmtp.profile.recorder import Submission
+from arcmtp.profile.recordings import Recordings, TimedCycle
 from arcmtp.profile.report import Drafting, Report
-from arcmtp.profile.runs import Runs, TimedCycle
 from arcmtp.profile.tables import TITLES, head, sections
 
 KINDS = {"gdn": "k0", "attention": "k1", "mtp": "k2", "": "k3"}
@@ -31,7 +31,7 @@ class Chart:
     svg: str
 
 
-def as_html(report: Report, runs: Runs, network: Network) -> str:
+def as_html(report: Report, recordings: Recordings, network: Network) -> str:
     """The whole page."""
     template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True).from_string(template)
@@ -39,17 +39,17 @@ def as_html(report: Report, runs: Runs, network: Network) -> str:
         title=f"{report.model.file} on {report.device.name}",
         head=head(report)[1:],
         legend=LEGEND,
-        charts=list(_charts(report, runs, network)),
+        charts=list(_charts(report, recordings, network)),
         tables=list(sections(report)),
     )
 
 
-def _charts(report: Report, runs: Runs, network: Network) -> Iterator[Chart]:
+def _charts(report: Report, recordings: Recordings, network: Network) -> Iterator[Chart]:
     for name, phase in report.phases.items():
         text = f"µs of {phase.eager_us:.0f}, on average; what launches do not explain is the last row"
         yield Chart(f"{TITLES[name]}: time by operator", text, _by_operator(phase))
-    yield Chart("A cycle as it is generated", "The one of median length; µs", _cycle(runs))
-    yield Chart("A step, launch by launch", "The one of median length, without graphs; µs", _step(runs, network))
+    yield Chart("A cycle as it is generated", "The one of median length; µs", _cycle(recordings))
+    yield Chart("A step, launch by launch", "The one of median length, without graphs; µs", _step(recordings, network))
     if report.drafting:
         yield from _drafting_charts(report.drafting)
     phases = {name: phase for name, phase in report.phases.items() if name != "draft"}
@@ -70,8 +70,8 @@ def _by_operator(phase: Phase) -> str:
     return bars("time by operator", [*rows, rest])
 
 
-def _cycle(runs: Runs) -> str:
-    cycle = _median(runs.recorded[-1].cycles)
+def _cycle(recordings: Recordings) -> str:
+    cycle = _median(recordings.recorded[-1].cycles)
     spans = [Span("host", "submit", *one.host, "k3") for one in cycle.submissions]
     spans.append(Span("host", "wait", max(one.host[1] for one in cycle.submissions), cycle.host[1], "k3"))
     drafts = cycle.submissions[:-1]
@@ -82,9 +82,9 @@ def _cycle(runs: Runs) -> str:
     return timeline("timeline of a cycle", spans, "µs")
 
 
-def _step(runs: Runs, network: Network) -> str:
-    run = runs.drafted or runs.plain
-    step = _median([cycle for cycle in run.cycles if cycle.split]).submissions[-1]
+def _step(recordings: Recordings, network: Network) -> str:
+    recording = recordings.drafted or recordings.plain
+    step = _median([cycle for cycle in recording.cycles if cycle.split]).submissions[-1]
     return timeline("timeline of a step", list(_launch_spans(step, network)), "µs")
 
 

@@ -17,7 +17,7 @@ from arcmtp.runtime.launch import Cost, Launch, Work
 
 @dataclass(frozen=True)
 class Rows:
-    """What launches run on: rows, how many keys the last of them sees, how many routed experts each layer uses, and
+    """What launches run on: rows, how many keys the last row sees, how many routed experts each layer uses, and
     how many a row does."""
 
     count: int
@@ -26,7 +26,7 @@ class Rows:
     experts_used: int
 
     def cost(self, launch: Launch) -> Cost:
-        """Of a launch that runs on them."""
+        """The cost of a launch on these rows."""
         experts = self.experts_used if launch.layer is None else self.experts[launch.layer]
         return launch.cost(Work(self.count, self.context, experts))
 
@@ -40,7 +40,7 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class OperatorTimes:
-    """An operator in the layers of one kind. Times are µs on the device; bytes and operations those of all calls."""
+    """An operator in the layers of one kind. Times are µs on the device; bytes and operations are of all calls."""
 
     layer_kind: str  # "gdn", "attention", "mtp"; "" outside layers
     operator: str
@@ -117,7 +117,7 @@ def phase(
 
 
 def net_microseconds(submission: Submission, mark_us: float) -> float:
-    """Device time of a piece that was timed launch by launch, without that of the marks."""
+    """Device time of a launch list that was timed launch by launch, without the marks."""
     return submission.microseconds - mark_us * (len(submission.device) - 1)
 
 

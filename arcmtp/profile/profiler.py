@@ -1,4 +1,4 @@
-"""From the runs of a profile to its report."""
+"""From the recordings of a profile to its report."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from arcmtp import __version__
 from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
-from arcmtp.ops.launch import BLOCK_ROWS
-from arcmtp.profile.facts import device_facts, memory, model_facts
+from arcmtp.ops.launch import CHUNK_ROWS
+from arcmtp.profile.descriptions import describe_device, describe_model, memory
 from arcmtp.profile.phases import Phase, Rows, Timed, net_microseconds, phase
 from arcmtp.profile.recorder import Submission
+from arcmtp.profile.recordings import Recording, Recordings, Request, TimedCycle, record_all
 from arcmtp.profile.report import (
     FORMAT,
     CycleTimes,
     Drafting,
+    GenerationDescription,
     GraphReport,
     LaunchListTimes,
     Report,
-    RunFacts,
     Speed,
 )
 from arcmtp.profile.routing import Routing
-from arcmtp.profile.runs import Request, Run, Runs, TimedCycle, run_all
 from arcmtp.progress import Progress
 
 READS = 5
 
 
-def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple[Report, Runs]:
-    """Profile a generation of the model from `file`; the report, and the runs that it was made from.
+def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple[Report, Recordings]:
+    """Profile a generation of the model from `file`; the report, and the recordings that it was made from.
 
     Raises ArcmtpError for a device that executes nothing, for a prompt that is empty or longer than the context holds,
     and for an answer too short to be timed.
@@ -48,81 +48,81 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
             f"the context holds {llm.context}: raise ctx"
         )
     read = ReadBandwidth(llm.device, llm.device.zeros(READ_BYTES))
-    runs = run_all(llm, request, progress)
+    recordings = record_all(llm, request, progress)
     for _ in range(READS):
         read.measure()
-    recorded = runs.recorded[-1]
+    recorded = recordings.recorded[-1]
     report = Report(
         format=FORMAT,
         arcmtp=__version__,
-        model=model_facts(llm, file),
-        device=device_facts(llm, read.gbs),
-        run=RunFacts(
+        model=describe_model(llm, file),
+        device=describe_device(llm, read.gbs),
+        run=GenerationDescription(
             len(request.prompt), len(recorded.tokens) - len(request.prompt), request.draft,
             llm.network.stage.graphs.enabled,
         ),
         speed=Speed(
-            median(runs.speeds),
-            median(run.tokens_per_second for run in runs.recorded),
-            (runs.drafted or runs.plain).tokens_per_second,
+            median(recordings.speeds),
+            median(one.tokens_per_second for one in recordings.recorded),
+            (recordings.drafted or recordings.plain).tokens_per_second,
         ),
-        mark_us=runs.mark_us,
-        phases=_phases(llm, runs, read.gbs),
-        graphs=_graphs(runs),
+        mark_us=recordings.mark_us,
+        phases=_phases(llm, recordings, read.gbs),
+        graphs=_graphs(recordings),
         drafting=_drafting(recorded) if request.draft else None,
         memory=memory(llm),
     )
-    return report, runs
+    return report, recordings
 
 
-def _phases(llm: LLM, runs: Runs, read_gbs: float) -> dict[str, Phase]:
-    routing = Routing(llm, runs.plain.tokens)
+def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phase]:
+    routing = Routing(llm, recordings.plain.tokens)
 
     def rows_at(position: int, rows: int) -> Rows:
         return Rows(rows, position + rows, routing.distinct(position, rows), llm.config.experts_used)
 
-    def of_prompt(pieces: Sequence[Submission]) -> list[Timed]:
-        timed, prompt = [], len(runs.request.prompt)
-        for number, piece in enumerate(pieces):
-            start = min(number * BLOCK_ROWS, prompt - 1)  # the last piece is the choice after the last row
-            rows = min(BLOCK_ROWS, prompt - start)
-            timed.append(Timed(piece, rows_at(start, rows)))
+    def of_prompt(submissions: Sequence[Submission]) -> list[Timed]:
+        timed, prompt = [], len(recordings.request.prompt)
+        for number, submission in enumerate(submissions):
+            start = min(number * CHUNK_ROWS, prompt - 1)  # the last one is the choice after the last row
+            rows = min(CHUNK_ROWS, prompt - start)
+            timed.append(Timed(submission, rows_at(start, rows)))
         return timed
 
-    def of_cycles(run: Run, first: int, last: int | None) -> tuple[list[list[Timed]], list[float]]:
-        """Pieces first to last of each cycle: those of split ones, and the times of the others."""
+    def of_cycles(recording: Recording, first: int, last: int | None) -> tuple[list[list[Timed]], list[float]]:
+        """Launch lists first to last of each cycle: submissions where launches were timed, else times in all."""
         units, whole_us = [], []
-        for cycle in run.cycles:
-            pieces = cycle.submissions[first:last]
+        for cycle in recording.cycles:
+            submissions = cycle.submissions[first:last]
             rows = len(cycle.submissions)
             if cycle.split:
-                units.append([Timed(piece, rows_at(cycle.position, rows)) for piece in pieces])
+                units.append([Timed(one, rows_at(cycle.position, rows)) for one in submissions])
             else:
-                whole_us.append(sum(piece.microseconds for piece in pieces))
+                whole_us.append(sum(one.microseconds for one in submissions))
         return units, whole_us
 
-    split = [of_prompt(pieces) for pieces in runs.prompts if pieces[0].split]
-    whole = [sum(piece.microseconds for piece in pieces) for pieces in runs.prompts if not pieces[0].split]
-    found = {"prompt": (split, whole), "decode": of_cycles(runs.plain, 0, None)}
-    if runs.drafted:
-        found |= {"draft": of_cycles(runs.drafted, 0, -1), "verify": of_cycles(runs.drafted, -1, None)}
-    return {name: phase(*times, llm.network.stage.lists, runs.mark_us, read_gbs) for name, times in found.items()}
+    split = [of_prompt(prompt) for prompt in recordings.prompts if prompt[0].split]
+    whole = [sum(one.microseconds for one in prompt) for prompt in recordings.prompts if not prompt[0].split]
+    found = {"prompt": (split, whole), "decode": of_cycles(recordings.plain, 0, None)}
+    if recordings.drafted:
+        found |= {"draft": of_cycles(recordings.drafted, 0, -1), "verify": of_cycles(recordings.drafted, -1, None)}
+    return {name: phase(*times, llm.network.stage.lists, recordings.mark_us, read_gbs) for name, times in found.items()}
 
 
-def _graphs(runs: Runs) -> GraphReport:
-    s, eager = runs.graphs, runs.drafted or runs.plain
+def _graphs(recordings: Recordings) -> GraphReport:
+    s, eager = recordings.graphs, recordings.drafted or recordings.plain
     launch_lists = []
     for place, submission in enumerate(eager.cycles[0].submissions):
 
-        def times(run: Run, place: int = place) -> list[Submission]:
-            return [cycle.submissions[place] for cycle in run.cycles]
+        def times(recording: Recording, place: int = place) -> list[Submission]:
+            return [cycle.submissions[place] for cycle in recording.cycles]
 
         launch_lists.append(
             LaunchListTimes(
                 submission.name,
-                median(one.microseconds for run in runs.replayed for one in times(run)),
+                median(one.microseconds for recording in recordings.replayed for one in times(recording)),
                 median(one.microseconds for one in times(eager) if not one.split),
-                median(net_microseconds(one, runs.mark_us) for one in times(eager) if one.split),
+                median(net_microseconds(one, recordings.mark_us) for one in times(eager) if one.split),
             )
         )
     return GraphReport(
@@ -131,8 +131,8 @@ def _graphs(runs: Runs) -> GraphReport:
     )  # fmt: skip
 
 
-def _drafting(run: Run) -> Drafting:
-    cycles = [_cycle(cycle) for cycle in run.cycles]
+def _drafting(recording: Recording) -> Drafting:
+    cycles = [_cycle(cycle) for cycle in recording.cycles]
     calls = [us for cycle in cycles for us in cycle.draft_us]
     wall = sum(cycle.wall_us for cycle in cycles)
     drafting, verifying = sum(calls) / wall, sum(cycle.verify_us for cycle in cycles) / wall

@@ -28,7 +28,7 @@ class Submission:
 
     @property
     def microseconds(self) -> float:
-        """Of the device, in all."""
+        """Device time in all."""
         return self.device[-1] - self.device[0]
 
 
@@ -54,7 +54,7 @@ class Recorder(GraphCache):
         return (time.perf_counter() - self._began) * 1e6
 
     def submit(self, name: str, launches: _host.LaunchList, as_graph: bool = True) -> _host.Event:
-        """As that of GraphCache."""
+        """As `GraphCache.submit`."""
         split = self.split
         if sum(len(marks) for *_, marks, _ in self._under_way) + len(launches) + 2 > MARKS // 2:
             self.collect()
@@ -87,7 +87,7 @@ class Recorder(GraphCache):
         return float(np.median(np.diff(times)))
 
     def _microseconds(self, mark: int) -> float:
-        """Of a mark that has been passed, since the recorder began; to be asked for in ascending order."""
+        """Time of a passed mark since the recorder began; to be asked for in ascending order."""
         elapsed = self._timeline.microseconds(self._last_mark, mark)
         assert elapsed is not None
         self._last_mark, self._last_us = mark, self._last_us + elapsed

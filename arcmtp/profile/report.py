@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from arcmtp.profile.facts import DeviceFacts, Memory, ModelFacts
+from arcmtp.profile.descriptions import DeviceDescription, Memory, ModelDescription
 from arcmtp.profile.phases import Phase
 
 FORMAT = 2  # of the JSON file; a field that changes its meaning or goes away makes it 3
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class GenerationDescription:
     """What was generated, and how launch lists are submitted when nothing is timed."""
 
     prompt_tokens: int
@@ -87,9 +87,9 @@ class Report:
 
     format: int
     arcmtp: str
-    model: ModelFacts
-    device: DeviceFacts
-    run: RunFacts
+    model: ModelDescription
+    device: DeviceDescription
+    run: GenerationDescription
     speed: Speed
     mark_us: float  # what a time mark takes on the device
     phases: dict[str, Phase]  # "prompt", "decode"; with drafts "draft" and "verify"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arcmtp.engine.llm import LLM
-from arcmtp.profile.runs import submitting
+from arcmtp.profile.recordings import submitting
 from arcmtp.runtime import _host
 from arcmtp.runtime.graphs import GraphCache
 from arcmtp.runtime.launch import Launch
@@ -16,14 +16,14 @@ from arcmtp.runtime.tensor import Tensor
 
 
 class Routing:
-    """The chosen experts of every token; they are those of any run, since a row depends on its own tokens alone."""
+    """The chosen experts of every token; the same in every generation, since a row depends on its own tokens alone."""
 
     def __init__(self, llm: LLM, tokens: Sequence[int]) -> None:
-        layers = _BlockLayers(llm)
+        layers = _ChunkLayers(llm)
         with submitting(llm, layers):
             llm.new_sequence().extend(tokens)
-        blocks = [block.reshape(len(block), -1, llm.config.experts_used) for block in map(np.stack, layers.blocks)]
-        self._chosen = np.concatenate(blocks, axis=1)[:, : len(tokens)]  # [layers, tokens, experts used]
+        chunks = [chunk.reshape(len(chunk), -1, llm.config.experts_used) for chunk in map(np.stack, layers.chunks)]
+        self._chosen = np.concatenate(chunks, axis=1)[:, : len(tokens)]  # [layers, tokens, experts used]
 
     def distinct(self, position: int, rows: int) -> list[int]:
         """How many experts each layer uses for the tokens from `position` on.
@@ -33,12 +33,12 @@ class Routing:
         return [len(np.unique(layer[position : position + rows])) for layer in self._chosen]
 
 
-class _BlockLayers(GraphCache):
-    """Runs a block's trunk layer by layer and reads what each router chose."""
+class _ChunkLayers(GraphCache):
+    """Runs a chunk's trunk layer by layer and reads what each router chose."""
 
     def __init__(self, llm: LLM) -> None:
         super().__init__(llm.device, enabled=False)
-        self.blocks: list[list[npt.NDArray[np.int32]]] = []
+        self.chunks: list[list[npt.NDArray[np.int32]]] = []
         self._routers = _to_each_router(llm)
 
     def submit(self, name: str, launches: _host.LaunchList, as_graph: bool = True) -> _host.Event:
@@ -46,15 +46,15 @@ class _BlockLayers(GraphCache):
         for to_router, selected in self._routers:
             self._device.run(to_router)
             chosen.append(selected.read())
-        self.blocks.append(chosen)
+        self.chunks.append(chosen)
         return _host.LaunchList().submit(self._device.queue)
 
 
 def _to_each_router(llm: LLM) -> list[tuple[_host.LaunchList, Tensor]]:
-    """The launches of a block up to each router, behind those up to the router before, and what that has chosen."""
+    """The launches of a prompt chunk up to each router, from the router before on, and the experts that it chose."""
     lists: list[tuple[_host.LaunchList, Tensor]] = []
     before: list[Launch] = []
-    for launch in llm.network.block():
+    for launch in llm.network.chunk():
         before.append(launch)
         if launch.operator == "router":
             selected = launch.arguments["selected"]

@@ -33,7 +33,7 @@ def source_text(kernels: Collection[Kernel], packed: bool = False) -> str:
 class Compiler:
     """Compiles kernels for the device of a queue, each once, and binds launches to them.
 
-    options: of the compiler, besides those of every kernel.
+    options: of the compiler, besides COMPILE_OPTIONS.
     """
 
     def __init__(self, queue: dpctl.SyclQueue, options: Iterable[str]) -> None:
@@ -46,8 +46,9 @@ class Compiler:
         self._compiled: dict[Kernel, _host.Kernel] = {}
 
     def compile(self, kernels: Iterable[Kernel]) -> int:
-        """Compile those that are not yet; how many these were. A source holds many, since a source costs more than a
-        kernel, but those that know sequences have one of their own: they serve any number of them.
+        """Compile the kernels that are not compiled yet; how many these were. One source holds them all, since a source
+        costs more than a kernel, but for kernels that know sequences: these have a source of their own, which serves
+        any number of sequences.
 
         Raises ArcmtpError for a device that does not compile them, ValueError for two kernels of one name.
         """

@@ -35,6 +35,7 @@ class Parameter:
 
 INT, FLOAT = Parameter("int"), Parameter("float")
 Parameters = tuple[tuple[str, Parameter], ...]
+Agreement = tuple[tuple[str, int | float], ...]  # C++ constants, by expression, and their values
 
 
 def reads(dtype: DType) -> Parameter:
@@ -58,7 +59,8 @@ class Kernel:
 
     `call` is a C++ expression with the template's arguments; the kernel's own parameters follow it in order, unless
     `body` holds the statements. `team` is the work-items of a work-group (a work-item is one hardware thread holding
-    vectors), `team_memory` the bytes of shared local memory that the body reserves.
+    vectors), `team_memory` the bytes of shared local memory that the body reserves. `agree`: C++ constants and the
+    values that Python takes for them; the kernel does not compile where they differ.
     """
 
     operator: str
@@ -69,10 +71,11 @@ class Kernel:
     body: str = ""
     team: int = 1
     team_memory: int = 0
+    agree: Agreement = ()
 
     @property
     def name(self) -> str:
-        """That of the entry point."""
+        """The entry point's name."""
         return f"{self.operator}_{self.variant}".rstrip("_")
 
     @property
@@ -84,7 +87,9 @@ class Kernel:
     def statements(self) -> str:
         """The body of its entry point."""
         names = ", ".join(name for name, _ in self.parameters)
-        return self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
+        work = self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
+        checks = (f"static_assert({constant} == {_literal(value)});" for constant, value in self.agree)
+        return "\n    ".join((*checks, work))
 
     def source(self, packed: bool) -> str:
         """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""
@@ -112,7 +117,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Work:
-    """What a launch runs on: its rows, how many keys the last of them sees, how many routed experts a layer uses."""
+    """What a launch runs on: its rows, how many keys the last row sees, how many routed experts a layer uses."""
 
     rows: int
     context: int
@@ -123,7 +128,7 @@ class Work:
 class Launch:
     """One launch of a step: a kernel, the arguments that it is given by name, what it costs, and what it serves for.
 
-    rows: those of all sequences, or 0: counted when it runs. Raises TypeError, naming kernel and argument, for an
+    rows: of all sequences, or 0: counted when it runs. Raises TypeError, naming kernel and argument, for an
     argument that is missing, not among the parameters, or of another type.
     """
 
@@ -148,7 +153,7 @@ class Launch:
 
     @property
     def operator(self) -> str:
-        """The operator's name, with which that of its kernel begins."""
+        """The operator's name, with which the kernel's name begins."""
         return self.kernel.operator
 
     @property
@@ -173,6 +178,10 @@ class Launch:
 def kernels_of(launches: Iterable[Launch]) -> list[Kernel]:
     """The different kernels of launches, in the order of their first one."""
     return list(dict.fromkeys(launch.kernel for launch in launches))
+
+
+def _literal(value: int | float) -> str:
+    return f"{value}f" if isinstance(value, float) else str(value)
 
 
 def _shown(argument: Argument) -> str:

@@ -156,7 +156,7 @@ class Arena:
 
     @property
     def regions(self) -> list[Region]:
-        """All of them."""
+        """All regions."""
         return list(self._regions.values())
 
     def nbytes(self, *kinds: Kind) -> int:
@@ -164,7 +164,7 @@ class Arena:
         return sum(region.nbytes for region in self._regions.values() if region.kind in kinds)
 
     def allocate(self, device: Allocator) -> None:
-        """Give every region but those of weights its memory and first contents."""
+        """Give every region except weights its memory and first contents."""
         for region in self._regions.values():
             if region.kind is Kind.HOST:
                 region.buffer = device.host_zeros(region.nbytes)

@@ -1,4 +1,4 @@
-"""A job from its submission to its last event, and the way of events from the worker's thread to the event loop."""
+"""A job from its submission to its last event, and the way of events from the model's thread to the event loop."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from arcmtp.serve.jobs import Event, Finished, FinishReason, Job, Timings
 
 
 class Answer:
-    """A job on its way. The worker's thread does everything but `cancel`, and alone posts events.
+    """A job on its way. The model's thread does everything but `cancel`, and alone posts events.
 
     Where the reasoning budget is used up, the closing tokens go into the text as a chunk, and a second stream goes on
     behind them.
@@ -32,7 +32,7 @@ class Answer:
         self._full = False  # nothing can follow the reasoning
 
     def cancel(self) -> None:
-        """Ask the worker, from any thread, to take no further step for this job."""
+        """Ask the model's thread, from any thread, to take no further step for this job."""
         self.cancelled = True
 
     def start(self, llm: LLM) -> None:

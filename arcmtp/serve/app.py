@@ -20,6 +20,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.serve.errors import ApiError, handle
 from arcmtp.serve.http import CLIENT_GONE, ClientGone, EventStream, Gate, unless_gone
 from arcmtp.serve.metrics import Metrics
+from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.options import ServeOptions
 from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
 from arcmtp.serve.protocol import (
@@ -41,7 +42,6 @@ from arcmtp.serve.responses import (
     Text,
     Tokens,
 )
-from arcmtp.serve.worker import Worker
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 404, 413, 429, 500, 503)
@@ -49,13 +49,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
-def make_app(worker: Worker, options: ServeOptions) -> FastAPI:
-    """The application around a worker; it may still be loading."""
+def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
+    """The application around a model's thread; it may still be loading."""
     app = FastAPIOffline(  # FastAPI's own page takes its scripts from another server
         redoc_url=None, static_url="/docs/assets",
         title="arcmtp", version=__version__, summary="An OpenAI-compatible server", responses=_ERRORS,
     )  # fmt: skip
-    metrics = Metrics(worker)
+    metrics = Metrics(model_thread)
     app.add_middleware(Gate, keys=options.api_keys, body_bytes=int(options.body_mib * 2**20), metrics=metrics)
     if options.cors_origins:
         app.add_middleware(
@@ -64,7 +64,7 @@ def make_app(worker: Worker, options: ServeOptions) -> FastAPI:
     for kind in (ApiError, ArcmtpError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(ClientGone, _nobody)
-    service = Service(worker, options, metrics)
+    service = Service(model_thread, options, metrics)
     for path, method, route, extra in (
         ("/v1/chat/completions", "POST", service.chat, {"response_model": ChatCompletion, "responses": _STREAM}),
         ("/v1/completions", "POST", service.complete, {"response_model": Completion, "responses": _STREAM}),
@@ -83,8 +83,8 @@ def make_app(worker: Worker, options: ServeOptions) -> FastAPI:
 class Service:
     """The routes' bodies. Whatever takes long without the device, such as tokenizing, leaves the event loop free."""
 
-    def __init__(self, worker: Worker, options: ServeOptions, metrics: Metrics) -> None:
-        self._worker, self._options, self._metrics = worker, options, metrics
+    def __init__(self, model_thread: ModelThread, options: ServeOptions, metrics: Metrics) -> None:
+        self._model_thread, self._options, self._metrics = model_thread, options, metrics
         self._created = int(time.time())
 
     async def chat(self, request: Request, body: ChatRequest) -> Response:
@@ -107,7 +107,7 @@ class Service:
     async def tokenize(self, body: TokenizeRequest) -> Tokens:
         """Token ids of text or messages."""
         self._check_model(body.model)
-        llm = self._worker.llm
+        llm = self._model_thread.llm
         if body.messages is None:
             tokens = await asyncio.to_thread(llm.tokenizer.encode, body.content or "", context=llm.context)
         else:
@@ -117,11 +117,11 @@ class Service:
     async def detokenize(self, body: DetokenizeRequest) -> Text:
         """Text of token ids."""
         self._check_model(body.model)
-        return {"content": await asyncio.to_thread(self._worker.llm.detokenize, body.tokens)}
+        return {"content": await asyncio.to_thread(self._model_thread.llm.detokenize, body.tokens)}
 
     async def health(self) -> JSONResponse:
         """200 when requests are accepted, else 503."""
-        state = self._worker.state
+        state = self._model_thread.state
         return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
     async def metrics(self) -> Response:
@@ -130,7 +130,7 @@ class Service:
 
     async def props(self) -> Props:
         """What runs here, and its limits."""
-        llm, options = self._worker.llm, self._options
+        llm, options = self._model_thread.llm, self._options
         sampling = dataclasses.asdict(options.sampling)
         return {
             "model": options.alias,
@@ -150,8 +150,8 @@ class Service:
     ) -> Response:
         began = time.monotonic()
         self._check_model(body.model)
-        prepared = await asyncio.to_thread(prepare, self._worker.llm, self._options.sampling)
-        submission = self._worker.submit(prepared.jobs)
+        prepared = await asyncio.to_thread(prepare, self._model_thread.llm, self._options.sampling)
+        submission = self._model_thread.submit(prepared.jobs)
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         reply = Reply(prepared, submission, self._options.alias, include_usage)
         record = request.state.record

@@ -32,7 +32,7 @@ class Timings:
 
     queue_seconds: float = 0.0
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of these, those that an earlier request had evaluated
+    cached_tokens: int = 0  # that an earlier request had evaluated
     prompt_seconds: float = 0.0
     decode_tokens: int = 0
     decode_seconds: float = 0.0
@@ -51,7 +51,7 @@ class Timings:
 class Finished:
     """The last event of a job.
 
-    statistics: those of the engine's streams, of which there are two where a reasoning budget was used up.
+    statistics: of the engine's streams, two where a reasoning budget was used up.
     """
 
     reason: FinishReason

@@ -2,8 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.reply import Reply
-from arcmtp.serve.worker import Worker
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -11,7 +11,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 class Metrics:
     """The server's own registry, so that nothing else of the process appears in it."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, model_thread: ModelThread) -> None:
         self._registry = r = CollectorRegistry()
         self._requests = Counter("arcmtp_requests", "HTTP requests", ["route", "status"], registry=r)
         self._prompt = Counter("arcmtp_prompt_tokens", "Tokens of prompts", registry=r)
@@ -25,10 +25,10 @@ class Metrics:
         self._duration = Histogram(
             "arcmtp_request_seconds", "HTTP requests, by route", ["route"], buckets=_SECONDS, registry=r
         )
-        Gauge("arcmtp_requests_running", "On the device", registry=r).set_function(lambda: worker.running)
-        Gauge("arcmtp_requests_queued", "Waiting for it", registry=r).set_function(lambda: worker.queued)
+        Gauge("arcmtp_requests_running", "On the device", registry=r).set_function(lambda: model_thread.running)
+        Gauge("arcmtp_requests_queued", "Waiting for it", registry=r).set_function(lambda: model_thread.queued)
         Gauge("arcmtp_ready", "1 if requests are accepted", registry=r).set_function(
-            lambda: float(worker.state == "ready")
+            lambda: float(model_thread.state == "ready")
         )
 
     def request(self, route: str, status: int, seconds: float) -> None:

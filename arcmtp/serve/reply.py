@@ -105,7 +105,7 @@ class Reply:
 
 
 def timings_object(timings: Timings, statistics: Sequence[Statistics]) -> TimingsObject:
-    """Timings as clients get them; the statistics are those of the engine's streams, which share steps and graphs."""
+    """Timings as clients get them; the statistics are of the engine's streams, which share steps and graphs."""
     t, evaluated = timings, timings.prompt_tokens - timings.cached_tokens
     shown: TimingsObject = {
         "queue_ms": round(t.queue_seconds * 1e3, 3),

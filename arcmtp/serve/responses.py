@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NotRequired
 
-from typing_extensions import TypedDict  # pydantic reads that of typing only from Python 3.12 on
+from typing_extensions import TypedDict  # pydantic reads typing.TypedDict only from Python 3.12 on
 
 
 class ErrorObject(TypedDict):

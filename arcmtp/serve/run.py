@@ -12,8 +12,8 @@ import uvicorn
 from arcmtp.engine.llm import LLM
 from arcmtp.serve.app import make_app
 from arcmtp.serve.log import log_to_standard_error
+from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.options import ServeOptions
-from arcmtp.serve.worker import Worker
 
 _LAST_STEP_SECONDS = 5.0  # that a step may still take when the process is to end
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, or they meet one that is just being closed
@@ -23,24 +23,24 @@ _log = logging.getLogger("arcmtp.serve")
 def serve(options: ServeOptions, listener: socket.socket, load: Callable[[], LLM], say: Callable[[str], None]) -> None:
     """Serve on a listening socket until SIGTERM or SIGINT; what loading raises is raised.
 
-    load: makes the model, in the worker's thread; /health answers meanwhile.
+    load: makes the model, in the model's thread; /health answers meanwhile.
     say: gets a line with the address, and one when requests are accepted.
     """
     log_to_standard_error()
-    worker = Worker(load, options.queue, options.step_seconds)
+    model_thread = ModelThread(load, options.queue, options.step_seconds)
     config = uvicorn.Config(
-        make_app(worker, options), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
-        timeout_graceful_shutdown=5, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        make_app(model_thread, options), log_config=None, access_log=False, lifespan="off", ws="none",
+        server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )  # fmt: skip
-    asyncio.run(_Server(config, worker, options.drain_seconds).run_until_stopped(listener, say))
+    asyncio.run(_Server(config, model_thread, options.drain_seconds).run_until_stopped(listener, say))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, except that it goes on listening while the worker drains, so that /health can say so."""
+    """uvicorn, except that it goes on listening while the model's thread drains, so that /health can say so."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, model_thread: ModelThread, drain_seconds: float) -> None:
         super().__init__(config)
-        self._worker, self._drain_seconds = worker, drain_seconds
+        self._model_thread, self._drain_seconds = model_thread, drain_seconds
         self._signals: asyncio.Queue[int] = asyncio.Queue()
 
     async def run_until_stopped(self, listener: socket.socket, say: Callable[[str], None]) -> None:
@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
         say(f"listening on {address}, loading the model")
         serving = asyncio.create_task(self.serve([listener]))
         asked = asyncio.create_task(self._signals.get())
-        loading = asyncio.create_task(self._worker.start())
+        loading = asyncio.create_task(self._model_thread.start())
         try:
             await asyncio.wait({loading, asked}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
             await asked
             await self._drain()
         finally:
-            ended = await asyncio.to_thread(self._worker.stop, _LAST_STEP_SECONDS)
+            ended = await asyncio.to_thread(self._model_thread.stop, _LAST_STEP_SECONDS)
             self.should_exit = True
             await serving
         if not ended:  # in the middle of a step or of loading: nothing else ends that
@@ -68,8 +68,8 @@ class _Server(uvicorn.Server):
     async def _drain(self) -> None:
         """Let the work go on until it is done, for a limited time, or until a second signal."""
         _log.info("draining")
-        self._worker.drain()
-        idle, again = asyncio.create_task(self._worker.idle()), asyncio.create_task(self._signals.get())
+        self._model_thread.drain()
+        idle, again = asyncio.create_task(self._model_thread.idle()), asyncio.create_task(self._signals.get())
         await asyncio.wait({idle, again}, timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         again.cancel()

@@ -18,7 +18,7 @@ from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Kernel, kernels_of
 from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 
-ROW_COUNTS = (1, 4, 0)  # a step, one that verifies drafts, a prompt block
+ROW_COUNTS = (1, 4, 0)  # a step, one that verifies drafts, a prompt chunk
 SLOTS = 4  # of a network that advances several sequences at once
 FILES: tuple[tuple[Config, Mix, Requant | None], ...] = (
     (MOE, stock_q4_0, None),
@@ -37,19 +37,19 @@ def main() -> None:
         kernels = _distinct(kernel for network in networks for kernel in all_kernels(network, rows))
         begin = time.perf_counter()
         device.compile(kernels)
-        what = f"{rows} rows" if rows > 1 else "1 row" if rows else "block"
+        what = f"{rows} rows" if rows > 1 else "1 row" if rows else "chunk"
         print(f"{what}: {len(kernels)} kernels in {time.perf_counter() - begin:.1f} s", flush=True)
 
 
 def all_kernels(network: Network, rows: int) -> list[Kernel]:
-    """Those for `rows` rows of one sequence, for as many of one row each, and, with 0, for blocks and larger steps."""
+    """For `rows` rows of one sequence, for as many of one row each, and, with 0, for prompt chunks and larger steps."""
     shapes = [(rows, 1)]
     if network.slots > 1:
         shapes += [(1, rows)] if 1 < rows <= network.slots else []
         shapes += [] if rows else [(MAX_ROWS, network.slots)]
     modes = [SamplingMode(), SamplingMode(by_options=True, top=True)] if rows == 1 else [SamplingMode()]
     return kernels_of(
-        launch for mode in modes for rows, runs in shapes for launch in network.launches(rows, runs, mode)
+        launch for mode in modes for rows, sequences in shapes for launch in network.launches(rows, sequences, mode)
     )
 
 

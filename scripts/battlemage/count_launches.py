@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Count what the kernels of Qwen3.6-35B-A3B do on the emulated card (run.sh --execute), a launch at a time, for one
-token, two draft calls, a verify and a prompt block.
+token, two draft calls, a verify and a prompt chunk.
 
 No file is read: launches have the model's plan, shapes and arguments, and weights are zero but for norms, routers and
 the embedding of the tokens, so that rows choose different experts. Every launch of a token, a draft call or a verify is
-executed. Of a block, a kernel is executed once for each thing that it does and counted as often as it is launched. All
-drafts of the step before are accepted.
+executed. Of a prompt chunk, a kernel is executed once for each thing that it does and counted as often as it is
+launched. All drafts of the step before are accepted.
 
 Figures are those of all launches of a row together. Bytes "needed" are what they must move at least
 (arcmtp/ops/cost.py), "moved" what their messages load and store. With ARCMTP_EMULATOR_CHECKS=lines there are "lines"
@@ -36,7 +36,7 @@ from arcmtp.model.stage import LaunchList
 from arcmtp.model.weight_plan import Segment
 from arcmtp.model.weights import WeightLoader
 from arcmtp.ops.accept import turn
-from arcmtp.ops.launch import BLOCK_ROWS
+from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.tensor import Tensor
@@ -148,7 +148,7 @@ class Unloaded(WeightLoader):
         if target.nbytes <= POISONED_BYTES:
             target.fill(0, matrix.offset, matrix.nbytes)
         if "ffn_gate_inp" in name or name == "token_embd.weight":
-            nbytes = min(matrix.nbytes, matrix.format.matrix_bytes(BLOCK_ROWS, matrix.k))
+            nbytes = min(matrix.nbytes, matrix.format.matrix_bytes(CHUNK_ROWS, matrix.k))
             target.write(random_spans(matrix.format, nbytes, list(name.encode())), matrix.offset)
 
 
@@ -173,14 +173,14 @@ class Phase(NamedTuple):
     name: str
     launches: LaunchList
     positions: np.ndarray  # int32, of its rows
-    block: bool = False
+    chunk: bool = False
 
     def needed_bytes(self, launch: Launch, experts: float) -> int:
         """Of a launch, in a layer whose rows choose so many different experts."""
         return launch.cost(Work(len(self.positions), int(self.positions[-1]) + 1, experts)).nbytes
 
 
-def phases(network: Network, context: int, with_block: bool) -> list[Phase]:
+def phases(network: Network, context: int, with_chunk: bool) -> list[Phase]:
     """All that are counted; compiles their kernels."""
     mode, rows, positions = SamplingMode(), VERIFY_ROWS, np.arange(context, dtype=np.int32)
     chosen = np.full(rows, context - 1, np.int32)  # where the token is that the step before a draft call chose
@@ -190,19 +190,19 @@ def phases(network: Network, context: int, with_block: bool) -> list[Phase]:
         Phase("further draft call", network.draft(2, rows, mode), chosen),
         Phase(f"verify of {rows} rows", network.step(rows, mode), positions[-rows:]),
     ]
-    if with_block:
-        last = positions[-BLOCK_ROWS:]
-        made.append(Phase(f"block of {len(last)} rows", network.block(), last, block=True))
+    if with_chunk:
+        last = positions[-CHUNK_ROWS:]
+        made.append(Phase(f"chunk of {len(last)} rows", network.chunk(), last, chunk=True))
     return made
 
 
 def prepare(network: Network, phase: Phase) -> None:
     """Write what the kernels find of the phase before."""
     w, rows = network.controls, len(phase.positions)
-    tokens = np.random.default_rng(0).permutation(BLOCK_ROWS)[:rows].astype(np.int32)
-    if phase.block:
-        w.block_ids.write(tokens)
-        w.block_positions.write(phase.positions)
+    tokens = np.random.default_rng(0).permutation(CHUNK_ROWS)[:rows].astype(np.int32)
+    if phase.chunk:
+        w.chunk_ids.write(tokens)
+        w.chunk_positions.write(phase.positions)
         w.row_count.write(np.array([rows], np.int32))
     else:
         w.ids.write(tokens)
@@ -221,7 +221,7 @@ def count(network: Network, phase: Phase, emulator: Emulator) -> list[Row]:
     experts = 0
     for launch in phase.launches:
         key = (launch.block, launch.title, launch.kernel.name)
-        again = phase.block and key in rows
+        again = phase.chunk and key in rows
         run = partial(network.device.run, network.device.bind([launch]))
         report = None if again else only(emulator.reports(run))
         if launch.operator == "router":
@@ -298,7 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--context", type=int, default=1024, metavar="N", help="tokens that the last row sees")
     parser.add_argument("--mix", choices=MIXES, default="q4_0", help="the file's types (default: %(default)s)")
-    parser.add_argument("--without-block", action="store_true", help="of which cache lines take over 10 GB to count")
+    parser.add_argument("--without-chunk", action="store_true", help="of which cache lines take over 10 GB to count")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts of each kernel")
     options = parser.parse_args()
     if not LEAST_CONTEXT <= options.context <= MOE.context_length:
@@ -307,7 +307,7 @@ def main() -> None:
     model = network(device, MOE, MIXES[options.mix], context=options.context)
     model.load(loader=Unloaded)
     found = {"device": device.sycl_device.name, "mix": options.mix, "context": options.context, "phases": []}
-    for phase in phases(model, options.context, not options.without_block):
+    for phase in phases(model, options.context, not options.without_chunk):
         began = time.perf_counter()
         rows = count(model, phase, emulator)
         of_all = total(rows)

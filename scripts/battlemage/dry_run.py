@@ -24,14 +24,14 @@ from arcmtp import LLM
 from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import BLOCK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, kernel_names
 from arcmtp.runtime.timing import Timeline
 from scripts.make_random_model import write_model
 from scripts.random_model.tensors import Geometry
 
-PROMPTS = (5, BLOCK_ROWS + 188)  # tokens: less than a block, and more
+PROMPTS = (5, CHUNK_ROWS + 188)  # tokens: less than a chunk, and more
 CYCLES = 64
 MOST_US = 100  # of the host to replay a cycle
 DRAFT = 3
@@ -70,7 +70,7 @@ def write_dense(path: Path) -> None:
 def dry_run(device: Device, path: Path | None = None) -> Kernels:
     """Run everything of a model (None: the bundled one) once; the kernels of the graphs that this captured."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
-    with LLM(path, device, ctx=2 * BLOCK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
+    with LLM(path, device, ctx=2 * CHUNK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
         network, architecture = llm.network, llm.config.architecture
         where = f"{device.sycl_device.name}, profile {device.card.profile}"
         print(f"{architecture} on {where}: loaded and compiled in {llm.load_seconds:.1f} s")
@@ -99,7 +99,7 @@ def prompt(network: Network, ids: Sequence[int]) -> None:
     """Evaluate `ids`; no token comes of it here."""
     begin = time.perf_counter()
     Slot(network).extend(ids)
-    launches = -(-len(ids) // BLOCK_ROWS) * len(network.block())
+    launches = -(-len(ids) // CHUNK_ROWS) * len(network.chunk())
     print(f"prompt of {len(ids)} tokens: {launches} launches, {1e3 * (time.perf_counter() - begin):.1f} ms", flush=True)
 
 

@@ -43,9 +43,9 @@ class Pair:
         """Begin with an empty sequence to feed."""
         self.feeders = Feeder(self.card.network), Feeder(self.cpu.network)
 
-    def block(self, ids: Sequence[int]) -> np.ndarray:
-        """Evaluate a prompt block; the logits of its last row, [1, vocabulary]."""
-        return _agreed(*(feeder.block(ids) for feeder in self.feeders))
+    def chunk(self, ids: Sequence[int]) -> np.ndarray:
+        """Evaluate a prompt chunk; the logits of its last row, [1, vocabulary]."""
+        return _agreed(*(feeder.chunk(ids) for feeder in self.feeders))
 
     def step(self, ids: Sequence[int], accepted: int | None = None) -> np.ndarray:
         """Evaluate a step, then accept some of its rows or all; logits [rows, vocabulary]."""

@@ -46,10 +46,10 @@ def pair(
     pair.close()
 
 
-def test_logits_of_a_prompt_block_and_of_steps(pair: Pair) -> None:
+def test_logits_of_a_prompt_chunk_and_of_steps(pair: Pair) -> None:
     ids = list(range(100, 140))
     pair.start()
-    pair.block(ids[:24])
+    pair.chunk(ids[:24])
     pair.step(ids[24:25])
     pair.step(ids[25:27])
     pair.step(ids[27:31], accepted=1)

@@ -29,7 +29,7 @@ def tiny_f16(data_dir: Path) -> Iterator[LLM]:
 
 
 class Feeder:
-    """Feeds one sequence to a network in blocks and steps of any size, rejecting rows as a verifier does.
+    """Feeds one sequence to a network in chunks and steps of any size, rejecting rows as a verifier does.
 
     Logits come back as float32 [rows, vocabulary used].
     """
@@ -39,11 +39,11 @@ class Feeder:
         self._position = 0
         network.reset()
 
-    def block(self, ids: Sequence[int]) -> np.ndarray:
+    def chunk(self, ids: Sequence[int]) -> np.ndarray:
         """Evaluate 1…512 ids at once; the logits of the last of them."""
         self._buffers.row_count.write(np.array([len(ids)], np.int32))
-        self._buffers.block_ids.write(np.array(ids, np.int32))
-        self._buffers.block_positions.write(self._positions(ids))
+        self._buffers.chunk_ids.write(np.array(ids, np.int32))
+        self._buffers.chunk_positions.write(self._positions(ids))
         self._network.stage.run(self._network.trunk(0))
         self._buffers.pending_count.fill(0)
         self._position += len(ids)

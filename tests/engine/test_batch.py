@@ -10,8 +10,8 @@ import pytest
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.batch import Batch
-from arcmtp.engine.scheduler import BLOCK_ROWS_BESIDE
-from arcmtp.ops.launch import BLOCK_ROWS
+from arcmtp.engine.scheduler import CHUNK_ROWS_BESIDE
+from arcmtp.ops.launch import CHUNK_ROWS
 from tests.engine.conftest import finished, poison
 
 WARM = SamplingOptions(temperature=0.9, top_p=0.95, repetition_penalty=1.2, frequency_penalty=0.3, seed=3)
@@ -132,7 +132,7 @@ def test_graphs_give_the_same_side_by_side(four: LLM, text: str, monkeypatch: py
     assert any("of 3 sequences" in name for name in four.network.stage.graphs.captured)
 
 
-def test_streams_that_decode_go_on_between_blocks_of_a_prompt(four: LLM, text: str) -> None:
+def test_streams_that_decode_go_on_between_chunks_of_a_prompt(four: LLM, text: str) -> None:
     ids = four.tokenize(text)
     decoding, reading = four.stream(ids[:10], 200, draft=0), four.stream(ids[1:901], 1)
     next(decoding)
@@ -141,7 +141,7 @@ def test_streams_that_decode_go_on_between_blocks_of_a_prompt(four: LLM, text: s
     while not reading.finished:
         four.scheduler.advance()
         turns += 1
-    assert turns == -(-900 // BLOCK_ROWS_BESIDE)
+    assert turns == -(-900 // CHUNK_ROWS_BESIDE)
     assert len(decoding.take_chunks()) == turns
     decoding.close()
 
@@ -201,7 +201,7 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
         stream.start()
     results = [finished(stream) for stream in streams]
     boundary = len(prompts[0]) - 1 - prompts[0][::-1].index(prompts[0][0])  # where the answer begins
-    assert boundary > BLOCK_ROWS
+    assert boundary > CHUNK_ROWS
     assert [result.statistics.cached_tokens for result in results] == [0, 0, boundary, boundary]
     for prompt, result in zip(prompts, results, strict=True):
         one.new_sequence()

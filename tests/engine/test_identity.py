@@ -44,40 +44,40 @@ def test_steps_of_several_rows_give_the_logits_of_single_steps(
 
 
 @pytest.mark.avx2
-def test_one_block_gives_the_logits_of_single_steps(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(Feeder(tiny.network).block(ids), expected[-1:])
+def test_one_chunk_gives_the_logits_of_single_steps(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(Feeder(tiny.network).chunk(ids), expected[-1:])
 
 
 @pytest.mark.parametrize("sizes", [(1,), (2,), (3, 8), (7,), (16,), (33, 1), (39,)])
-def test_a_prompt_may_be_cut_into_blocks_anywhere(
+def test_a_prompt_may_be_cut_into_chunks_anywhere(
     tiny: LLM, ids: list[int], expected: np.ndarray, sizes: tuple[int, ...]
 ) -> None:
     feeder = Feeder(tiny.network)
     ends = np.cumsum([len(piece) for piece in cut(ids, *sizes)]) - 1
-    logits = np.concatenate([feeder.block(piece) for piece in cut(ids, *sizes)])
+    logits = np.concatenate([feeder.chunk(piece) for piece in cut(ids, *sizes)])
     np.testing.assert_array_equal(logits, expected[ends])
 
 
 @pytest.mark.avx2
 @pytest.mark.parametrize("first", [1, 2, 9, 17, 32])
-def test_steps_go_on_after_a_block(tiny: LLM, ids: list[int], expected: np.ndarray, first: int) -> None:
+def test_steps_go_on_after_a_chunk(tiny: LLM, ids: list[int], expected: np.ndarray, first: int) -> None:
     feeder = Feeder(tiny.network)
-    logits = [feeder.block(ids[:first]), *(feeder.step([token]) for token in ids[first:])]
+    logits = [feeder.chunk(ids[:first]), *(feeder.step([token]) for token in ids[first:])]
     np.testing.assert_array_equal(np.concatenate(logits), expected[first - 1 :])
 
 
-def test_a_block_goes_on_after_steps_of_any_size(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
+def test_a_chunk_goes_on_after_steps_of_any_size(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     for rows in range(1, 9):
         feeder = Feeder(tiny.network)
         feeder.step(ids[:rows])
-        np.testing.assert_array_equal(feeder.block(ids[rows:]), expected[-1:], err_msg=f"after a step of {rows} rows")
+        np.testing.assert_array_equal(feeder.chunk(ids[rows:]), expected[-1:], err_msg=f"after a step of {rows} rows")
 
 
 def test_rejected_rows_leave_no_trace(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     for rows in range(2, 9):
         for accepted in range(1, rows):
             feeder = Feeder(tiny.network)
-            feeder.block(ids[:8])
+            feeder.chunk(ids[:8])
             for start in range(8, 8 + 2 * accepted, accepted):
                 wrong = [WRONG] * (rows - accepted)
                 logits = feeder.step([*ids[start : start + accepted], *wrong], accepted)
@@ -88,35 +88,35 @@ def test_rejected_rows_leave_no_trace(tiny: LLM, ids: list[int], expected: np.nd
 
 def test_a_step_may_be_rejected_whole(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     feeder = Feeder(tiny.network)
-    feeder.block(ids[:8])
+    feeder.chunk(ids[:8])
     feeder.step([WRONG] * 4, accepted=0)
     np.testing.assert_array_equal(feeder.step(ids[8:12]), expected[8:12])
 
 
-def test_a_block_after_rejected_rows_does_not_see_them(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
+def test_a_chunk_after_rejected_rows_does_not_see_them(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     feeder = Feeder(tiny.network)
-    feeder.block(ids[:8])
+    feeder.chunk(ids[:8])
     feeder.step([ids[8], ids[9], WRONG, WRONG], accepted=2)
-    np.testing.assert_array_equal(feeder.block(ids[10:]), expected[-1:])
+    np.testing.assert_array_equal(feeder.chunk(ids[10:]), expected[-1:])
 
 
 def test_nothing_of_an_earlier_sequence_is_seen(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     earlier = Feeder(tiny.network)
-    earlier.block([WRONG] * 100)
+    earlier.chunk([WRONG] * 100)
     earlier.step([WRONG] * 8)
     poison(tiny.network)
     feeder = Feeder(tiny.network)
-    logits = np.concatenate([feeder.block(ids[:5]), feeder.step(ids[5:9]), feeder.step([ids[9]])])
+    logits = np.concatenate([feeder.chunk(ids[:5]), feeder.step(ids[5:9]), feeder.step([ids[9]])])
     np.testing.assert_array_equal(logits, expected[4:10])
 
 
-def test_a_prompt_of_two_blocks_is_the_same_cut_into_more(tiny: LLM, text: str) -> None:
+def test_a_prompt_of_two_chunks_is_the_same_cut_into_more(tiny: LLM, text: str) -> None:
     ids = tiny.tokenize(text)[:700]
     whole = Feeder(tiny.network)
-    whole.block(ids[:512])
-    expected = whole.block(ids[512:])
+    whole.chunk(ids[:512])
+    expected = whole.chunk(ids[512:])
     pieces = Feeder(tiny.network)
-    logits = [pieces.block(piece) for piece in cut(ids, 130, 300, 77)]
+    logits = [pieces.chunk(piece) for piece in cut(ids, 130, 300, 77)]
     np.testing.assert_array_equal(logits[-1], expected)
 
 

@@ -61,34 +61,34 @@ def test_steps_of_several_rows_give_the_logits_of_single_steps(dense: LLM, expec
 
 @pytest.mark.avx2
 @pytest.mark.parametrize("sizes", [(40,), (1,), (3, 8), (7,), (16,), (33, 1)])
-def test_a_prompt_may_be_cut_into_blocks_anywhere(dense: LLM, expected: np.ndarray, sizes: tuple[int, ...]) -> None:
+def test_a_prompt_may_be_cut_into_chunks_anywhere(dense: LLM, expected: np.ndarray, sizes: tuple[int, ...]) -> None:
     feeder = Feeder(dense.network)
     pieces = cut(IDS[:40], *sizes)
-    logits = np.concatenate([feeder.block(piece) for piece in pieces])
+    logits = np.concatenate([feeder.chunk(piece) for piece in pieces])
     np.testing.assert_array_equal(logits, expected[np.cumsum([len(piece) for piece in pieces]) - 1])
 
 
-def test_a_prompt_of_two_blocks_is_the_same_cut_into_more(dense: LLM) -> None:
+def test_a_prompt_of_two_chunks_is_the_same_cut_into_more(dense: LLM) -> None:
     whole, pieces = Feeder(dense.network), cut(IDS[:700], 130, 300, 77)
-    whole.block(IDS[:512])
-    expected = whole.block(IDS[512:700])
+    whole.chunk(IDS[:512])
+    expected = whole.chunk(IDS[512:700])
     feeder = Feeder(dense.network)
-    np.testing.assert_array_equal([feeder.block(piece) for piece in pieces][-1], expected)
+    np.testing.assert_array_equal([feeder.chunk(piece) for piece in pieces][-1], expected)
 
 
-def test_steps_and_blocks_go_on_after_each_other_without_a_trace_of_rejected_rows_or_an_earlier_sequence(
+def test_steps_and_chunks_go_on_after_each_other_without_a_trace_of_rejected_rows_or_an_earlier_sequence(
     dense: LLM, expected: np.ndarray
 ) -> None:
     for rows in range(2, 9):
         for accepted in range(rows + 1):
             poison(dense.network)
             feeder, wrong = Feeder(dense.network), [WRONG] * (rows - accepted)
-            np.testing.assert_array_equal(feeder.block(IDS[:8]), expected[7:8])
+            np.testing.assert_array_equal(feeder.chunk(IDS[:8]), expected[7:8])
             logits = feeder.step([*IDS[8 : 8 + accepted], *wrong], accepted)
             np.testing.assert_array_equal(logits[:accepted], expected[8 : 8 + accepted])
             after = 8 + accepted
             np.testing.assert_array_equal(feeder.step(IDS[after : after + 2]), expected[after : after + 2])
-            np.testing.assert_array_equal(feeder.block(IDS[after + 2 : 40]), expected[39:])
+            np.testing.assert_array_equal(feeder.chunk(IDS[after + 2 : 40]), expected[39:])
 
 
 @pytest.mark.parametrize("sampling", SAMPLING)

@@ -15,12 +15,12 @@ EMULATED = pytest.param("emulated", marks=pytest.mark.emulated)
 without_geometry = pytest.mark.parametrize("bench", ["cpu", EMULATED], indirect=True)
 
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)  # compiled for exactly these
-BLOCK_COUNTS = (9, 17, 64, 512)  # counted when the kernel runs
+CHUNK_COUNTS = (9, 17, 64, 512)  # counted when the kernel runs
 # (how many rows there are, what the launch is told) for operators that do not know sequences
 LAUNCHED_ROWS = (
     *((rows, rows) for rows in (*ROW_COUNTS, 9, 17, 32)),
     (9, 32),  # at most so many
-    *((rows, 0) for rows in BLOCK_COUNTS),
+    *((rows, 0) for rows in CHUNK_COUNTS),
 )
 SLOTS = 4
 RUN_SLOTS = (2, 0, 3)  # of three sequences

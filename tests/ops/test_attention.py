@@ -19,7 +19,7 @@ from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime.launch import Kernel, kernels_of
 from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
-from tests.ops.conftest import BLOCK_COUNTS, FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
+from tests.ops.conftest import CHUNK_COUNTS, FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 
 TOLERANCE = 1e-4
 CONTEXT = 1088
@@ -57,14 +57,14 @@ def cache_bytes(op: Attention, context: int) -> int:
 
 
 def kernels(bench: Bench, shape: Shape, row_counts: Sequence[int]) -> list[Kernel]:
-    """For steps and stores of these row counts, and blocks."""
+    """For steps and stores of these row counts, and chunks."""
     op, sequences, something = operator(bench, shape), bench.batch(), bench.zeros(4)
     inputs = dict.fromkeys(("projected", "q_norm", "k_norm", "rope", "positions", "caches"), something)
-    of_block = inputs | {"row_count": something}
+    of_chunk = inputs | {"row_count": something}
     scratch, out = (dict.fromkeys(names, something) for names in (("partials", "counters"), ("quantised", "plain")))
     steps = [op.step(rows, sequences, CONTEXT, **inputs, **scratch, **out) for rows in row_counts]
-    stores = [op.store(rows, sequences, CONTEXT, **of_block) for rows in (*row_counts, 0)]
-    return kernels_of([*steps, *stores, op.block(sequences, CONTEXT, **of_block, **out)])
+    stores = [op.store(rows, sequences, CONTEXT, **of_chunk) for rows in (*row_counts, 0)]
+    return kernels_of([*steps, *stores, op.chunk(sequences, CONTEXT, **of_chunk, **out)])
 
 
 class Case:
@@ -94,17 +94,17 @@ class Case:
         """The bytes of a cache."""
         return self.caches.read(np.uint8, self.caches.nbytes).reshape(self.slots, -1)[slot]
 
-    def run(self, first: int, rows: np.ndarray, block: bool = False, slot: int = 0) -> np.ndarray:
-        """Rows at positions from `first`; compiled for their count up to 8, counted at run time above or as a `block`.
+    def run(self, first: int, rows: np.ndarray, chunk: bool = False, slot: int = 0) -> np.ndarray:
+        """Rows at positions from `first`; compiled for their count up to 8, counted at run time above or as a `chunk`.
         [rows, width]"""
-        return self.run_all([first], [rows], [slot], block)
+        return self.run_all([first], [rows], [slot], chunk)
 
     def run_all(
-        self, first: Sequence[int], sequences: Sequence[np.ndarray], slots: Sequence[int], block: bool = False
+        self, first: Sequence[int], sequences: Sequence[np.ndarray], slots: Sequence[int], chunk: bool = False
     ) -> np.ndarray:
         """Rows of several sequences, each at positions from its `first`. [rows of all sequences, width]"""
         rows, per_sequence = interleaved(sequences), len(sequences[0])
-        launched = 0 if block else compiled_rows(per_sequence)
+        launched = 0 if chunk else compiled_rows(per_sequence)
         quantised = self.bench.activation_rows(len(rows), self.width)
         plain = self.bench.poisoned(len(rows) * self.width * 4)
         partials = self.bench.poisoned(math.prod(self.op.partials_shape(len(rows))) * 4)
@@ -116,7 +116,7 @@ class Case:
         else:
             inputs["row_count"] = self.bench.ints([len(rows)])
             store = self.op.store(0, in_slots, CONTEXT, **inputs)
-            self.bench.run([store, self.op.block(in_slots, CONTEXT, **inputs, **out)])
+            self.bench.run([store, self.op.chunk(in_slots, CONTEXT, **inputs, **out)])
         result = plain.read(np.float32, len(rows) * self.width).reshape(len(rows), -1)
         if launched:  # every row has scratch of its own, or sequences that overlap in time would disturb each other
             assert self.bench.written(partials, len(rows)).any(axis=1).all()
@@ -135,11 +135,11 @@ class Case:
         return {"projected": self.bench.array(rows), **self.weights, "positions": positions, "caches": self.caches}
 
     def fill(self, length: int) -> np.ndarray:
-        """The first `length` rows as blocks of at most 512."""
-        return np.concatenate(self.blocks(self.rows[:length]))
+        """The first `length` rows as chunks of at most 512."""
+        return np.concatenate(self.chunks(self.rows[:length]))
 
-    def blocks(self, rows: np.ndarray, slot: int = 0) -> list[np.ndarray]:
-        """Rows at positions from 0 as blocks of at most 512."""
+    def chunks(self, rows: np.ndarray, slot: int = 0) -> list[np.ndarray]:
+        """Rows at positions from 0 as chunks of at most 512."""
         return [self.run(i, rows[i : i + 512], True, slot) for i in range(0, len(rows), 512)]
 
     def expected(self, first: int, end: int) -> np.ndarray:
@@ -188,15 +188,15 @@ def test_a_row_has_the_same_bits_at_any_row_count_whatever_later_rows_hold(bench
     case = Case(bench, SMALL, length)
     case.fill(past)
     alone = np.concatenate([case.run(i, case.rows[i : i + 1]) for i in range(past, length)])
-    for count in ROW_COUNTS + BLOCK_COUNTS:
+    for count in ROW_COUNTS + CHUNK_COUNTS:
         for place in {0, count // 2, count - 1}:
             rows = case.rows[past : past + count].copy()
             rows[place + 1 :] = np.nan
-            for block in (False, True):
+            for chunk in (False, True):
                 case.forget()
                 case.fill(past)
-                got = case.run(past, rows, block)
-                assert np.array_equal(got[: place + 1], alone[: place + 1]), f"row {place} of {count}, {block=}"
+                got = case.run(past, rows, chunk)
+                assert np.array_equal(got[: place + 1], alone[: place + 1]), f"row {place} of {count}, {chunk=}"
 
 
 def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench) -> None:
@@ -215,12 +215,12 @@ def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int) -
     for past in ((last_split - 2, 0, KEY_TILE - 1), (KEY_TILE, last_split, 2 * KEY_TILE - rows)):
         together.forget()
         for tokens, before, slot in zip(sequences, past, RUN_SLOTS, strict=True):
-            together.blocks(tokens[:before], slot)
+            together.chunks(tokens[:before], slot)
         parts = [tokens[before : before + rows] for tokens, before in zip(sequences, past, strict=True)]
         got, packed = together.run_all(past, parts, RUN_SLOTS), together.quantised
         for run, (before, slot) in enumerate(zip(past, RUN_SLOTS, strict=True)):
             alone.forget()
-            alone.blocks(sequences[run][:before])
+            alone.chunks(sequences[run][:before])
             assert np.array_equal(got[run::3], alone.run(before, parts[run])), f"run {run} after {before}"
             assert np.array_equal(packed[run::3], alone.quantised)
             assert np.array_equal(together.cache(slot), alone.cache(0))

@@ -51,5 +51,5 @@ def test_attention_reads_the_cache_once_and_each_row_sees_its_own_keys() -> None
     assert far.operations - near.operations == 100 * 4 * 4 * 64
     of_two = two.cost(Work(2, 200, 0))
     assert of_two.operations == far.operations + one.cost(Work(1, 199, 0)).operations
-    of_block = [op.store(0, sequences, 256, **inputs, **count), op.block(sequences, 256, **inputs, **count, **out)]
-    assert of_block[0].cost(Work(2, 200, 0)) + of_block[1].cost(Work(2, 200, 0)) == of_two
+    of_chunk = [op.store(0, sequences, 256, **inputs, **count), op.chunk(sequences, 256, **inputs, **count, **out)]
+    assert of_chunk[0].cost(Work(2, 200, 0)) + of_chunk[1].cost(Work(2, 200, 0)) == of_two

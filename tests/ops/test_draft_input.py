@@ -11,7 +11,7 @@ from arcmtp.ops.draft_input import DraftInput, Order, order, reference
 from arcmtp.ops.embedding import reference as embedding_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
 from tests.ops.bench import Bench, interleaved
-from tests.ops.conftest import BLOCK_COUNTS, LAUNCHED_ROWS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
+from tests.ops.conftest import CHUNK_COUNTS, LAUNCHED_ROWS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 from tests.ops.test_embedding import random_tiles
 
 EPS = 1e-6
@@ -117,7 +117,7 @@ def test_rows_of_a_prompt_take_the_hidden_row_before_them_and_the_first_its_slot
     case = Case(bench, 256)
     carried = np.full((SLOTS, 256), np.nan, np.float32)
     carried[2] = case.rng.standard_normal(256)
-    for rows in (1, *BLOCK_COUNTS):
+    for rows in (1, *CHUNK_COUNTS):
         tokens = case.rng.integers(0, VOCAB, rows)
         hidden = case.rng.standard_normal((rows, 256)).astype(np.float32)
         before = np.concatenate([carried[2:3], hidden[:-1]])
@@ -131,7 +131,7 @@ def test_a_zero_hidden_row_stays_zero(bench: Bench) -> None:
     assert not got[0, 256:].any() and got[0, :256].any()
 
 
-def test_the_last_row_of_a_block_is_carried_before_the_next_one_of_its_slot(bench: Bench) -> None:
+def test_the_last_row_of_a_chunk_is_carried_before_the_next_one_of_its_slot(bench: Bench) -> None:
     case = Case(bench, 96)
     rows, carried = case.rng.standard_normal((10, 96)).astype(np.float32), bench.poisoned(SLOTS * 96 * 4)
     bench.run(case.op.carry(hidden=bench.array(rows), row_count=bench.ints([7]), carried=carried, slot=bench.ints([2])))

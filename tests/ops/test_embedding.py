@@ -6,7 +6,7 @@ import pytest
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.embedding import Embedding, reference
-from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
+from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows
 from tests.ops.bench import POISON, Bench
 from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS, without_geometry
 
@@ -65,7 +65,7 @@ def test_any_number_of_rows_gives_each_its_token_and_nothing_behind_them(bench: 
     bench.compile(case.op.kernel(rows) for rows in (*ROW_COUNTS, 0))
     for rows, launched in LAUNCHED_ROWS:
         ids = case.rng.integers(0, 100, rows)
-        got = case.run(bench, ids, BLOCK_ROWS + 1, launched)
+        got = case.run(bench, ids, CHUNK_ROWS + 1, launched)
         assert np.array_equal(got[:rows], case.want(ids)), f"{rows} rows, {launched=}"
         assert np.all(got[rows:] == POISON), f"{rows} rows, {launched=}"
 

@@ -11,7 +11,7 @@ import pytest
 
 from arcmtp.formats.activations import dequantise, quantise
 from arcmtp.ops.gated_delta_net import WINDOW, Columns, GatedDeltaNet, Heads, reference
-from arcmtp.ops.launch import BLOCK_ROWS, Consumers
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers
 from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
@@ -30,11 +30,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Block:
+class Chunk:
     rows: int
 
 
-Fed = Step | Block
+Fed = Step | Chunk
 
 
 class Case:
@@ -79,7 +79,7 @@ class Case:
         memory = bench.array(np.zeros(self.heads.v, op.head_dtype))
         position, pending = 0, 0
         plain, packed = [], []
-        for fed in (*way, Block(0)):
+        for fed in (*way, Chunk(0)):
             self._poison(memory, [pending])
             count = fed.accepted if isinstance(fed, Step) else fed.rows
             out = self._run(fed, self._rows(fed.rows, tokens[position : position + count]), memory, [pending])
@@ -115,7 +115,7 @@ class Case:
                 pending[slot] = counts[run]
         assert position == [len(part) for part in tokens]
         for slot in RUN_SLOTS:
-            self._run(Block(0), self._rows(0, tokens[0][:0]), memory, pending, [slot])
+            self._run(Chunk(0), self._rows(0, tokens[0][:0]), memory, pending, [slot])
         heads = memory.read(op.head_dtype, SLOTS * self.heads.v).reshape(SLOTS, -1)
         assert (heads[list(FREE_SLOTS)].view(np.uint8) == 0xFF).all()
         states = heads["state"]
@@ -175,8 +175,8 @@ def test_a_sequence_gives_the_reference_output_and_state(bench: Bench, heads: He
     tokens[20:30, : heads.channels] *= 1e-3  # here the norms' epsilons count
     want, want_state = reference(case.op, tokens, *case.weights)
     ways: list[list[Fed]] = [
-        [Block(50)],
-        [Step(3, 1), Step(3, 3), Step(3, 2), Block(40), Step(3, 3), Step(3, 1)],
+        [Chunk(50)],
+        [Step(3, 1), Step(3, 3), Step(3, 2), Chunk(40), Step(3, 3), Step(3, 1)],
     ]
     for way in ways:
         plain, packed, state = case.feed(tokens, way)
@@ -192,28 +192,28 @@ def test_tokens_give_the_same_bits_however_they_are_fed(tiny: Case) -> None:
     tokens = tiny.tokens(64)
     want = tiny.feed(tokens, one_by_one(64))
     ways: list[list[Fed]] = [
-        [Block(64)],
-        [Block(rows) for rows in (1, 2, 3, 9, 17, 1, 1, 30)],
+        [Chunk(64)],
+        [Chunk(rows) for rows in (1, 2, 3, 9, 17, 1, 1, 30)],
         [Step(4, 4)] * 16,
         [Step(8, accepted) for accepted in (1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 2)],
         [Step(rows, rows) for rows in (*ROW_COUNTS, *ROW_COUNTS[:-1])],
-        [Step(4, 3), Step(4, 0), Step(4, 1), Block(1), Step(5, 0), Step(5, 2), Block(2), Step(1, 0), Block(55)],
-        [Block(9), *one_by_one(2), Block(3), Step(3, 1), Block(0), Step(8, 4), Block(45)],
+        [Step(4, 3), Step(4, 0), Step(4, 1), Chunk(1), Step(5, 0), Step(5, 2), Chunk(2), Step(1, 0), Chunk(55)],
+        [Chunk(9), *one_by_one(2), Chunk(3), Step(3, 1), Chunk(0), Step(8, 4), Chunk(45)],
     ]
     for way in ways:
         for got, expected in zip(tiny.feed(tokens, way), want, strict=True):
             assert np.array_equal(got, expected), way
 
 
-def test_a_whole_prompt_block_gives_the_bits_of_single_tokens(tiny: Case) -> None:
-    tokens = tiny.tokens(BLOCK_ROWS + 5)
+def test_a_whole_prompt_chunk_gives_the_bits_of_single_tokens(tiny: Case) -> None:
+    tokens = tiny.tokens(CHUNK_ROWS + 5)
     want = tiny.feed(tokens, one_by_one(len(tokens)))
-    for got, expected in zip(tiny.feed(tokens, [Block(BLOCK_ROWS), Block(5)]), want, strict=True):
+    for got, expected in zip(tiny.feed(tokens, [Chunk(CHUNK_ROWS), Chunk(5)]), want, strict=True):
         assert np.array_equal(got, expected)
 
 
 def test_a_sequence_of_zeros_stays_zero(tiny: Case) -> None:
-    ways: list[list[Fed]] = [[Block(9)], one_by_one(9)]
+    ways: list[list[Fed]] = [[Chunk(9)], one_by_one(9)]
     for way in ways:
         plain, _, state = tiny.feed(np.zeros((9, tiny.columns.stride), np.float32), way)
         assert not plain.any() and not state.any()

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.matrix import W6_16, Matrix
+from arcmtp.ops.embedding import Embedding
 from arcmtp.ops.gumbel_sampling import GumbelSampling, History
 from arcmtp.ops.launch import Batch, Consumers
 from arcmtp.ops.norm import PARAMETERS as NORM_PARAMETERS
@@ -136,6 +138,20 @@ def test_a_parameter_that_the_template_takes_otherwise_does_not_compile() -> Non
             cpu_device().compile([wrong])
 
 
+def test_a_constant_that_python_and_cpp_know_differently_does_not_compile() -> None:
+    wide = Embedding(Matrix(W6_16, 32, 256)).kernel(1)
+    cpu_device().compile([wide])
+    for place, (constant, value) in enumerate(wide.agree):
+        wrong = replace(wide, variant=f"disagrees_{place}", agree=((constant, value + 1),))
+        with pytest.raises(ArcmtpError, match=r"does not compile the kernels: .*static assertion failed"):
+            cpu_device().compile([wrong])
+
+
+def test_a_constant_is_checked_as_the_type_that_it_is() -> None:
+    checked = replace(SCALE, agree=(("ROWS", 8), ("EPS", 1e-6)))
+    assert checked.statements.splitlines()[:2] == ["static_assert(ROWS == 8);", "    static_assert(EPS == 1e-06f);"]
+
+
 def test_a_launch_prints_where_it_is_and_what_it_is_given() -> None:
     arguments = "x=hidden, ids=order, factor=0.5, rows=3, out=y"
     assert str(scale(given())) == f"scale: scale_of_4 x 2({arguments})"
@@ -179,7 +195,7 @@ def test_sizes_are_known_by_kind_before_there_is_memory() -> None:
         arena.tensor(kind.value, U8, 10**number, kind=kind)
         arena.tensor(kind.value, U8, 1, kind=kind)
     assert [arena.nbytes(kind) for kind in Kind] == [1, 10, 100, 1000, 10000, 100000]
-    assert arena.nbytes(Kind.CACHE, Kind.HOST) == 10010
+    assert arena.nbytes(Kind.CACHE, Kind.HOST) == 100010
     with pytest.raises(RuntimeError, match="rows is not allocated"):
         arena.tensor("rows", F32, 8).pointer  # noqa: B018
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from arcmtp.ops.launch import BLOCK_ROWS, compiled_rows
+from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary, reference
 from tests.ops.bench import Bench
 from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
@@ -21,8 +21,8 @@ class Case:
 
     def __init__(self, bench: Bench, op: Sampling) -> None:
         self.bench, self.op = bench, op
-        self.partials = bench.poisoned(math.prod(op.partials_shape(BLOCK_ROWS)) * 4)
-        self.arrivals = bench.zeros(BLOCK_ROWS * 4)
+        self.partials = bench.poisoned(math.prod(op.partials_shape(CHUNK_ROWS)) * 4)
+        self.arrivals = bench.zeros(CHUNK_ROWS * 4)
 
     def padded(self, logits: np.ndarray) -> np.ndarray:
         """Rows of the stride, with NaN in what the vocabulary does not use."""
@@ -36,7 +36,7 @@ class Case:
         rows = len(logits)
         launched = compiled_rows(rows) if launched is None else launched
         targets = np.full(rows, -1) if targets is None else targets
-        ids, stats = self.bench.poisoned(BLOCK_ROWS * 4), self.bench.poisoned(BLOCK_ROWS * STATS * 4)
+        ids, stats = self.bench.poisoned(CHUNK_ROWS * 4), self.bench.poisoned(CHUNK_ROWS * STATS * 4)
         launch = self.op.launch(
             launched, logits=self.bench.array(self.padded(logits)), targets=self.bench.ints(targets), ids=ids,
             stats=stats, partials=self.partials, arrivals=self.arrivals, row_count=self.bench.ints([rows]),

@@ -44,5 +44,5 @@ def test_what_several_sequences_need_besides_is_drafts_of_all_and_steps_of_any_r
     more = {rows: {*all_kernels(several, rows)} - {*all_kernels(one, rows)} for rows in (1, SLOTS, 0)}
     assert not more[1]
     assert {"draft_input_w4_2048_q_draft_r4"} <= {kernel.name for kernel in more[SLOTS]}
-    heads = {"norm_2048_9_gather_qf_block", "sampling_248077_of_248320_block", "draft_input_w4_2048_q_step_block"}
+    heads = {"norm_2048_9_gather_qf_chunk", "sampling_248077_of_248320_chunk", "draft_input_w4_2048_q_step_chunk"}
     assert heads <= {kernel.name for kernel in more[0]}

@@ -141,7 +141,7 @@ def test_four_bit_dpas_on_small_loads_fails(tmp_path: Path) -> None:
     assert "defect: mul_mat loads at most 128 bytes at a time for 4-bit dpas" in text
 
 
-@pytest.mark.parametrize("name", ["mul_mat_4096_w4x128_r1", "experts_down_512_512_256x2048_w4_k_w8_block"])
+@pytest.mark.parametrize("name", ["mul_mat_4096_w4x128_r1", "experts_down_512_512_256x2048_w4_k_w8_chunk"])
 def test_four_bit_weights_without_four_bit_dpas_fail(tmp_path: Path, name: str) -> None:
     dump(tmp_path, CODE.replace(":u4", ":ub"), name=name)
     status, _, text = report(tmp_path)

@@ -68,7 +68,7 @@ class AttentionBlock:
             )
         else:
             yield self.store(rows)
-            yield self.op.block(rows.batch, self._context, row_count=rows.row_count, **inputs, **out)
+            yield self.op.chunk(rows.batch, self._context, row_count=rows.row_count, **inputs, **out)
         yield replace(self.output.launch(rows), part="output")
 
     def store(self, rows: Rows) -> Launch:

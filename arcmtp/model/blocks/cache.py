@@ -26,7 +26,7 @@ class Cache(Protocol):
         """Go back to the slot's checkpoint."""
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Make the checkpoint of slot `source`, of so many tokens, that of slot `target`."""
+        """Copy the checkpoint of slot `source`, of so many tokens, to slot `target`."""
 
 
 class KvCache:

@@ -19,7 +19,7 @@ class EmbeddingBlock:
         self.rows = build.rows("residual", config.hidden)
 
     def launch(self, rows: Rows) -> Launch:
-        """Of the tokens `rows.ids`."""
+        """The lookup of the tokens `rows.ids`."""
         return self.op.launch(
             rows.count, weights=self.weights.tensor, ids=rows.ids, x=self.rows, row_count=rows.row_count
         )

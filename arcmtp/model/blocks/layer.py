@@ -22,7 +22,7 @@ class Mixer(Protocol):
         """What it keeps of sequences."""
 
     def launches(self, rows: Rows, before: Tensor) -> Iterator[Launch]:
-        """Of the rows of `before` f32 [rows, hidden], to which the partial sums are added."""
+        """Its launches over `before` f32 [rows, hidden], to which the partial sums are added."""
 
 
 class FeedForward(Protocol):
@@ -31,7 +31,7 @@ class FeedForward(Protocol):
     partial_sums: int
 
     def launches(self, rows: Rows) -> Iterator[Launch]:
-        """Of all rows."""
+        """Its launches."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,6 @@ class Layer:
     feed_forward: FeedForward
 
     def launches(self, rows: Rows, before: Tensor) -> Iterator[Launch]:
-        """Of the rows of `before` f32 [rows, hidden], with what they are launches of."""
+        """Its launches over `before` f32 [rows, hidden], labelled with layer and block."""
         for launch in (*self.mixer.launches(rows, before), *self.feed_forward.launches(rows)):
             yield replace(launch, layer=self.index, block=self.mixer.kind)

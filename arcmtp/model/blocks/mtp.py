@@ -1,6 +1,6 @@
 """The MTP block: guesses the token after next from a token and the hidden row of the token before it.
 
-Its KV cache holds, at each position, a token joined with the hidden row before it. Prompt blocks and verified rows
+Its KV cache holds, at each position, a token joined with the hidden row before it. Prompt chunks and verified rows
 write it from the trunk's hidden rows; what drafting itself wrote beyond them is overwritten then.
 """
 
@@ -81,34 +81,34 @@ class MtpBlock:
         (embedding,), readers = self.embedding.matrices, Consumers.of(self.joined_weights.matrices)
         self._input = DraftInput(embedding, config.rms_eps, readers, build.geometry)
         self._join = MulMat(self.joined_weights.matrices, build.geometry)
-        self._block_norm = Norm(
+        self._chunk_norm = Norm(
             hidden, config.rms_eps, trunk.partial_sums, Consumers(quantised=False, plain=True), build.geometry
         )
         self._residual = Residual(build, trunk.partial_sums)
-        self._rows, self._block_rows = build.activations("input", 2 * hidden), build.activations("input", hidden)
-        self._block_hidden = build.rows("hidden rows of a block", hidden)
+        self._rows, self._chunk_rows = build.activations("input", 2 * hidden), build.activations("input", hidden)
+        self._chunk_hidden = build.rows("hidden rows of a chunk", hidden)
         self._row_positions = build.step("draft positions", dtype=I32)
         self.carried = StateCache(
             build.per_slot("carried hidden row", F32, hidden),
             build.per_slot("checkpoint of the hidden row", F32, hidden),
         )
 
-    def block(self, rows: Rows) -> Iterator[Launch]:
-        """Keys and values of a block that the trunk has evaluated; no queries, experts or logits."""
+    def chunk(self, rows: Rows) -> Iterator[Launch]:
+        """Keys and values of a prompt chunk that the trunk has evaluated; no queries, experts or logits."""
         post, residual = self._trunk.hidden_rows == "post", self._residual
-        norm = self._block_norm.launch(
+        norm = self._chunk_norm.launch(
             0, x=residual.after, partials=residual.partials, weight=self._trunk.head.weights.norm,
-            x_out=residual.before if post else self._block_hidden, source_rows=self._controls.source_rows,
-            quantised=self._block_rows.quantised, plain=self._block_hidden if post else self._block_rows.plain,
+            x_out=residual.before if post else self._chunk_hidden, source_rows=self._controls.source_rows,
+            quantised=self._chunk_rows.quantised, plain=self._chunk_hidden if post else self._chunk_rows.plain,
             row_count=rows.row_count,
         )  # fmt: skip
         launches = [
-            replace(norm, part="block"),
-            *self._begin(rows, "prompt", rows.ids, self._block_hidden),
+            replace(norm, part="chunk"),
+            *self._begin(rows, "prompt", rows.ids, self._chunk_hidden),
             *self.attention.store_keys_values(rows, residual.before),
             self._input.carry(
-                hidden=self._block_hidden, row_count=rows.row_count, carried=self.carried.tensor,
-                slot=self._controls.block_slot,
+                hidden=self._chunk_hidden, row_count=rows.row_count, carried=self.carried.tensor,
+                slot=self._controls.chunk_slot,
             ),
         ]  # fmt: skip
         return _labelled(launches)

@@ -33,7 +33,7 @@ class Projections:
         self._source_rows = build.controls.source_rows
 
     def launches(self, rows: Rows, before: Tensor, product: MulMat | None = None) -> Iterator[Launch]:
-        """Of the rows of `before` f32 [rows, hidden]. product: another product with the same weights."""
+        """Norm and product over `before` f32 [rows, hidden]. product: another product with the same weights."""
         residual = self.residual
         yield self.norm.launch(
             rows.count, x=before, partials=residual.partials, x_out=residual.before, weight=self.weight,
@@ -56,7 +56,7 @@ class OutputProjection:
         self._mixed = build.rows("mixed", build.config.hidden)
 
     def launch(self, rows: Rows) -> Launch:
-        """Of all rows."""
+        """The product."""
         return self.product.launch(
             rows.count, weights=self.merged.tensor, output=self._mixed, row_count=rows.row_count, **self.rows.arguments
         )

@@ -33,7 +33,7 @@ class LaunchList {
   public:
     void add(Launch launch) { launches_.push_back(std::move(launch)); }
     void extend(const LaunchList &other);
-    sycl::event submit(sycl::queue &queue) const; // that of the last launch
+    sycl::event submit(sycl::queue &queue) const; // the last launch's event
     std::vector<std::string> names() const;
     const std::vector<Launch> &launches() const { return launches_; }
 

@@ -1,4 +1,4 @@
-"""The runs that a profile is made of: the same greedy generation as it is, then timed by launch list and by launch."""
+"""What a profile is made of: one greedy generation as it is, then timed by launch list and by launch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TimedCycle:
 
 
 @dataclass(frozen=True)
-class Run:
+class Recording:
     """A generation: what the prompt submitted, what each cycle submitted, and all tokens."""
 
     prompt: list[Submission]
@@ -58,21 +58,21 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Runs:
-    """All runs of a profile."""
+class Recordings:
+    """All recordings of a profile."""
 
     request: Request
     speeds: list[float]  # tokens per second with nothing timed
-    recorded: list[Run]  # launch lists timed, submitted as without a profile
-    replayed: list[Run]  # the same with graphs; the same runs if graphs are what is otherwise used
-    graphs: GraphStatistics  # of those
+    recorded: list[Recording]  # launch lists timed, submitted as without a profile
+    replayed: list[Recording]  # the same with graphs; the same recordings if graphs are what is otherwise used
+    graphs: GraphStatistics  # of the replayed
     prompts: list[list[Submission]]  # of the prompt alone, launch by launch and as a whole in turn
-    plain: Run  # without drafts, cycles launch by launch and as a whole in turn
-    drafted: Run | None  # the same with drafts
+    plain: Recording  # without drafts, cycles launch by launch and as a whole in turn
+    drafted: Recording | None  # the same with drafts
     mark_us: float
 
 
-def run_all(llm: LLM, request: Request, progress: Progress) -> Runs:
+def record_all(llm: LLM, request: Request, progress: Progress) -> Recordings:
     """Everything, after generations that are not counted.
 
     Raises ArcmtpError for a device that executes nothing, and if the answer is too short to be timed.
@@ -105,7 +105,7 @@ def run_all(llm: LLM, request: Request, progress: Progress) -> Runs:
     drafted = record(llm, request, by_launch, alternate=True) if request.draft else None
     done()
     mark_us = by_launch.mark_microseconds()
-    return Runs(request, speeds, recorded, replayed, graphs.statistics, prompts, alone, drafted, mark_us)
+    return Recordings(request, speeds, recorded, replayed, graphs.statistics, prompts, alone, drafted, mark_us)
 
 
 def speed(llm: LLM, request: Request) -> float:
@@ -118,7 +118,7 @@ def speed(llm: LLM, request: Request) -> float:
     return tokens / (time.perf_counter() - began)
 
 
-def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = False) -> Run:
+def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = False) -> Recording:
     """One generation, every launch list timed; alternate: every other cycle launch by launch."""
     begin, ends, cycles = len(recorder.submissions), [], []
     with submitting(llm, recorder):
@@ -143,7 +143,7 @@ def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = Fal
         tokens += cycle.tokens
     if alternate and {cycle.split for cycle in timed} != {True, False}:
         raise _too_short(len(tokens) - len(request.prompt))
-    return Run(prompt, timed, tokens)
+    return Recording(prompt, timed, tokens)
 
 
 def record_prompt(llm: LLM, request: Request, recorder: Recorder, split: bool) -> list[Submission]:
@@ -162,7 +162,7 @@ def _too_short(tokens: int) -> ArcmtpError:
 
 @contextmanager
 def submitting(llm: LLM, graphs: GraphCache) -> Iterator[None]:
-    """Let the model's pieces pass through `graphs`."""
+    """Let the model's launch lists pass through `graphs`."""
     usual, llm.network.stage.graphs = llm.network.stage.graphs, graphs
     try:
         yield

@@ -17,7 +17,7 @@ PACKAGES = ("dpctl", "intel-sycl-rt", "intel-opencl-rt", "numpy")
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelDescription:
     """Which model it was."""
 
     file: str  # its name, without folders
@@ -30,7 +30,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class DeviceFacts:
+class DeviceDescription:
     """Which device it was, and which software ran it."""
 
     name: str
@@ -54,20 +54,20 @@ class Memory:
     process_peak: int  # resident; on the CPU device all of the above is in it
 
 
-def model_facts(llm: LLM, file: Path) -> ModelFacts:
-    """Those of an open model."""
+def describe_model(llm: LLM, file: Path) -> ModelDescription:
+    """The description of an open model."""
     c = llm.config
-    return ModelFacts(
+    return ModelDescription(
         file.name, c.layers, c.experts, c.experts_used, c.hidden, c.vocab, llm.network.weights.nbytes
     )
 
 
-def device_facts(llm: LLM, read_gbs: float) -> DeviceFacts:
-    """Those of a model's device, whose read bandwidth was measured."""
+def describe_device(llm: LLM, read_gbs: float) -> DeviceDescription:
+    """The description of a model's device, with its measured read bandwidth."""
     device = llm.device
     versions = {"arcmtp": __version__, "python": platform.python_version()}
     versions |= {package: version(package) for package in PACKAGES}
-    return DeviceFacts(
+    return DeviceDescription(
         device.sycl_device.name, device.sycl_device.filter_string, device.sycl_device.driver_version,
         device.card.profile, read_gbs, Timeline(device, 2).way, versions,
     )  # fmt: skip

@@ -22,7 +22,7 @@ LONGEST_RETRY_SECONDS = 600
 _log = logging.getLogger("arcmtp.serve")
 
 
-class Worker:
+class ModelThread:
     """Loads the model in its own thread and runs jobs there, first come, first served, as many at once as it has slots.
 
     load: makes the LLM. If it raises, `loaded` does, and the state is `failed`.
@@ -141,7 +141,7 @@ class Worker:
         llm.close()
 
     def _wait_for_work(self) -> bool:
-        """Whether there is any, or False when the worker is to stop."""
+        """Whether there is any, or False when the thread is to stop."""
         with self._changed:
             while not (self._stopping or self._waiting or self._running):
                 self._end_step()
@@ -188,7 +188,7 @@ class Worker:
                 self._leave(answer, last)
 
     def _last_event(self, llm: LLM, answer: Answer) -> Finished | ApiError | None:
-        """That of an answer which is complete or wrong."""
+        """The last event of an answer that is complete or wrong."""
         try:
             reason = answer.post_chunks()
         except Exception as error:

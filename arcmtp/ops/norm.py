@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from arcmtp.formats.activations import row_bytes
 from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, cpp_bool, row_suffix
 from arcmtp.runtime.card import Geometry
@@ -40,6 +41,7 @@ class Norm:
             call=f"norm<{template}>",
             team=self._team,
             team_memory=self._team * 64,
+            agree=((f"ActivationRow<{self.k}>::BYTES - ActivationRow<{self.k}>::SCALES", row_bytes(self.k, orders=0)),),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:

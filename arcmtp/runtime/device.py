@@ -92,6 +92,7 @@ def _vnni_works(device: Device) -> bool:
     kernel = Kernel(
         "vnni_known_answer", "", "formats.hpp", parameters(words=reads(I32), out=writes(I32)),
         body="simd::store<int, 16>(out, simd::dot_bytes<1>(vec<int, 16>(5), vec<simd::u32, 16>(0x01020304u), words));",
+        agree=(("simd::ACTIVATION_ORDERS", device.activation_orders),),
     )  # fmt: skip
     words, out = device.array(np.array([0, 0x7F80FF02], np.int32)), device.zeros(64)
     launch = Launch(kernel, 1, 1, {"words": words, "out": out}, lambda work: Cost(0))

@@ -26,6 +26,8 @@ class Slot:
         self._network = network
         self._checkpoint = 0  # tokens before it
         self._last_row = 0  # of the chunk that was evaluated last
+        records = network.controls.records.view().view(RECORD)
+        self._records = records[index * RECORDS : (index + 1) * RECORDS]  # host memory, where each step leaves one
 
     def forget(self) -> None:
         """Begin a new sequence."""
@@ -89,7 +91,7 @@ class Slot:
     def record(self, step: int) -> np.void:
         """What step `step` of a generation under way, its first choice being step 0, has left in host memory: a
         `RECORD`. ArcmtpError if it gave no token."""
-        record: np.void = self._network.controls.records.view().view(RECORD)[self.index * RECORDS + step % RECORDS]
+        record: np.void = self._records[step % RECORDS]
         if not record["count"]:
             raise ArcmtpError(f"{self._network.device.sycl_device.name} accepts kernels and does not run them")
         return record

@@ -25,9 +25,10 @@ class DType(StrEnum):
     @property
     def numpy(self) -> np.dtype[np.generic]:
         """The same as numpy has it."""
-        return np.dtype({"u8": "u1", "int": "i4", "simd::u32": "u4", "half": "f2", "float": "f4"}[self.value])
+        return _NUMPY[self]
 
 
+_NUMPY = {dtype: np.dtype(name) for dtype, name in zip(DType, ("u1", "i4", "u4", "f2", "f4"), strict=True)}
 U8, I32, U32, F16, F32 = DType
 
 

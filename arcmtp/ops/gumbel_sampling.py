@@ -115,13 +115,14 @@ class GumbelSampling(OverVocabulary):
     def kernels(self) -> list[Kernel]:
         """Those of any row count."""
         template = f"{self.vocab_used}, {self.stride}, {self.groups}, {self.team}"
-        vocabulary = self.vocabulary
+        vocabulary, quads = self.vocabulary, -(-self.vocab_used // QUAD)
+        scratch = (f"Scratch<{quads}, {self.groups}>::WORDS", self.scratch_shape(1)[1])
         score = Kernel(
             operator="score_columns",
             variant=vocabulary.variant,
             header="gumbel_sampling.hpp",
             parameters=(*_SCORE, *vocabulary.parameters),
-            agree=_AGREE,
+            agree=(*_AGREE, scratch),
             body=f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters, "
             f"{vocabulary.cpp});",
             team=self.team,

@@ -81,6 +81,7 @@ class Sampling(OverVocabulary):
             variant=f"{self.vocabulary.variant}_{row_suffix(rows)}",
             header="sampling.hpp",
             parameters=(*PARAMETERS, *self.vocabulary.parameters),
+            agree=(("LANES", TILE), (f"RowPartials<{self.groups}>::PADDED", self.partials_shape(1)[2])),
             body=f"sample<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}>"
             f"(logits, targets, ids, stats, partials, arrivals, {compiled_rows(rows) or 'row_count[0]'}, "
             f"{self.vocabulary.cpp});",

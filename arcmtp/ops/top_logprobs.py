@@ -37,6 +37,7 @@ class TopLogprobs(OverVocabulary):
             variant=f"{self.vocab_used}_of_{self.stride}",
             header="top_logprobs.hpp",
             parameters=PARAMETERS,
+            agree=(("QUAD", QUAD), (f"LikelyTokens<{self.vocab_used}>::WORDS", self.scratch_shape(1)[1])),
             call=f"top_logprobs<{self.vocab_used}, {self.stride}, {self.groups}, {self.team}, {MAX_TOP}>",
             team=self.team,
             team_memory=64,

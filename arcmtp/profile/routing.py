@@ -16,9 +16,13 @@ from arcmtp.runtime.tensor import Tensor
 
 
 class Routing:
-    """The chosen experts of every token; the same in every generation, since a row depends on its own tokens alone."""
+    """The chosen experts of every token; the same in every generation, since a row depends on its own tokens alone.
+    A dense network has none to choose."""
 
     def __init__(self, llm: LLM, tokens: Sequence[int]) -> None:
+        if not llm.config.experts:
+            self._chosen = np.zeros((llm.config.layers, len(tokens), 0), np.int32)
+            return
         layers = _ChunkLayers(llm)
         with submitting(llm, layers):
             llm.new_sequence().extend(tokens)

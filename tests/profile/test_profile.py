@@ -9,10 +9,13 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from gguf import GGMLQuantizationType as Type
 from pydantic import TypeAdapter
 
 from arcmtp.cli import main
 from arcmtp.profile import report
+from scripts.make_random_model import write_model
+from tests.engine.test_qwen35 import SIZE
 
 SCHEMA = Path(report.__file__).with_name("schema.json")
 TOKENS, DRAFT = 40, 2
@@ -178,6 +181,19 @@ def test_without_drafts_there_are_two_phases(tmp_path: Path) -> None:
     assert main(["profile", *arguments, "--json", str(path), "--html", str(tmp_path / "p.html")]) == 0
     found = json.loads(path.read_text())
     assert found["phases"].keys() == {"prompt", "decode"} and found["drafting"] is None
+
+
+def test_a_dense_network_has_no_experts_and_its_feed_forward_is_named(tmp_path: Path) -> None:
+    model, path = tmp_path / "dense.gguf", tmp_path / "p.json"
+    write_model(model, SIZE, Type.Q4_0, Type.Q6_K, seed=3)
+    arguments = ["--prompt-tokens", "20", "-n", "16", "--ctx", "64", "--device", "cpu", "--json", str(path)]
+    assert main(["profile", "-m", str(model), *arguments, "--html", str(tmp_path / "p.html")]) == 0
+    found = json.loads(path.read_text())
+    jsonschema_rs.validate(json.loads(SCHEMA.read_text()), found)
+    assert found["model"]["experts"] == 0
+    for phase, kind in (("decode", "gdn"), ("verify", "attention"), ("draft", "mtp")):
+        operators = {each["operator"] for each in found["phases"][phase]["operators"] if each["layer_kind"] == kind}
+        assert "feed_forward_gate_up" in operators and "router" not in operators
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class LLM:
     parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
         is read. Further ones wait until one of them finishes or is closed.
 
-    Of a prompt that goes on from an earlier one, or from the beginning of that one's last message, only what is new is
-    evaluated, if that one's state is still there; the text is the same.
+    Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
+    evaluated, if the earlier state is still there; the text is the same.
 
     `generate`, `chat`, `stream` and iterating over streams may be called from any thread: whoever waits for a token
     advances all generations that have started. To cancel one, call its stream's `close`, from any thread.

@@ -13,7 +13,7 @@ def held_back(text: str, marks: Sequence[str]) -> int:
 
 
 class StopStrings:
-    """Cuts text before the stop string that is complete first; nothing of it ever leaks.
+    """Cuts text before the stop string that is complete first; no part of a stop string ever leaks.
 
     >>> stop = StopStrings(["END"])
     >>> stop.push("one E"), stop.push("N"), stop.push("D two"), stop.found

@@ -19,7 +19,7 @@ class Controls:
     wanted; `targets`, tokens whose log-probability is wanted, or -1; `sampled`, the chosen tokens; `stats` f32 [3],
     largest logit, log-sum-exp, log-probability of the target; `top_ids` and `top_logprobs` f32 [MAX_TOP + 1] in host
     memory.
-    Per lane: `slots`, where its sequence is kept; `accepted`, the last of its rows that counts.
+    Per sequence of the batch: `slots`, where it is kept; `accepted`, the last row that counts.
     Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
     (accept.hpp); `top_counts`, how many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32
     of sampling with options; `records` in host memory, what steps gave.

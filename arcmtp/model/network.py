@@ -47,10 +47,10 @@ class NetworkOptions:
 class Network:
     """A file's network on a device, with a slot for each sequence.
 
-    A step advances the sequences of some slots, its sequences, by as many rows each: which, `controls.slots` says. Made
-    before anything is loaded, so that `weights.nbytes` and `nbytes` tell what it will take; `load` then brings the
-    weights, and the other methods give launch lists, compiled when they are first asked for. Raises ArcmtpError for
-    tensors of the file that are missing or wrong.
+    A step advances a batch: the sequences in the slots that `controls.slots` names, each by as many rows. A network is
+    made before anything is loaded: `weights.nbytes` and `nbytes` tell what `load` will take. The other methods give
+    launch lists, which are compiled when they are first asked for. Raises ArcmtpError for tensors of the file that are
+    missing or wrong.
     """
 
     def __init__(self, gguf: GGUF, config: Config, options: NetworkOptions, device: Device) -> None:

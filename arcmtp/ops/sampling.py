@@ -42,7 +42,7 @@ class Vocabulary:
 
     @property
     def cpp(self) -> str:
-        """The C++ object of it in a kernel."""
+        """Its C++ object in a kernel."""
         return f"SomeTokens<{self.all_tokens}>{{tokens}}" if self.tokens else f"AllTokens<{self.stride}>{{}}"
 
     @property

@@ -46,7 +46,7 @@ class ToolCallParser:
         self._parameters = 0  # of the call so far
         self._types: frozenset[str] = frozenset()
         self._streams = False  # whether the value that is being read goes out piece by piece
-        self._started = False  # whether anything of it did
+        self._started = False  # whether a part of that value has gone out
         self.calls = 0  # begun
         self.complete = 0
 

@@ -16,7 +16,7 @@ from arcmtp.runtime.launch import Cost, Launch, Work
 
 
 @dataclass(frozen=True)
-class Rows:
+class Workload:
     """What launches run on: rows, how many keys the last row sees, how many routed experts each layer uses, and
     how many a row does."""
 
@@ -35,7 +35,7 @@ class Timed(NamedTuple):
     """A launch list whose launches were timed, and what it ran on."""
 
     submission: Submission
-    rows: Rows
+    workload: Workload
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ def phase(
     net_us = [sum(net_microseconds(timed.submission, mark_us) for timed in unit) for unit in units]
     slowdown = max(1.0, median(net_us) / eager_us)
     calls: dict[tuple[str, str, str], _Calls] = {}
-    for submission, rows in (timed for unit in units for timed in unit):
+    for submission, workload in (timed for unit in units for timed in unit):
         for launch, times in zip(lists[submission.name], pairwise(submission.device), strict=True):
             group = calls.setdefault((launch.block, launch.operator, launch.part), _Calls())
             group.microseconds.append(max(times[1] - times[0] - mark_us, 0.0) / slowdown)
-            group.cost += rows.cost(launch)
+            group.cost += workload.cost(launch)
     unexplained_us = eager_us - median(net_us) / slowdown
     unexplained_us = max(unexplained_us, 0.0)  # what rounding left below 0
     total_us = sum(sum(group.microseconds) for group in calls.values()) + len(units) * unexplained_us

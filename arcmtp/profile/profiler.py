@@ -14,7 +14,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.profile.descriptions import describe_device, describe_model, memory
-from arcmtp.profile.phases import Phase, Rows, Timed, net_microseconds, phase
+from arcmtp.profile.phases import Phase, Timed, Workload, net_microseconds, phase
 from arcmtp.profile.recorder import Submission
 from arcmtp.profile.recordings import Recording, Recordings, Request, TimedCycle, record_all
 from arcmtp.profile.report import (
@@ -78,15 +78,15 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
 def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phase]:
     routing = Routing(llm, recordings.plain.tokens)
 
-    def rows_at(position: int, rows: int) -> Rows:
-        return Rows(rows, position + rows, routing.distinct(position, rows), llm.config.experts_used)
+    def workload_at(position: int, rows: int) -> Workload:
+        return Workload(rows, position + rows, routing.distinct(position, rows), llm.config.experts_used)
 
     def of_prompt(submissions: Sequence[Submission]) -> list[Timed]:
         timed, prompt = [], len(recordings.request.prompt)
         for number, submission in enumerate(submissions):
             start = min(number * CHUNK_ROWS, prompt - 1)  # the last one is the choice after the last row
             rows = min(CHUNK_ROWS, prompt - start)
-            timed.append(Timed(submission, rows_at(start, rows)))
+            timed.append(Timed(submission, workload_at(start, rows)))
         return timed
 
     def of_cycles(recording: Recording, first: int, last: int | None) -> tuple[list[list[Timed]], list[float]]:
@@ -96,7 +96,7 @@ def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phas
             submissions = cycle.submissions[first:last]
             rows = len(cycle.submissions)
             if cycle.split:
-                units.append([Timed(one, rows_at(cycle.position, rows)) for one in submissions])
+                units.append([Timed(one, workload_at(cycle.position, rows)) for one in submissions])
             else:
                 whole_us.append(sum(one.microseconds for one in submissions))
         return units, whole_us

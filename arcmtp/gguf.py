@@ -144,6 +144,21 @@ class GGUF:
         if count > 1:
             self._check_split_total()
 
+    @property
+    def paths(self) -> list[Path]:
+        """The file, or all parts of a split file."""
+        return [part.path for part in self._parts]
+
+    @property
+    def alignment(self) -> int:
+        """Bytes of which every tensor's offset is a multiple, in the (first) part."""
+        return self._parts[0].alignment
+
+    def entry(self, key: str) -> bytes:
+        """A key of `metadata` and its value, as the file has them."""
+        part = self._parts[0]
+        return part.map[part.entries[key]]
+
     def data(self, tensor: TensorInfo) -> Bytes:
         """The tensor's bytes in the file, uint8 [nbytes], read-only and not yet read from disk."""
         return self._parts[tensor.part].bytes[tensor.offset : tensor.offset + tensor.nbytes]
@@ -199,8 +214,14 @@ class _Part:
         self.bytes: Bytes = np.frombuffer(self.map, np.uint8)
         cursor = _Cursor(path, self.map)
         tensor_count, key_count = _read_counts(cursor)
-        self.metadata = _read_metadata(cursor, key_count)
-        self.tensors = _read_tensors(cursor, tensor_count, index, _alignment(path, self.metadata))
+        self.metadata: dict[str, Value] = {}
+        self.entries: dict[str, slice] = {}  # where each key and its value are
+        for number in range(key_count):
+            start = cursor.position
+            key = _read_key_value(cursor, number, self.metadata)
+            self.entries[key] = slice(start, cursor.position)
+        self.alignment = _alignment(path, self.metadata)
+        self.tensors = _read_tensors(cursor, tensor_count, index, self.alignment)
 
 
 def _map_file(path: Path) -> mmap.mmap:
@@ -275,21 +296,20 @@ def _read_counts(cursor: _Cursor) -> tuple[int, int]:
     )
 
 
-def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
-    metadata: dict[str, Value] = {}
-    for index in range(count):
-        key = cursor.string(f"metadata key {index}")
-        if key in metadata:
-            raise cursor.error(f"metadata key {key!r} appears twice")
-        what = f"metadata key {key!r}"
-        code = cursor.scalar(_U32, what)
-        if code == _STRING:
-            metadata[key] = cursor.string(what)
-        elif code == _ARRAY:
-            metadata[key] = _read_array(cursor, what)
-        else:
-            metadata[key] = cursor.scalar(_scalar_form(cursor, code, what), what)
-    return metadata
+def _read_key_value(cursor: _Cursor, index: int, metadata: dict[str, Value]) -> str:
+    """Put the next value into `metadata`; its key."""
+    key = cursor.string(f"metadata key {index}")
+    if key in metadata:
+        raise cursor.error(f"metadata key {key!r} appears twice")
+    what = f"metadata key {key!r}"
+    code = cursor.scalar(_U32, what)
+    if code == _STRING:
+        metadata[key] = cursor.string(what)
+    elif code == _ARRAY:
+        metadata[key] = _read_array(cursor, what)
+    else:
+        metadata[key] = cursor.scalar(_scalar_form(cursor, code, what), what)
+    return key
 
 
 def _scalar_form(cursor: _Cursor, code: int, what: str) -> struct.Struct:

@@ -71,7 +71,7 @@ class ProgressBar:
             self._stage = stage
             if not sys.stderr.isatty():
                 print(f"{stage} …", file=sys.stderr, flush=True)
-            in_bytes = stage == "loading weights"
+            in_bytes = stage in ("loading weights", "writing tensors")
             self._bar = tqdm(
                 desc=stage, total=total, unit="B" if in_bytes else "", unit_scale=in_bytes, leave=False, disable=None
             )

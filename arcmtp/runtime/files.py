@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -14,23 +15,30 @@ class OutputFile:
     """A file to be written at the end of some work; a context manager.
 
     A scratch file beside it shows at once that the place can be written to, and takes its name when it is written.
-    Raises ArcmtpError if either fails.
+    inputs: files that it must not replace, since they are read until then. Raises ArcmtpError if anything fails.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
-        if self._path.exists() and not self._path.is_file():
-            raise ArcmtpError(f"{path}: is not a file; expected one that can be written")
-        self._scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+    def __init__(self, path: Path, inputs: Iterable[Path] = ()) -> None:
+        self._path = Path(os.path.realpath(path))  # which does not mind a loop of links
         try:
+            if self._path.exists() and not self._path.is_file():
+                raise ArcmtpError(f"{path}: is not a file; expected one that can be written")
+            if self._path.exists() and any(self._path.samefile(file) for file in inputs):
+                raise ArcmtpError(f"{path}: is also read; expected another file to write")
+            self._scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             self._scratch.touch(exist_ok=False)
         except OSError as error:
             raise self._error(error) from None
 
     def write(self, text: str) -> None:
         """The file's whole content."""
+        self.write_pieces([text.encode()])
+
+    def write_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """The file's whole content, piece after piece."""
         try:
-            self._scratch.write_text(text, encoding="utf-8")
+            with self._scratch.open("wb") as file:
+                file.writelines(pieces)
             self._scratch.replace(self._path)
         except OSError as error:
             raise self._error(error) from None

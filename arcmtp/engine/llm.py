@@ -30,7 +30,7 @@ BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
 
 
 class LLM:
-    """A GGUF model of architecture `qwen35moe` on a SYCL device.
+    """A GGUF model of architecture `qwen35moe` or `qwen35` on a SYCL device.
 
     path: the file, or any part of a split one; None takes the small model that comes with the package.
     device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`, or a `Device`; None chooses (`arcmtp devices`).

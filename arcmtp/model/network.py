@@ -76,6 +76,7 @@ class Network:
         self.step_hidden = trunk.hidden if self.mtp else self.head.rows.plain
         carried = self.mtp.carried.tensor if self.mtp else build.per_slot("carried hidden row", F32, 0)
         self._carried = carried
+        self._step_bytes: dict[float, list[int]] = {}  # by routed experts: those of contexts of 0 and 1 keys
         self.accept = Accept(self.head.vocabulary.stride, config.hidden if self.mtp else 0)
 
     @property
@@ -183,7 +184,14 @@ class Network:
 
         experts: how many routed experts it takes in a layer; None: as many as a row chooses.
         """
-        work = Work(1, position + 1, self.config.experts_used if experts is None else experts)
+        experts = self.config.experts_used if experts is None else experts
+        if experts not in self._step_bytes:
+            self._step_bytes[experts] = [self._bytes_of_step(context, experts) for context in (0, 1)]
+        none, one = self._step_bytes[experts]
+        return none + (position + 1) * (one - none)  # only attention depends on the context: so much for each key
+
+    def _bytes_of_step(self, context: int, experts: float) -> int:
+        work = Work(1, context, experts)
         return sum((launch.cost(work) for launch in self.step(1, GREEDY)), Cost(0)).nbytes
 
     def _rows(self, rows: int, sequences: int = 1) -> Rows:

@@ -33,22 +33,23 @@ class Vocabulary:
     @property
     def parameters(self) -> Parameters:
         """What a kernel over the vocabulary takes for it."""
-        return parameters(tokens=reads(I32)) if self.tokens else ()
+        return parameters(tokens=reads(I32)) if self.tokens is not None else ()
 
     @property
     def arguments(self) -> dict[str, Argument]:
         """Those of its `parameters`."""
-        return {"tokens": self.tokens} if self.tokens else {}
+        return {"tokens": self.tokens} if self.tokens is not None else {}
 
     @property
     def cpp(self) -> str:
         """Its C++ object in a kernel."""
-        return f"SomeTokens<{self.all_tokens}>{{tokens}}" if self.tokens else f"AllTokens<{self.stride}>{{}}"
+        some = self.tokens is not None
+        return f"SomeTokens<{self.all_tokens}>{{tokens}}" if some else f"AllTokens<{self.stride}>{{}}"
 
     @property
     def variant(self) -> str:
         """The part of a kernel's name that tells it."""
-        return f"{self.used}_of_{self.stride}{'_some' if self.tokens else ''}"
+        return f"{self.used}_of_{self.stride}{'_some' if self.tokens is not None else ''}"
 
     def __post_init__(self) -> None:
         if not 0 < self.used <= self.stride or self.stride % TILE:

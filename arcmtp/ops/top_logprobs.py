@@ -46,7 +46,10 @@ class TopLogprobs(OverVocabulary):
     def launch(self, rows: int, batch: Batch, **arguments: Argument) -> Launch:
         """rows: those of all sequences. logits f32 [rows, stride]; stats f32 [rows, 3] of `Sampling`; counts i32
         [slots], 0…MAX_TOP; chosen i32 [rows], used columns; ids i32 and logprobs f32 [rows, MAX_TOP + 1], which may be
-        host memory; scratch f32: `scratch_shape`; counters i32 [rows], zero between launches."""
+        host memory; scratch f32: `scratch_shape`; counters i32 [rows], zero between launches. Raises ValueError for a
+        vocabulary of some tokens, where columns are not ids."""
+        if self.vocabulary.tokens is not None:
+            raise ValueError("the likeliest tokens are found among all tokens, not among some")
         return Launch(self.kernel(), rows * self.groups, rows, arguments | batch.arguments, self.cost)
 
     def cost(self, work: Work, count: int = MAX_TOP) -> Cost:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from arcmtp import LLM, ArcmtpError
+from arcmtp.model.blocks.head import SamplingMode
+from arcmtp.runtime.launch import Work
 from tests.engine.conftest import CONTEXT, scripted
 
 TEXT = "né€😀"  # characters of one to four bytes
@@ -191,3 +193,10 @@ def test_statistics_count_what_happened(tiny: LLM) -> None:
     assert tiny.generate("import os", max_tokens=6, draft=2).statistics.gigabytes_per_second is None
     alone = tiny.generate("import os", max_tokens=1, draft=0).statistics  # the first token belongs to the prompt
     assert (alone.decode_tokens_per_second, alone.gigabytes_per_second) == (0, 0)
+
+
+def test_bytes_of_a_step_are_those_of_its_launches(tiny: LLM) -> None:
+    step = tiny.network.step(1, SamplingMode())
+    for position, experts in ((0, None), (0, 5.5), (700, None), (1000, 2)):
+        work = Work(1, position + 1, tiny.config.experts_used if experts is None else experts)
+        assert tiny.network.step_bytes(position, experts) == sum(launch.cost(work).nbytes for launch in step)

@@ -7,6 +7,7 @@ import pytest
 
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, GumbelSampling, Options
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary
+from arcmtp.ops.top_logprobs import TopLogprobs
 from tests.ops.bench import Bench
 from tests.ops.gumbel_bench import GumbelBench
 
@@ -70,3 +71,9 @@ def test_noise_penalties_and_biases_are_those_of_the_token(bench: Bench, options
         chosen, _ = of_some.run(options, logits, seen, None, states, biases, inputs)
         expected, _ = of_full.run(options, forbidden_elsewhere(logits), seen, None, states, biases, inputs)
         assert chosen.tolist() == expected.tolist()
+
+
+def test_the_likeliest_tokens_are_not_looked_for_among_some(bench: Bench) -> None:
+    op = TopLogprobs(trimmed(bench), bench.geometry)
+    with pytest.raises(ValueError, match="among all tokens"):
+        op.launch(1, bench.batch())

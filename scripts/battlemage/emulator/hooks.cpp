@@ -3,8 +3,8 @@
 // The loader asks a driver for tables of functions. These are the driver's own, which in its mode without hardware
 // checks and accepts everything and executes nothing; calls that move data or run kernels are answered by functions
 // below, which call the driver first. All work is done before such a call returns, so waiting needs no hook.
-#include "call.h"
 #include "device.hpp"
+#include "driver_table.hpp"
 
 #include <level_zero/ze_api.h>
 #include <level_zero/ze_ddi.h>
@@ -13,8 +13,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-
-#include <dlfcn.h>
 
 namespace xe2 {
 namespace {
@@ -264,32 +262,6 @@ ze_result_t release_extended(ze_context_handle_t context, const ze_memory_free_e
 /// The SYCL runtime makes memory resident on every new context and gives up when that fails, as it does without
 /// hardware.
 ze_result_t make_resident(ze_context_handle_t, ze_device_handle_t, void *, std::size_t) { return ZE_RESULT_SUCCESS; }
-
-/// A function that ends the process, naming the call: work of a kind that is not emulated must not be lost in silence.
-template <class TAG, class R, class... A> auto refusal(R (*)(A...), const char *name) {
-    static const char *called;
-    called = name;
-    return +[](A...) -> R { stop(std::string(called) + " is not emulated"); };
-}
-#define REFUSE(table, member)                                                                                          \
-    do {                                                                                                               \
-        struct Tag;                                                                                                    \
-        (table)->member = refusal<Tag>((table)->member, #table "'s " #member);                                         \
-    } while (false)
-
-/// The driver's table, of which a copy is kept, then changed.
-template <class TABLE, class CHANGE>
-ze_result_t table(const char *getter, ze_api_version_t version, TABLE *entries, TABLE *kept, CHANGE change) {
-    using Getter = ze_result_t (*)(ze_api_version_t, TABLE *);
-    const auto driver = reinterpret_cast<Getter>(dlsym(RTLD_NEXT, getter));
-    const ze_result_t result = driver ? driver(version, entries) : ZE_RESULT_ERROR_UNSUPPORTED_FEATURE;
-    if (result == ZE_RESULT_SUCCESS && entries) {
-        if (kept)
-            *kept = *entries;
-        change();
-    }
-    return result;
-}
 
 } // namespace
 } // namespace xe2

@@ -72,6 +72,29 @@ def test_any_order_of_lengths_gives_the_same(
     assert seen == set(itertools.product(LENGTHS, LENGTHS))
 
 
+def fates(result: Generation) -> dict[int, list[bool]]:
+    """Whether each draft of a cycle was accepted, by the place in the text where the cycle began."""
+    found, place = {}, 0
+    for _, calls in itertools.groupby(result.draft_calls, key=lambda call: call.cycle):
+        found[place] = [call.accepted for call in calls]
+        place += 1 + sum(found[place])
+    return found
+
+
+def test_drafts_from_one_place_are_the_same_whichever_lengths_came_before(tiny: LLM, text: str) -> None:
+    """A draft that was wrong here and right there would tell that the MTP block has seen other rows."""
+    ids, compared = tiny.tokenize(text), 0
+    for begin in (0, 300, 700):
+        prompt = ids[begin : begin + 40]
+        changing = fates(tiny.generate(prompt, 300, draft=InOrder()))
+        for draft in (1, 3, 7):
+            for place, alike in fates(tiny.generate(prompt, 300, draft=draft)).items():
+                pairs = list(zip(alike, changing.get(place, ()), strict=False))
+                compared += len(pairs)
+                assert all(one == other for one, other in pairs), (draft, place)
+    assert compared > 300
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "launches"])
 def test_sequences_side_by_side_give_the_same(

@@ -100,6 +100,14 @@ def test_a_chunk_after_rejected_rows_does_not_see_them(tiny: LLM, ids: list[int]
     np.testing.assert_array_equal(feeder.chunk(ids[10:]), expected[-1:])
 
 
+def test_nothing_is_pending_after_a_reset(tiny: LLM) -> None:
+    pending = tiny.network.controls.pending_count
+    pending.fill(1)
+    tiny.network.reset()
+    assert pending.read(1).tolist() == [0]
+    pending.fill(0)
+
+
 def test_nothing_of_an_earlier_sequence_is_seen(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     earlier = Feeder(tiny.network)
     earlier.chunk([WRONG] * 100)

@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,10 +38,6 @@ class DraftSummary:
     acceptance_by_position: list[float]  # share of the cycles that accepted the 1st, the 2nd, … draft
     mean_accepted_length: float  # tokens that a cycle gave
     drafting_share: float | None  # of the time of drafting and verifying
-
-    def as_dict(self) -> dict[str, Any]:
-        """By the names above."""
-        return asdict(self)
 
     def __str__(self) -> str:
         by_position = " ".join(f"{share:.2f}" for share in self.acceptance_by_position)

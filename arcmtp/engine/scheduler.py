@@ -70,12 +70,6 @@ class Scheduler:
             if not self._turn_under_way:
                 self._settle()
 
-    def end_all(self) -> None:
-        """End every sequence. Raises ArcmtpError after `close`."""
-        with self.between_turns():
-            self._refuse_if_closed()
-            self._end_all()
-
     def close(self) -> None:
         """End every sequence and let go of the network, once a turn under way has ended; harmless if that was done."""
         with self.between_turns():

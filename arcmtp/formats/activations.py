@@ -32,10 +32,3 @@ def pack_rows(codes: np.ndarray, scales: np.ndarray, orders: int) -> np.ndarray:
     minus_sums = np.concatenate([-halves.sum(-1, dtype=np.int32), -halves[..., 1]], axis=1)
     parts = [*copies, np.ascontiguousarray(scales, np.float32), minus_sums]
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=1)
-
-
-def unpack_rows(rows: np.ndarray, k: int, orders: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int8 [rows, k] and scales float32 [rows, k/32] of device rows, uint8 [rows, row_bytes(k, orders)]."""
-    codes = np.ascontiguousarray(rows[:, :k]).view(np.int8)
-    scales = np.ascontiguousarray(rows[:, orders * k : orders * k + k // 8]).view(np.float32)
-    return codes, scales

@@ -154,7 +154,8 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(four: LLM, text: str) -> No
     while not streams[1].take_chunks():
         four.scheduler.advance()
     assert not streams[0].take_chunks()
-    four.scheduler.end_all()
+    for stream in streams:
+        stream.close()
 
 
 def test_chunks_of_streams_in_turn(four: LLM, one: LLM) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from arcmtp.formats.activations import pack_rows, quantise, row_bytes, unpack_rows
+from arcmtp.formats.activations import pack_rows, quantise, row_bytes
 from arcmtp.ops.launch import Batch
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Kernel, Launch
@@ -98,3 +98,10 @@ class Bench:
 def interleaved(sequences: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """[rows * sequences, …] of [rows, …] for each sequence: row r of sequence u is row r * sequences + u."""
     return np.stack(list(sequences), axis=1).reshape(-1, *sequences[0].shape[1:])
+
+
+def unpack_rows(rows: np.ndarray, k: int, orders: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int8 [rows, k] and scales float32 [rows, k/32] of device rows, uint8 [rows, row_bytes(k, orders)]."""
+    codes = np.ascontiguousarray(rows[:, :k]).view(np.int8)
+    scales = np.ascontiguousarray(rows[:, orders * k : orders * k + k // 8]).view(np.float32)
+    return codes, scales

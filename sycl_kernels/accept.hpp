@@ -24,8 +24,8 @@ inline bool stops(const int *turn, int token) {
 
 /// A work-group for each sequence. Its row r evaluated ids[r] and chose sampled[r]; row r + 1 counts if its input is
 /// that choice. Of a generation that is done nothing counts, so that steps under way when it ends change nothing. The
-/// last row that counts is `accepted`, its hidden row becomes `carried` (HIDDEN > 0). EVALUATED: the rows are pending;
-/// otherwise, after a prompt chunk, none is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS
+/// last row that counts is `accepted`, its hidden row is put among the `carried` (HIDDEN > 0). EVALUATED: the rows are
+/// pending; otherwise, after a prompt chunk, none is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS
 /// for each sequence, since the next step may have any number of them: positions; by sequence: accepted; by slot:
 /// pending_count, turns, states [STRIDE], records [RECORDS], carried.
 template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
@@ -66,8 +66,9 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
     for (int r = 0; r < MAX_ROWS; ++r)
         put(positions + batch.row(sequence, r), position + r);
     const float *from = hidden + simd::u64(chosen) * HIDDEN;
+    float *to = carried_row<HIDDEN>(carried, slot, position - 1);
     for (int at = 0; at < HIDDEN; at += 16)
-        simd::store<float, 16>(carried + simd::u64(slot) * HIDDEN + at, simd::load<float, 16>(from + at));
+        simd::store<float, 16>(to + at, simd::load<float, 16>(from + at));
 }
 
 } // namespace arcmtp

@@ -9,13 +9,13 @@ namespace arcmtp {
 
 /// Which token and which hidden row make a row. DRAFT: its own. STEP: the rows of a step, the last accepted row
 /// of each sequence before all others: it alone goes through the whole MTP block. PROMPT: its own token and the
-/// hidden row of the row before it.
-enum class Order { DRAFT, STEP, PROMPT };
+/// hidden row of the row before it. CARRIED: its own token and the carried hidden row of the position before it.
+enum class Order { DRAFT, STEP, PROMPT, CARRIED };
 
 /// Row r of the result is (norm of the embedding of a token, norm of a hidden row), 2 * K values; a work-group per row.
 /// STEP: `row_positions` says where each row belongs, `accepted` [batch] is the last row that counts and `positions`
-/// [batch] the position of the token it chose. PROMPT: the first row's hidden row is `carried` [slots]. ROWS 0: as many
-/// as row_count holds.
+/// [batch] the position of the token it chose. PROMPT, CARRIED: `positions` are those of the rows; the hidden row before
+/// the first row, or each, is among the `carried`. ROWS 0: as many as row_count holds.
 template <class F, int K, int VOCAB, simd::u64 OFFSET, Order ORDER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void draft_input(const u8 *weights, const int *tokens, const float *hidden, const float *token_norm,
                         const float *hidden_norm, float eps, const int *accepted, const int *positions,
@@ -34,8 +34,9 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
             simd::store<int, 1>(row_positions + row, vec<int, 1>(positions[sequence] - last + r));
     }
     const float *before = hidden + simd::u64(source) * K;
-    if constexpr (ORDER == Order::PROMPT)
-        before = row == 0 ? carried + simd::u64(batch.slots[0]) * K : before - K;
+    if constexpr (ORDER == Order::PROMPT || ORDER == Order::CARRIED)
+        before = ORDER == Order::CARRIED || row == 0 ? carried_row<K>(carried, batch.slots[0], positions[row] - 1)
+                                                     : before - K;
     const int given = tokens[source], id = given < 0 ? 0 : given < VOCAB ? given : VOCAB - 1;
     const u8 *tile = weights + OFFSET + id / LANES * tile_bytes<F, K>();
     const RowSink<2 * K, QUANTISED, PLAIN> sink{quantised, plain};
@@ -59,11 +60,13 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     normed(previous, hidden_norm, K / 32);
 }
 
-/// The hidden row of a prompt chunk's last token goes before the first one of the sequence's next chunk.
-template <int K> inline void carry_hidden(const float *hidden, int rows, float *carried, int slot) {
+/// The hidden row of a prompt chunk's last token is carried to the sequence's next row.
+template <int K>
+inline void carry_hidden(const float *hidden, const int *positions, int rows, float *carried, int slot) {
     const float *from = hidden + simd::u64(rows - 1) * K;
+    float *to = carried_row<K>(carried, slot, positions[rows - 1]);
     for (int at = 0; at < K; at += LANES)
-        simd::store<float, LANES>(carried + simd::u64(slot) * K + at, simd::load<float, LANES>(from + at));
+        simd::store<float, LANES>(to + at, simd::load<float, LANES>(from + at));
 }
 
 } // namespace arcmtp

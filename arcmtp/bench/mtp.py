@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from arcmtp.engine.llm import LLM
+from arcmtp.engine.loading import AUTO, Draft
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -57,9 +58,9 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Report:
-    """`passes[k]`: the requests at draft length k, as often as they were repeated, always in the same order."""
+    """`passes[k]`: the requests at draft length k, or "auto", as often as they were repeated, in the same order."""
 
-    passes: dict[int, list[list[Request]]]
+    passes: dict[Draft, list[list[Request]]]
     steps: list[StepCost]
 
     def differences(self) -> list[str]:
@@ -80,7 +81,7 @@ def prompts() -> dict[str, str]:
 
 
 def bench_mtp(
-    llm: LLM, texts: dict[str, str], max_tokens: int, drafts: Sequence[int], repetitions: int,
+    llm: LLM, texts: dict[str, str], max_tokens: int, drafts: Sequence[Draft], repetitions: int,
     progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Answer `texts` greedily, at most `max_tokens` each and ending where the model ends them, at each draft length.
@@ -93,7 +94,7 @@ def bench_mtp(
         if value < 1:
             raise ArcmtpError(f"{name} is {value}; it must be at least 1")
     asked = questions(llm, texts, max_tokens)
-    passes: dict[int, list[list[Request]]] = {k: [] for k in drafts}
+    passes: dict[Draft, list[list[Request]]] = {k: [] for k in drafts}
     total = (repetitions + 1) * len(passes)
     for turn in range(repetitions + 1):
         for place, (k, done) in enumerate(passes.items(), start=1):
@@ -101,7 +102,13 @@ def bench_mtp(
             if progress:
                 progress("benchmarks", turn * len(passes) + place, total)
     counted = {k: done[1:] for k, done in passes.items()}
-    return Report(counted, step_costs(llm, sorted({1, *(k + 1 for k in drafts)})))
+    lengths = {length for draft in drafts for length in llm.policy(draft).lengths}
+    return Report(counted, step_costs(llm, sorted({1, *(length + 1 for length in lengths)})))
+
+
+def most_drafts(drafts: Sequence[Draft]) -> Draft:
+    """What an LLM is opened with that is to draft in each of these ways."""
+    return AUTO if AUTO in drafts else max(draft for draft in drafts if isinstance(draft, int))
 
 
 def questions(llm: LLM, texts: dict[str, str], max_tokens: int) -> dict[str, list[int]]:
@@ -115,8 +122,8 @@ def questions(llm: LLM, texts: dict[str, str], max_tokens: int) -> dict[str, lis
     return asked
 
 
-def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: int) -> Request:
-    """One greedy generation after token ids, with `draft` tokens drafted before each step."""
+def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: Draft) -> Request:
+    """One greedy generation after token ids, with `draft` tokens drafted before each step, or "auto"."""
     sequence = llm.new_sequence(draft=draft)
     began = time.perf_counter()
     first = sequence.prefill(prompt, max_tokens, llm.tokenizer.eos_ids)
@@ -127,7 +134,8 @@ def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: i
     if ids[-1] in llm.tokenizer.eos_ids:
         ids.pop()
     accepted = sum(cycle.accepted for cycle in cycles)
-    return Request(name, ids, draft * len(cycles), accepted, end - began, end - prompt_end)
+    drafted = sum(cycle.drafted for cycle in cycles)
+    return Request(name, ids, drafted, accepted, end - began, end - prompt_end)
 
 
 def step_costs(llm: LLM, row_counts: Sequence[int]) -> list[StepCost]:

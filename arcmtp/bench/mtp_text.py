@@ -8,6 +8,7 @@ from typing import Any
 
 from arcmtp.bench.compare import Model
 from arcmtp.bench.mtp import Report, Request
+from arcmtp.engine.loading import Draft
 
 
 def aggregate(passes: Sequence[Sequence[Request]]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _row(requests: Sequence[Request]) -> dict[str, Any]:
     }
 
 
-def _of_one_length(k: int, passes: Sequence[Sequence[Request]]) -> Iterator[str]:
+def _of_one_length(k: Draft, passes: Sequence[Sequence[Request]]) -> Iterator[str]:
     rows = [_row(of_class) for of_class in zip(*passes, strict=True)]
     lines = [f"| k = {k} | pred | draft | acc | rate | tok/s |", "|---|---:|---:|---:|---:|---:|"]
     for row in rows:

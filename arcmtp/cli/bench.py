@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import Parser, add_model_options, integer, integers
+from arcmtp.cli.options import Parser, add_model_options, drafts, integer, integers
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def _add_mtp(kinds: SubParsers) -> None:
         "-n", "--max-tokens", metavar="N", type=integer(1), default=192, help="tokens a request at most (default 192)"
     )
     mtp.add_argument(
-        "--draft", metavar="N,N…", type=integers, default=[0, 1, 2, 3], help="draft lengths (default 0,1,2,3)"
+        "--draft", metavar="N,N…", type=drafts, default=[0, 1, 2, 3, "auto"],
+        help="draft lengths, or auto (default 0,1,2,3,auto)",
     )
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
     _add_output(mtp, "mtp", _mtp)
@@ -115,10 +116,10 @@ def _speed(options: argparse.Namespace) -> None:
 
 def _mtp(options: argparse.Namespace) -> int:
     """Status 1 if the tokens depend on the draft length."""
-    from arcmtp.bench.mtp import bench_mtp, prompts
+    from arcmtp.bench.mtp import bench_mtp, most_drafts, prompts
     from arcmtp.bench.mtp_text import as_json, as_markdown
 
-    with load(options, options.ctx, max(options.draft)) as llm, ProgressBar() as progress:
+    with load(options, options.ctx, most_drafts(options.draft)) as llm, ProgressBar() as progress:
         report = bench_mtp(llm, prompts(), options.max_tokens, options.draft, options.repetitions, progress)
         model = _model(options, llm)
     print(as_json(report, model) if options.output == "json" else as_markdown(report))

@@ -14,9 +14,10 @@ from arcmtp.progress import Progress
 
 if TYPE_CHECKING:
     from arcmtp import LLM
+    from arcmtp.engine.loading import Draft
 
 
-def load(options: argparse.Namespace, ctx: int | None, draft: int | None = 0, parallel: int = 1) -> LLM:
+def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1) -> LLM:
     """The model that `add_model_options` describe; ArcmtpError if it cannot be used."""
     from arcmtp.engine import LLM
 

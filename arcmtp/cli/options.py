@@ -12,6 +12,7 @@ from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
     from arcmtp import SamplingOptions
+    from arcmtp.engine.loading import Draft
 
     SubParsers = argparse._SubParsersAction["Parser"]
 
@@ -40,6 +41,20 @@ def integer(least: int) -> Callable[[str], int]:
 def integers(text: str) -> list[int]:
     """Whole numbers with commas between them."""
     return [integer(0)(part) for part in text.split(",")]
+
+
+def draft(text: str) -> Draft:
+    """A draft length, or "auto"."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number from 0 on")
+    return int(text)
+
+
+def drafts(text: str) -> list[Draft]:
+    """Draft lengths or "auto", with commas between them."""
+    return [draft(part) for part in text.split(",")]
 
 
 def positive(text: str) -> float:
@@ -71,8 +86,9 @@ def add_model_options(
 def add_draft_options(parser: Parser) -> None:
     """`--draft` and `--mtp-hidden`."""
     parser.add_argument(
-        "--draft", metavar="N", type=integer(0),
-        help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block); the text is the same",
+        "--draft", metavar="N|auto", type=draft,
+        help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
+        "block); the text is the same",
     )  # fmt: skip
     parser.add_argument(
         "--mtp-hidden", choices=["post", "pre"], default="post",

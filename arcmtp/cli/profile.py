@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from arcmtp.cli.options import SubParsers
     from arcmtp.profile.recordings import Request
 
+USUAL_DRAFT = 2
 DEFAULT_REQUEST = "code_python"  # one of the requests of `arcmtp bench mtp`
 
 
@@ -71,9 +72,10 @@ def _request(llm: LLM, options: argparse.Namespace) -> Request:
     from arcmtp.bench.speed import random_ids
     from arcmtp.profile.recordings import Request
 
+    draft = USUAL_DRAFT if llm.draft == "auto" else llm.draft
     if options.prompt_tokens:
-        return Request(random_ids(llm, options.prompt_tokens), options.max_tokens, llm.draft)
+        return Request(random_ids(llm, options.prompt_tokens), options.max_tokens, draft)
     text = prompts()[DEFAULT_REQUEST] if options.prompt is None else options.prompt
     as_chat = llm.has_chat_template and not options.raw
     ids = llm.prompt_ids([{"role": "user", "content": text}] if as_chat else text)
-    return Request(ids, options.max_tokens, llm.draft, llm.tokenizer.eos_ids)
+    return Request(ids, options.max_tokens, draft, llm.tokenizer.eos_ids)

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from arcmtp.engine.draft_policy import DraftPolicy, may_draft, next_length
+from arcmtp.engine.draft_policy import next_length
 from arcmtp.engine.sequence import Sequence
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.model.stage import LaunchList
-from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
+from arcmtp.ops.launch import CARRIED_ROWS, MAX_ROWS
 from arcmtp.runtime import _host
+
+MOST_BEHIND = CARRIED_ROWS - MAX_ROWS  # positions that the MTP block may lack: steps under way need rows too
 
 
 @dataclass
@@ -22,6 +24,7 @@ class _Cycle:
 
     members: list[Sequence]
     drafted: int  # tokens of each member
+    usual: bool = True  # whether it takes the time of others like it: nothing else was done on the way
     event: _host.Event = field(init=False)  # of its end
     marks: list[int] = field(default_factory=list)  # before the first draft call, and after each call and the step
     host_us: list[float] = field(default_factory=list)  # of each draft call
@@ -41,7 +44,8 @@ class Batch:
         self._mode = SamplingMode()
         self._known: dict[tuple[int, int], list[LaunchList]] = {}  # what `_lists` has given for these members
         self._rows = 0  # of each member in the step before; 0: there was none
-        self._drafted = False  # since the last first draft call
+        self._drafted = False  # in the cycle before
+        self._whole: list[int] = []  # positions of each member up to which the MTP block's KV cache is whole
         self._under_way: deque[_Cycle] = deque()
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:
@@ -52,27 +56,21 @@ class Batch:
             self.form([sequence for sequence in sequences if sequence.state == "decoding"])
         if not self._members:
             return
+        began = time.perf_counter()
         while len(self._under_way) <= self._ahead:
-            self._under_way.append(self._submit())
-        self._collect()
+            self._submit()
+        self._collect(began)
 
     def dissolve(self) -> None:
-        """Wait for what is under way, and leave every sequence so that it can go on in another batch, or none.
-
-        The tokens accepted last have keys from drafting in the MTP block's cache; a first draft call mends that.
-        """
-        while self._under_way:
-            self._collect()
-        if self._drafted:
-            self._drafted = False
-            self.network.stage.submit(self.network.draft(1, self._rows, self._mode, len(self._members)))
-            self.network.device.wait()
+        """Wait for what is under way, and leave every sequence so that it can go on in another batch, or none."""
+        self._drain()
+        if self._members:
+            self._keep_whole()
         self._members = []
 
     def abandon(self) -> None:
         """Forget what is under way, of which nothing is known any more, once the device has done with it."""
         self._under_way.clear()
-        self._drafted = False
         self._members = []
 
     def leave(self, sequence: Sequence) -> None:
@@ -88,34 +86,35 @@ class Batch:
 
     def form(self, members: list[Sequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
-        self._members, self._rows, self._known = members, 0, {}
+        self._members, self._rows, self._known, self._drafted = members, 0, {}, False
         if not members:
             return
         modes = [member.sampler.mode(member.top) for member in members]
         self._mode = SamplingMode(any(mode.by_options for mode in modes), any(mode.top for mode in modes))
         network, w = self.network, self.network.controls
-        first = np.array([len(member.slot.ids) for member in members], np.int32)
-        last = np.array([member.last for member in members], np.int32)
+        self._whole = [len(member.slot.ids) for member in members]
+        first, last = np.array(self._whole, np.int32), np.array([member.last for member in members], np.int32)
         w.slots.write(np.array([member.slot.index for member in members], np.int32))
         w.ids.write(last)
         w.positions.write(first + np.arange(MAX_ROWS, dtype=np.int32)[:, None])
-        if may_draft(members[0].policy):
+        if network.mtp is not None:
             w.sampled.write(last)
             w.accepted.fill(0)
-            assert network.mtp is not None
-            carried = network.mtp.carried.tensor
-            size = carried.nbytes // network.slots
             for index, member in enumerate(members):
-                network.step_hidden.copy_from(carried, size, index * size, member.slot.index * size)
+                network.mtp.bring_carried(index, member.slot.index, len(member.slot.ids) - 1)
 
-    def _submit(self) -> _Cycle:
+    def _submit(self) -> None:
         stage, members = self.network.stage, self._members
         drafted = next_length(members[0].policy, [member.history for member in members])
-        cycle = _Cycle(members, drafted)
-        timed = drafted > 0 and any(member.log is not None for member in members)
+        cycle, made = _Cycle(members, drafted), (len(stage.lists), stage.graphs.statistics.captures)
+        if (drafted > 0) is not self._drafted or self._behind >= MOST_BEHIND:
+            self._drain()
+            self._keep_whole()
+            cycle.usual = False
+        *drafts, step = self._lists(self._rows or drafted + 1, drafted)
+        timed = any(member.log is not None for member in members)
         if timed:
             cycle.marks.append(stage.timeline.mark())
-        *drafts, step = self._lists(self._rows or drafted + 1, drafted)
         for draft in drafts:
             captures, began = stage.graphs.statistics.captures, time.perf_counter()
             stage.submit(draft)
@@ -124,10 +123,11 @@ class Batch:
             if timed:
                 cycle.marks.append(stage.timeline.mark())
         cycle.event = stage.submit(step)
-        self._rows, self._drafted = drafted + 1, drafted > 0
         if timed:
             cycle.marks.append(stage.timeline.mark())
-        return cycle
+        cycle.usual &= made == (len(stage.lists), stage.graphs.statistics.captures)
+        self._rows, self._drafted = drafted + 1, drafted > 0
+        self._under_way.append(cycle)
 
     def _lists(self, before: int, drafted: int) -> list[LaunchList]:
         """The draft calls of a cycle after a step of `before` rows of each member, and its step."""
@@ -137,19 +137,49 @@ class Batch:
             self._known[before, drafted] = [*drafts, network.step(drafted + 1, mode, sequences)]
         return self._known[before, drafted]
 
-    def _collect(self) -> None:
-        """Wait for the oldest cycle under way and hand it to its sequences."""
+    @property
+    def _behind(self) -> int:
+        """How many positions the MTP block's KV cache lacks at most, besides the one that a draft call brings."""
+        if self.network.mtp is None or self._drafted:
+            return 0
+        under_way = len(self._under_way)
+        return max(len(member.slot.ids) - w for member, w in zip(self._members, self._whole, strict=True)) + under_way
+
+    def _keep_whole(self) -> None:
+        """Let the MTP block's KV cache lack nothing, with nothing under way.
+
+        After a cycle with drafts it has keys from drafting for the tokens accepted last, which are written anew. Of
+        cycles without drafts it has none: the trunk's hidden rows are there for these.
+        """
+        network = self.network
+        if network.mtp is None:
+            return
+        if self._drafted:
+            network.stage.submit(network.keep(self._rows, len(self._members)))
+        else:
+            for member, whole in zip(self._members, self._whole, strict=True):
+                member.slot.catch_up(whole)
+        network.device.wait()
+        self._whole = [len(member.slot.ids) for member in self._members]
+
+    def _drain(self) -> None:
+        while self._under_way:
+            self._collect(time.perf_counter())
+
+    def _collect(self, began: float) -> None:
+        """Wait for the oldest cycle under way and hand it to its sequences; began: when the host began with it."""
         oldest = self._under_way[0]
         oldest.event.wait() if self._ahead else self.network.device.wait()
         self._under_way.popleft()
-        marks = oldest.marks
-        between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(marks)]
+        between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(oldest.marks)]
+        cycles = []
         for index, member in enumerate(oldest.members):
             cycle = member.take(index, len(oldest.members), oldest.drafted)
-            if cycle is not None and member.log is not None and marks:
-                member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
-
-
-def most_sequences(policy: DraftPolicy) -> int:
-    """How many sequences with this policy a cycle can advance."""
-    return STEP_ROWS // (max(policy.lengths) + 1)
+            if cycle is not None:
+                cycles.append(cycle)
+                if member.log is not None and oldest.drafted:  # which it timed
+                    member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
+        # A cycle takes what the device needs for it or what the host does, whichever is more.
+        host_us, device_us = (time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between)
+        usual = oldest.usual and len(cycles) == len(oldest.members)
+        oldest.members[0].policy.note(cycles, oldest.drafted, max(host_us, device_us) if usual else None)

@@ -18,3 +18,9 @@ class Cycle:
     drafted: int  # tokens
     accepted: int  # of these
     done: bool
+
+    @property
+    def tried(self) -> int:
+        """How many drafts tell whether they were right: the accepted ones and the first that was not. Where the
+        generation ends, the drafts behind its end tell nothing."""
+        return self.accepted if self.done else min(self.drafted, self.accepted + 1)

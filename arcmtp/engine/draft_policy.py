@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from arcmtp.engine.cycle import Cycle
+from arcmtp.engine.draft_history import DraftHistory
 from arcmtp.errors import ArcmtpError
-from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 
 
 class DraftPolicy(Protocol):
@@ -18,18 +19,18 @@ class DraftPolicy(Protocol):
 
     @property
     def lengths(self) -> Collection[int]:
-        """All that `length` may return: 0 alone, or lengths from 1 to 7. Kernels are compiled for these beforehand.
+        """All that `length` may return, 0 to 7. Kernels are compiled for these beforehand."""
 
-        Why 0 stands alone: a step without drafts leaves a hole in the MTP block's KV cache, after which drafts are
-        worse guesses.
+    def length(self, histories: Sequence[DraftHistory]) -> int:
+        """The number of tokens to draft in the next cycle, at most `longest(len(histories))`.
+
+        histories: of each sequence; empty right after a prompt. A device that is given a cycle before the one before it
+        has been read has one more under way.
         """
 
-    def length(self, histories: Sequence[Sequence[Cycle]]) -> int:
-        """The number of tokens to draft in the next cycle.
-
-        histories: the latest cycles of each sequence, at most 64, the oldest first; none right after a prompt. A device
-        that is given a cycle before the one before it has been read has one more under way.
-        """
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
+        """What a cycle gave each sequence that it advanced, `drafted` tokens for each, and what it took; None where
+        that says nothing about the next one, such as a first one, for which kernels are bound."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,33 @@ class FixedDrafts:
         """The one length."""
         return (self.count,)
 
-    def length(self, histories: Sequence[Sequence[Cycle]]) -> int:
+    def length(self, histories: Sequence[DraftHistory]) -> int:
         """The one length."""
         return self.count
+
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
+        """Nothing is learnt."""
 
 
 NO_DRAFTS = FixedDrafts(0)
 
 
-def checked_policy(draft: int | DraftPolicy) -> DraftPolicy:
-    """The policy that a draft length or a policy means. Raises ArcmtpError for lengths that there are not."""
-    if isinstance(draft, int):
-        return FixedDrafts(draft)
-    lengths = set(draft.lengths)
-    if lengths != {0} and (not lengths or not lengths <= set(range(1, MAX_ROWS))):
-        raise ArcmtpError(f"a draft policy has lengths {sorted(lengths)}; it must have 0 alone, or 1 to {MAX_ROWS - 1}")
-    return draft
+def longest(sequences: int) -> int:
+    """The most tokens that a cycle of so many sequences may draft for each."""
+    return min(STEP_ROWS // sequences, MAX_ROWS) - 1
+
+
+def most_sequences(policy: DraftPolicy) -> int:
+    """How many sequences a step can advance, if drafts take no more rows than they must."""
+    return STEP_ROWS // (min(policy.lengths) + 1)
+
+
+def checked_policy(policy: DraftPolicy) -> DraftPolicy:
+    """The policy. Raises ArcmtpError for lengths that there are not."""
+    lengths = set(policy.lengths)
+    if not lengths or not lengths <= set(range(MAX_ROWS)):
+        raise ArcmtpError(f"a draft policy has lengths {sorted(lengths)}; it must have some of 0 to {MAX_ROWS - 1}")
+    return policy
 
 
 def may_draft(policy: DraftPolicy) -> bool:
@@ -70,9 +82,14 @@ def may_draft(policy: DraftPolicy) -> bool:
     return max(policy.lengths) > 0
 
 
-def next_length(policy: DraftPolicy, histories: Sequence[Sequence[Cycle]]) -> int:
-    """What the policy says. Raises ArcmtpError if that is none of its lengths."""
+def next_length(policy: DraftPolicy, histories: Sequence[DraftHistory]) -> int:
+    """What the policy says. Raises ArcmtpError if that is none of its lengths, or more than there are rows for."""
     length = policy.length(histories)
     if length not in policy.lengths:
         raise ArcmtpError(f"a draft policy wants {length} drafts; its lengths are {sorted(policy.lengths)}")
+    if length > longest(len(histories)):
+        raise ArcmtpError(
+            f"a draft policy wants {length} drafts for each of {len(histories)} sequences; there is room for "
+            f"{longest(len(histories))}"
+        )
     return length

@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import Any, Literal, cast, overload
 
 from arcmtp.engine import sequence as engine
-from arcmtp.engine.batch import most_sequences
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
-from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, checked_policy, may_draft
-from arcmtp.engine.loading import LoadedModel, LoadOptions
+from arcmtp.engine.draft_policy import DraftPolicy, checked_policy, longest, may_draft
+from arcmtp.engine.loading import AUTO, Draft, LoadedModel, LoadOptions, policy_of
 from arcmtp.engine.prompts import Message, Prompt, Prompting, Prompts, are_several
 from arcmtp.engine.request import Request
 from arcmtp.engine.results import Generation
@@ -39,8 +38,9 @@ class LLM:
     graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
         remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
     progress: called as progress(stage, done, total) while loading (in bytes) and compiling.
-    draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; None takes 2 if
-        the file has an MTP block. With 0 the block takes no memory.
+    draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; "auto" finds the
+        number, 0 to 4, that is fastest (`AutoDrafts`); None takes "auto" if the file has an MTP block. With 0 the block
+        takes no memory.
     mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
     parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
         is read. Further ones wait until one of them finishes or is closed.
@@ -63,19 +63,20 @@ class LLM:
     def __init__(  # noqa: PLR0913 the public interface
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
-        draft: int | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
+        draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
     ) -> None:  # fmt: skip
         file = data_dir() / BUNDLED_MODEL if path is None else path
         options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel)
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation
-        self.draft = model.draft  # tokens that are drafted before each step, unless a generation asks otherwise
+        self.draft = model.draft  # tokens before each step, or "auto", unless a generation asks otherwise
         self.parallel = parallel
         self.requant_errors = model.requant_errors  # relative RMS error of each tensor that `requant` has changed
         self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
         self.load_seconds = model.load_seconds
         self.scheduler = Scheduler(model.network)
+        self._auto = policy_of(AUTO)
         self._prompting = Prompting(model.tokenizer, model.metadata, model.config.vocab, model.context)
 
     def __enter__(self) -> "LLM":
@@ -125,18 +126,18 @@ class LLM:
     @overload
     def generate(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
     ) -> Generation: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
     ) -> list[Generation]: ...  # fmt: skip
 
     def generate(
         self, prompt: Prompt | Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
     ) -> Generation | list[Generation]:  # fmt: skip
         """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
@@ -147,8 +148,8 @@ class LLM:
         logprobs: 0 to 100, how many of the likeliest tokens to give with each position, as the model has them: without
             options.
         sampling: how each token is chosen; as it stands, greedily.
-        draft: tokens to draft before each step, 0 to 7, or a policy that says how many; None takes that of the LLM. One
-            that was opened with 0 cannot draft.
+        draft: tokens to draft before each step, 0 to 7, "auto", or a policy that says how many; None takes that of the
+            LLM. One that was opened with 0 cannot draft.
         stop: strings that end the generation; the text is cut before the one that is complete first.
         template_options: variables for the chat template, such as enable_thinking=False.
 
@@ -189,7 +190,7 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: int | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
     ) -> Stream:  # fmt: skip
         """`generate` for one prompt, token by token: iterate over the chunks, then ask for `result`.
 
@@ -204,9 +205,7 @@ class LLM:
         """A stream for a request; raises ArcmtpError for what this model cannot do."""
         prompt = self._prompting.checked(request.prompt_ids)
         sampler = Sampler(request.sampling, self.config.vocab)
-        policy = checked_policy(self.draft if request.draft is None else request.draft)
-        if may_draft(policy) and not self.draft:
-            raise ArcmtpError(f"draft is {request.draft}; this LLM was opened without drafts (draft=0)")
+        policy = self.policy(request.draft)
         sequence = engine.Sequence(
             sampler,
             prompt,
@@ -220,16 +219,27 @@ class LLM:
         self._prepare(sequence)
         return Stream(self._model, self.scheduler, sequence, request.stop)
 
+    def policy(self, draft: Draft | DraftPolicy | None = None) -> DraftPolicy:
+        """The policy that drafts as `generate` is asked to; all generations with "auto" share one. Raises ArcmtpError
+        for what this LLM cannot do."""
+        if draft is None or draft == self.draft:
+            return self._model.policy
+        policy = checked_policy(draft) if not isinstance(draft, int | str) else policy_of(draft)
+        policy = self._auto if draft == AUTO else policy
+        if may_draft(policy) and not self.draft:
+            raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
+        return policy
+
     def new_sequence(
-        self, sampler: Sampler | None = None, draft: int = 0, top: int = 0, log: DraftLog | None = None
+        self, sampler: Sampler | None = None, draft: Draft = 0, top: int = 0, log: DraftLog | None = None
     ) -> engine.Sequence:
         """An empty sequence of token ids, to `extend` or `prefill` and then to go on with `cycles`; all else ends, and
         a generation that starts ends it. For measurements: not beside other threads.
 
-        sampler: how tokens are chosen; None: greedily. draft: tokens to draft before each step, 0 to 7. top: how many
-        of the likeliest tokens to give with each position, 0 to 100. log: where draft calls are noted.
+        sampler: how tokens are chosen; None: greedily. draft: tokens to draft before each step, 0 to 7, or "auto". top:
+        how many of the likeliest tokens to give with each position, 0 to 100. log: where draft calls are noted.
         """
-        policy = FixedDrafts(draft)
+        policy = self.policy(draft)
         sequence = engine.Sequence(sampler or Sampler(GREEDY, self.config.vocab), policy=policy, top=top, log=log)
         self.scheduler.lend(sequence)
         return sequence
@@ -255,8 +265,8 @@ class LLM:
         network, policy, mode = self.network, sequence.policy, sequence.sampler.mode(sequence.top)
         with self.scheduler.between_turns():
             network.first(mode)
-            for sequences in range(1, min(self.parallel, most_sequences(policy)) + 1):
-                for length in policy.lengths:
+            for sequences in range(1, self.parallel + 1):
+                for length in (length for length in policy.lengths if length <= longest(sequences)):
                     network.step(length + 1, mode, sequences)
                     for index in range(1, length + 1):
                         network.draft(index, length + 1, mode, sequences)

@@ -1,12 +1,13 @@
 """A GGUF file to a network that is ready to run."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from arcmtp.engine.batch import most_sequences
-from arcmtp.engine.draft_policy import FixedDrafts
+from arcmtp.engine.auto_drafts import AutoDrafts
+from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, longest, may_draft
 from arcmtp.engine.memory_plan import check_memory
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
@@ -15,13 +16,17 @@ from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.ops.launch import STEP_ROWS
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
 from arcmtp.runtime.launch import kernels_of
 
-DEFAULT_DRAFT = 2  # tokens, where the file has an MTP block
+AUTO: Literal["auto"] = "auto"
+
+USUAL_ROWS = 3  # of a step that verifies drafts
+
+Draft = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,13 @@ class LoadOptions:
     ctx: int | None = None
     requant: Literal["int4"] | None = None
     graphs: bool | None = None
-    draft: int | None = None
+    draft: Draft | None = None
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
 
     def __post_init__(self) -> None:
         if self.draft is not None:
-            FixedDrafts(self.draft)
+            policy_of(self.draft)
         if not 1 <= self.parallel <= STEP_ROWS:
             raise ArcmtpError(f"parallel is {self.parallel}; it must be 1 to {STEP_ROWS}")
 
@@ -57,20 +62,21 @@ class LoadedModel:
         self.config = Config.from_gguf(gguf)
         self.tokenizer = Tokenizer(gguf.metadata)
         self.context = self.config.usable_context(options.ctx)
-        default = DEFAULT_DRAFT if has_mtp(gguf, self.config) else 0
+        default: Draft = AUTO if has_mtp(gguf, self.config) else 0
         self.draft = default if options.draft is None else options.draft
+        self.policy = policy_of(self.draft)
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
         of_network = NetworkOptions(
-            self.context, self.tokenizer.vocab_used, options.parallel, mtp=self.draft > 0,
+            self.context, self.tokenizer.vocab_used, options.parallel, mtp=may_draft(self.policy),
             hidden_rows=options.mtp_hidden, requant=options.requant,
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
         check_memory(network, self.context)
         self.requant_errors = network.load(lambda done, total: progress("loading weights", done, total))
-        _compile(network, self.draft, progress)
+        _compile(network, {0, *self.policy.lengths}, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = options.graphs is None and not self.device.is_cpu
-        step = network.step(self.draft + 1, SamplingMode())
+        step = network.step(USUAL_ROWS if may_draft(self.policy) else 1, SamplingMode())
         self.graph_choice = choose(self.device, step.bound, kernels_of(step)) if measured else None
         network.stage.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(options.graphs)
         self._network: Network | None = network
@@ -88,11 +94,18 @@ class LoadedModel:
         self._network = None
 
 
-def _compile(network: Network, draft: int, progress: Progress) -> None:
-    shapes = [(0, 1)]
-    for length in sorted({0, draft}):
-        most = min(network.slots, most_sequences(FixedDrafts(length)))
-        shapes += [(length + 1, count) for count in range(1, most + 1)]
+def policy_of(draft: Draft) -> DraftPolicy:
+    """A new policy for a draft length or "auto". Raises ArcmtpError for anything else."""
+    if draft == AUTO:
+        return AutoDrafts()
+    if not isinstance(draft, int):
+        raise ArcmtpError(f"draft is {draft!r}; it must be 'auto' or a number from 0 to {MAX_ROWS - 1}")
+    return FixedDrafts(draft)
+
+
+def _compile(network: Network, lengths: Iterable[int], progress: Progress) -> None:
+    counts = range(1, network.slots + 1)
+    shapes = [(0, 1), *((k + 1, count) for k in sorted(lengths) for count in counts if k <= longest(count))]
     for done, (rows, sequences) in enumerate(shapes):
         progress("compiling kernels", done, len(shapes))
         network.compile(rows, sequences)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arcmtp.engine.draft_policy import DraftPolicy, checked_policy
+from arcmtp.engine.draft_policy import DraftPolicy
+from arcmtp.engine.loading import Draft
 from arcmtp.engine.sampling import GREEDY, SamplingOptions
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.top_logprobs import MAX_TOP
@@ -18,7 +19,7 @@ class Request:
     max_tokens: int = 128
     logprobs: int = 0
     sampling: SamplingOptions = GREEDY
-    draft: int | DraftPolicy | None = None
+    draft: Draft | DraftPolicy | None = None
     stop: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -26,7 +27,5 @@ class Request:
             raise ArcmtpError(f"max_tokens is {self.max_tokens}; it must be at least 1")
         if not 0 <= self.logprobs <= MAX_TOP:
             raise ArcmtpError(f"logprobs is {self.logprobs}; it must be 0 to {MAX_TOP}")
-        if self.draft is not None:
-            checked_policy(self.draft)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ArcmtpError(f"stop is {self.stop!r}; it must be a list of strings that are not empty")

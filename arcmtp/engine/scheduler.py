@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from arcmtp.engine.batch import Batch, most_sequences
+from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
-from arcmtp.engine.draft_policy import DraftPolicy
+from arcmtp.engine.draft_policy import DraftPolicy, most_sequences
 from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError

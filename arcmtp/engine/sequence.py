@@ -7,14 +7,13 @@ from typing import Literal
 import numpy as np
 
 from arcmtp.engine.cycle import Cycle
+from arcmtp.engine.draft_history import DraftHistory
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import NO_DRAFTS, DraftPolicy
 from arcmtp.engine.sampling import Sampler
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.accept import RECORD
-
-HISTORY = 64  # cycles that a draft policy is shown
 
 State = Literal["waiting", "reading", "decoding", "finished", "ended"]
 
@@ -43,7 +42,7 @@ class Sequence:
     decoded: int = 0  # tokens that cycles gave; without the first one, which belongs to the prompt
     bytes_to_host: int = 0  # all that decoding moves between host and device, but for commands
     unread: deque[Cycle] = field(default_factory=deque)
-    history: deque[Cycle] = field(default_factory=lambda: deque(maxlen=HISTORY))  # the latest cycles
+    history: DraftHistory = field(default_factory=DraftHistory)  # that the policy is shown
     last: int = -1  # the token that was chosen and is not evaluated yet
     cycles_taken: int = -1  # the first choice is none
     _slot: Slot | None = None
@@ -87,7 +86,7 @@ class Sequence:
     def begin(self) -> None:
         """Choose the first token, into `unread`, right after the last chunk of the prompt."""
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
-        self.history.clear()
+        self.history = DraftHistory()
         self.slot.choose_first(self.sampler, self.limit, self.stop_ids, self.top)
         self.take(0, 1, 0)
 
@@ -125,7 +124,7 @@ class Sequence:
         self.bytes_to_host += RECORD.itemsize + 8 * self.top * count
         if self.cycles_taken:
             self.decoded += count
-            self.history.append(cycle)
+            self.history.add(cycle)
         self.last = tokens[-1]
         if done:
             self.state = "finished"

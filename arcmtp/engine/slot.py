@@ -73,6 +73,12 @@ class Slot:
         for start in range(0, len(ids), CHUNK_ROWS):
             self._evaluate(ids[start : start + CHUNK_ROWS])
 
+    def catch_up(self, whole: int) -> None:
+        """Bring the evaluated tokens from position `whole` on, at most CARRIED_ROWS, into the MTP block's KV cache."""
+        if missing := self.ids[whole:]:
+            self._steer_chunk(missing, whole)
+            self._network.stage.submit(self._network.catch_up(), as_graph=False)
+
     def choose_first(self, sampler: Sampler, limit: int, stop_ids: Collection[int], top: int) -> None:
         """Begin a generation of at most `limit` tokens, which any of `stop_ids` ends, and choose its first token: that
         after the last token of the chunk that was evaluated last, which is all that the device has done since.
@@ -118,16 +124,20 @@ class Slot:
 
     def _evaluate(self, ids: Sequence[int]) -> None:
         assert 0 < len(ids) <= CHUNK_ROWS
-        w, device = self._network.controls, self._network.device
-        w.chunk_ids.write(_int32(ids))
-        w.chunk_positions.write(np.arange(len(self.ids), len(self.ids) + len(ids), dtype=np.int32))
-        w.chunk_slot.write(_int32([self.index]))
-        w.row_count.write(_int32([len(ids)]))
+        self._steer_chunk(ids, len(self.ids))
         self._network.stage.submit(self._network.chunk(), as_graph=False)
-        w.pending_count.fill(0, 4 * self.index, 4)
-        device.wait()
+        self._network.controls.pending_count.fill(0, 4 * self.index, 4)
+        self._network.device.wait()
         self.ids += ids
         self._last_row = len(ids) - 1
+
+    def _steer_chunk(self, ids: Sequence[int], position: int) -> None:
+        """Let a launch list of a prompt chunk work on tokens of this slot, the first of them at `position`."""
+        w = self._network.controls
+        w.chunk_ids.write(_int32(ids))
+        w.chunk_positions.write(np.arange(position, position + len(ids), dtype=np.int32))
+        w.chunk_slot.write(_int32([self.index]))
+        w.row_count.write(_int32([len(ids)]))
 
     def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
         w, padding = self._network.controls, MAX_ROWS - len(rows)

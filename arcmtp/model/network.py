@@ -162,6 +162,19 @@ class Network:
         name = f"draft {index}{after}{_of_sequences(sequences)}{_suffix(mode)}"
         return self.stage.launch_list(name, lambda: self._draft(index, rows, mode, sequences))
 
+    def keep(self, rows: int, sequences: int = 1) -> LaunchList:
+        """What of the first draft call after a step of `rows` rows stays in the MTP block's KV cache."""
+        assert self.mtp is not None
+        mtp, step = self.mtp, self._rows(rows, sequences)
+        return self.stage.launch_list(f"keep {rows}{_of_sequences(sequences)}", lambda: mtp.keep(step))
+
+    def catch_up(self) -> LaunchList:
+        """Bring up to CARRIED_ROWS positions of slot `chunk_slot` into the MTP block's KV cache, which steps without
+        drafts have left out: `chunk_ids` at `chunk_positions`."""
+        assert self.mtp is not None
+        mtp = self.mtp
+        return self.stage.launch_list("catch up", lambda: mtp.catch_up(self._chunk_rows))
+
     def compile(self, rows: int, sequences: int = 1) -> None:
         """Compile what chunks (rows 0), or drafts and steps of `rows` rows a sequence need, so that a later call does
         not wait for it."""
@@ -171,10 +184,14 @@ class Network:
         """All launches of a chunk (rows 0), or of drafts and steps of `rows` rows a sequence."""
         if not rows:
             yield from self._chunk()
+            if self.mtp:
+                yield from self.mtp.catch_up(self._chunk_rows)
             return
         if (rows, sequences) == (1, 1):
             yield from self._first(mode)
         yield from self._step(rows, mode, sequences)
+        if self.mtp and rows > 1:
+            yield from self.mtp.keep(self._rows(rows, sequences))
         for index in (1, 2):
             if self.mtp and (index + 1) * sequences <= self.controls.step_rows:
                 yield from self._draft(index, rows, mode, sequences)

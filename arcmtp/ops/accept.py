@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from arcmtp.ops.launch import BATCH_PARAMETERS, MAX_ROWS, Batch, cpp_bool, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, CARRIED_ROWS, MAX_ROWS, Batch, cpp_bool, row_suffix
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32
 
@@ -39,7 +39,7 @@ def _word_of(field: str) -> int:
 _FIELDS = ("count", "done", "accepted", "tokens", "logprobs")
 _AGREE = (
     *(("TURN_DONE", DONE), ("TURN_STEP", STEP), ("TURN_LEFT", LEFT), ("TURN_STOPS", STOPS)),
-    *(("TURN_STOP_IDS", STOP_IDS), ("TURN_WORDS", TURN_WORDS), ("MAX_ROWS", MAX_ROWS)),
+    *(("TURN_STOP_IDS", STOP_IDS), ("TURN_WORDS", TURN_WORDS), ("MAX_ROWS", MAX_ROWS), ("CARRIED_ROWS", CARRIED_ROWS)),
     *((f"RECORD_{name.upper()}", _word_of(name)) for name in _FIELDS),
     ("RECORD_WORDS", RECORD.itemsize // 4),
 )
@@ -86,7 +86,8 @@ class Accept:
         ids, positions i32 of the step, overwritten for the next step: its first token, and positions that follow each
         other; hidden f32 [hidden]. Of each sequence: accepted i32, the last row that counts. Of each slot:
         pending_count i32, how many rows count (0 after a chunk); turns i32 [32]; states i32 [stride], in which tokens
-        are counted; records: RECORDS of `RECORD`, in host memory; carried f32 [hidden]."""
+        are counted; records: RECORDS of `RECORD`, in host memory; carried f32
+        [CARRIED_ROWS, hidden], where that of position p is row p % CARRIED_ROWS."""
         cost = Cost(RECORD.itemsize + 8 * self.hidden)
         kernel = self.kernel(rows, evaluated)
         return Launch(kernel, batch.size, rows * batch.size, arguments | batch.arguments, lambda work: cost)

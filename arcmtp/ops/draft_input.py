@@ -6,7 +6,16 @@ import numpy as np
 
 from arcmtp.formats.matrix import LANES, Matrix
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BATCH_PARAMETERS, CHUNK_ROWS, Batch, Consumers, compiled_rows, matrices_agree, row_suffix
+from arcmtp.ops.launch import (
+    BATCH_PARAMETERS,
+    CARRIED_ROWS,
+    CHUNK_ROWS,
+    Batch,
+    Consumers,
+    compiled_rows,
+    matrices_agree,
+    row_suffix,
+)
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
@@ -19,16 +28,20 @@ PARAMETERS = (
     *BATCH_PARAMETERS,
     *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
 )
-_CARRY = parameters(hidden=reads(F32), row_count=reads(I32), carried=writes(F32), slot=reads(I32))
+_CARRY = parameters(
+    hidden=reads(F32), positions=reads(I32), row_count=reads(I32), carried=writes(F32), slot=reads(I32)
+)
+_AGREES = ("CARRIED_ROWS", CARRIED_ROWS)
 
-Order = Literal["draft", "step", "prompt"]
+Order = Literal["draft", "step", "prompt", "carried"]
 
 
 class DraftInput:
     """Rows [rows, 2 k] = (norm of the embedding of a token, norm of a hidden row), for the consumers.
 
     order "draft": of each row's own token and hidden row. "step": the rows of a step, the last accepted row of each
-    sequence before all others. "prompt": of its own token and the hidden row of the row before it.
+    sequence before all others. "prompt": of its own token and the hidden row of the row before it. "carried": of its
+    own token and the carried hidden row of the position before it.
     embedding: the matrix [n tokens, k]; an id outside it gives the nearest row.
     """
 
@@ -51,15 +64,16 @@ class DraftInput:
             call=f"draft_input<{template}>",
             team=self._team,
             team_memory=self._team * 64,
-            agree=matrices_agree(m),
+            agree=(*matrices_agree(m), _AGREES),
         )
 
     def launch(self, rows: int, order: Order, batch: Batch, **arguments: Argument) -> Launch:
         """rows: of all sequences. weights: the buffer of the embedding's tiles; tokens i32 [rows]; hidden f32
         [rows, k]; token_norm, hidden_norm f32 [k]. Order "step": accepted i32 [batch], the last row of each sequence
         that was accepted; positions i32 [batch], of the token that this row chose; row_positions i32 [rows], where each
-        row belongs, is written. Order "prompt", of one sequence: carried f32 [slots, k], the hidden row before the
-        first one. quantised, plain: the consumers' rows; row_count i32."""
+        row belongs, is written. Orders "prompt" and "carried", of one sequence: positions i32 [rows]; carried f32
+        [slots, CARRIED_ROWS, k], hidden rows of earlier positions, that of position p in row p % CARRIED_ROWS.
+        quantised, plain: the consumers' rows; row_count i32."""
         arguments |= {"eps": float(self.eps), **batch.arguments}
         return Launch(self.kernel(rows, order), rows or CHUNK_ROWS, rows, arguments, self._cost)
 
@@ -69,14 +83,16 @@ class DraftInput:
         return Cost(work.rows * row + 8 * m.k, 9 * work.rows * m.k)
 
     def carry(self, **arguments: Argument) -> Launch:
-        """The last of `row_count` rows of hidden f32 [rows, k] becomes row `slot` of carried f32 [slots, k]."""
+        """Of `row_count` rows of hidden f32 [rows, k] at positions i32 [rows], put the last one into its place in
+        carried f32 [slots, CARRIED_ROWS, k]."""
         k = self.embedding.k
         kernel = Kernel(
             operator="carry_hidden",
             variant=str(k),
             header="draft_input.hpp",
             parameters=_CARRY,
-            body=f"carry_hidden<{k}>(hidden, row_count[0], carried, slot[0]);",
+            body=f"carry_hidden<{k}>(hidden, positions, row_count[0], carried, slot[0]);",
+            agree=(_AGREES,),
         )
         return Launch(kernel, 1, 0, arguments, lambda work: Cost(8 * k))
 

@@ -10,6 +10,7 @@ from arcmtp.runtime.tensor import I32
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
 STEP_ROWS = 32  # rows of a step of several sequences at most
 CHUNK_ROWS = 512  # rows of a prompt chunk
+CARRIED_ROWS = 64  # hidden rows of each sequence's latest positions that are kept: a power of two
 
 
 @dataclass(frozen=True)

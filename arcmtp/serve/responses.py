@@ -186,7 +186,7 @@ class Props(TypedDict):
     context: int
     vocabulary: int
     slots: int
-    draft: int
+    draft: int | Literal["auto"]
     queue: int
     body_mib: float
     sampling: dict[str, Any]

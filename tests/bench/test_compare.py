@@ -15,6 +15,7 @@ from arcmtp.bench.serve import Report as ServeReport
 from arcmtp.bench.serve import as_text as serve_text
 from arcmtp.bench.speed import Result, as_text
 from arcmtp.cli import main
+from arcmtp.engine.loading import Draft
 
 MODEL = Model("m.gguf", 1_000_000)
 
@@ -48,7 +49,8 @@ def test_fewer_microseconds_are_faster(tmp_path: Path) -> None:
 
 def test_draft_lengths_are_compared_by_the_median_of_their_passes(tmp_path: Path) -> None:
     def written(name: str, seconds: list[float]) -> Path:
-        passes = {2: [[Request("code", [1, 2, 3], 2, 1, 1.0, each)] for each in seconds]}
+        one = [[Request("code", [1, 2, 3], 2, 1, 1.0, each)] for each in seconds]
+        passes: dict[Draft, list[list[Request]]] = {2: one}
         (tmp_path / name).write_text(as_json(Report(passes, []), MODEL))
         return tmp_path / name
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.accept import DONE, LEFT, MAX_STOP_IDS, RECORD, RECORDS, STEP, Accept, reference, turn
-from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.launch import CARRIED_ROWS, MAX_ROWS
 from arcmtp.runtime.memory import Buffer
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
@@ -30,7 +30,7 @@ class Turn:
         self.pending_count, self.accepted = bench.poisoned(4), bench.poisoned(4)
         self.states = bench.zeros(STRIDE * 4)
         self.records = bench.host_zeros(RECORDS * RECORD.itemsize)
-        self.ids, self.carried = bench.poisoned(MAX_ROWS * 4), bench.poisoned(HIDDEN * 4)
+        self.ids, self.carried = bench.poisoned(MAX_ROWS * 4), bench.poisoned(CARRIED_ROWS * HIDDEN * 4)
         rng = np.random.default_rng(position)
         self.logits = rng.standard_normal((MAX_ROWS, STRIDE)).astype(np.float32)
         self.stats = rng.standard_normal((MAX_ROWS, 3)).astype(np.float32)
@@ -125,7 +125,10 @@ def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, evaluated: bool
         assert (words["pending_count"], words["accepted"]) == ([count if evaluated else 0], [count - 1])
         assert (words["turns"][DONE], words["turns"][LEFT]) == (done, left - count)
         np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), np.bincount(tokens, minlength=VOCAB))
-        np.testing.assert_array_equal(sequence.carried.read(np.float32, HIDDEN), sequence.hidden[count - 1])
+        carried = sequence.carried.read(np.float32, CARRIED_ROWS * HIDDEN).reshape(CARRIED_ROWS, HIDDEN)
+        position = case + count - 1
+        np.testing.assert_array_equal(carried[position % CARRIED_ROWS], sequence.hidden[count - 1])
+        assert np.isnan(np.delete(carried, position % CARRIED_ROWS, axis=0)).all()
     assert 10 < ends < 50
 
 
@@ -133,7 +136,7 @@ def test_after_the_end_a_step_changes_nothing(bench: Bench) -> None:
     sequence = Turn(bench, 5, limit=9)
     assert sequence.step([1, STOP, 2, 4], [0, 1, STOP, 2])["done"]
     before, states = sequence.words(), sequence.states.read(np.int32, VOCAB)
-    carried = sequence.carried.read(np.float32, HIDDEN)
+    carried = sequence.carried.read(np.float32, CARRIED_ROWS * HIDDEN)
     sequence.hidden[:] = np.nan
     record = sequence.step([1, 2, 4, 5], [STOP, 1, 2, 4])
     assert (record["count"], record["done"], record["accepted"]) == (0, 1, 0)
@@ -141,7 +144,7 @@ def test_after_the_end_a_step_changes_nothing(bench: Bench) -> None:
     assert after["positions"] == before["positions"] and after["ids"][0] == STOP
     assert (after["pending_count"], after["accepted"]) == ([0], [0]), "what this step evaluated must not be committed"
     np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), states)
-    np.testing.assert_array_equal(sequence.carried.read(np.float32, HIDDEN), carried)
+    np.testing.assert_array_equal(sequence.carried.read(np.float32, CARRIED_ROWS * HIDDEN), carried)
 
 
 @pytest.mark.parametrize("evaluated", [True, False])

@@ -9,7 +9,7 @@ from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops.draft_input import DraftInput, Order, order, reference
 from arcmtp.ops.embedding import reference as embedding_reference
-from arcmtp.ops.launch import Consumers, compiled_rows
+from arcmtp.ops.launch import CARRIED_ROWS, Consumers, compiled_rows
 from tests.ops.bench import Bench, interleaved
 from tests.ops.conftest import CHUNK_COUNTS, LAUNCHED_ROWS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
 from tests.ops.test_embedding import random_tiles
@@ -26,7 +26,7 @@ class Case:
         self.op = DraftInput(self.matrix, EPS, Consumers(quantised=False, plain=True), bench.geometry)
         orders: tuple[Order, ...] = ("draft", "step")
         kernels = [self.op.kernel(rows, order) for rows in (*ROW_COUNTS, 0) for order in orders]
-        bench.compile([*kernels, self.op.kernel(0, "prompt")])
+        bench.compile([*kernels, self.op.kernel(0, "prompt"), self.op.kernel(0, "carried")])
         self.tiles = random_tiles(self.rng, form, VOCAB, k)
         self.norms = self.rng.uniform(0.5, 1.5, (2, k)).astype(np.float32)
 
@@ -36,11 +36,12 @@ class Case:
         slots: Sequence[int] = (0,),
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Rows [rows, 2 k], and where they belong. launched: how many the launch is told. Of each sequence: its last
-        accepted row, and the position of the token that this row chose. carried: the hidden row of each slot."""
+        accepted row, and the position of the token that this row chose; of orders "prompt" and "carried" the
+        position of each row. carried: the hidden rows that each slot carries."""
         bench, rows = self.bench, len(tokens)
         launched = compiled_rows(rows) if launched is None else launched
         plain, row_positions = bench.poisoned(MAX_ROWS * 2 * self.k * 4), bench.poisoned(MAX_ROWS * 4)
-        carried = np.full((SLOTS, self.k), np.nan, np.float32) if carried is None else carried
+        carried = np.full((SLOTS, CARRIED_ROWS, self.k), np.nan, np.float32) if carried is None else carried
         launch = self.op.launch(
             launched, order, bench.batch(slots), weights=bench.array(self.tiles), tokens=bench.ints(tokens),
             hidden=bench.array(hidden), token_norm=bench.array(self.norms[0]), hidden_norm=bench.array(self.norms[1]),
@@ -113,16 +114,32 @@ def test_a_row_has_the_bits_that_it_has_alone(bench: Bench) -> None:
         np.testing.assert_array_equal(case.run("draft", tokens, hidden, launched)[0][rows // 2], alone[0])
 
 
-def test_rows_of_a_prompt_take_the_hidden_row_before_them_and_the_first_its_slots(bench: Bench) -> None:
+@pytest.mark.parametrize("position", [0, 1, CARRIED_ROWS, 1000])
+def test_rows_of_a_prompt_take_the_hidden_row_before_them_and_the_first_its_slots(bench: Bench, position: int) -> None:
     case = Case(bench, 256)
-    carried = np.full((SLOTS, 256), np.nan, np.float32)
-    carried[2] = case.rng.standard_normal(256)
+    carried = np.full((SLOTS, CARRIED_ROWS, 256), np.nan, np.float32)
+    first = carried[2, (position - 1) % CARRIED_ROWS]
+    first[:] = case.rng.standard_normal(256)
     for rows in (1, *CHUNK_COUNTS):
         tokens = case.rng.integers(0, VOCAB, rows)
         hidden = case.rng.standard_normal((rows, 256)).astype(np.float32)
-        before = np.concatenate([carried[2:3], hidden[:-1]])
+        before = np.concatenate([[first], hidden[:-1]])
         hidden[-1] = np.nan
-        got, _ = case.run("prompt", tokens, hidden, 0, carried=carried, slots=[2])
+        positions = range(position, position + rows)
+        got, _ = case.run("prompt", tokens, hidden, 0, positions=positions, carried=carried, slots=[2])
+        np.testing.assert_array_equal(got, case.run("draft", tokens, before, 0)[0])
+
+
+@pytest.mark.parametrize("position", [1, 60, CARRIED_ROWS, 1000])
+def test_rows_left_out_take_the_carried_hidden_row_of_the_position_before_them(bench: Bench, position: int) -> None:
+    case = Case(bench, 256)
+    for rows in (1, 5, CARRIED_ROWS):
+        tokens, before = case.rng.integers(0, VOCAB, rows), case.rng.standard_normal((rows, 256)).astype(np.float32)
+        positions = np.arange(position, position + rows)
+        carried = np.full((SLOTS, CARRIED_ROWS, 256), np.nan, np.float32)
+        carried[2, (positions - 1) % CARRIED_ROWS] = before
+        unused = np.full((rows, 256), np.nan, np.float32)
+        got, _ = case.run("carried", tokens, unused, 0, positions=positions.tolist(), carried=carried, slots=[2])
         np.testing.assert_array_equal(got, case.run("draft", tokens, before, 0)[0])
 
 
@@ -133,8 +150,13 @@ def test_a_zero_hidden_row_stays_zero(bench: Bench) -> None:
 
 def test_the_last_row_of_a_chunk_is_carried_before_the_next_one_of_its_slot(bench: Bench) -> None:
     case = Case(bench, 96)
-    rows, carried = case.rng.standard_normal((10, 96)).astype(np.float32), bench.poisoned(SLOTS * 96 * 4)
-    bench.run(case.op.carry(hidden=bench.array(rows), row_count=bench.ints([7]), carried=carried, slot=bench.ints([2])))
-    found = carried.read(np.float32, SLOTS * 96).reshape(SLOTS, 96)
-    np.testing.assert_array_equal(found[2], rows[6])
-    assert np.isnan(found[[0, 1, 3]]).all()
+    rows, carried = case.rng.standard_normal((10, 96)).astype(np.float32), bench.poisoned(SLOTS * CARRIED_ROWS * 96 * 4)
+    launch = case.op.carry(
+        hidden=bench.array(rows), positions=bench.ints(range(195, 205)), row_count=bench.ints([7]), carried=carried,
+        slot=bench.ints([2]),
+    )  # fmt: skip
+    bench.run(launch)
+    found = carried.read(np.float32, SLOTS * CARRIED_ROWS * 96).reshape(-1, 96)
+    place = 2 * CARRIED_ROWS + 201 % CARRIED_ROWS
+    np.testing.assert_array_equal(found[place], rows[6])
+    assert np.isnan(np.delete(found, place, axis=0)).all()

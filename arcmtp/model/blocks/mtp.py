@@ -1,7 +1,8 @@
 """The MTP block: guesses the token after next from a token and the hidden row of the token before it.
 
 Its KV cache holds, at each position, a token joined with the hidden row before it. Prompt chunks and verified rows
-write it from the trunk's hidden rows; what drafting itself wrote beyond them is overwritten then.
+write it from the trunk's hidden rows; what drafting itself wrote beyond them is overwritten then. Steps without drafts
+leave only their hidden rows behind, from which `catch_up` writes what is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
 from arcmtp.model.weight_plan import Merged, WeightPlan
 from arcmtp.ops.draft_input import DraftInput, Order
-from arcmtp.ops.launch import Consumers
+from arcmtp.ops.launch import CARRIED_ROWS, Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.runtime.launch import Launch
@@ -89,9 +90,15 @@ class MtpBlock:
         self._chunk_hidden = build.rows("hidden rows of a chunk", hidden)
         self._row_positions = build.step("draft positions", dtype=I32)
         self.carried = StateCache(
-            build.per_slot("carried hidden row", F32, hidden),
-            build.per_slot("checkpoint of the hidden row", F32, hidden),
+            build.per_slot("carried hidden rows", F32, CARRIED_ROWS, hidden),
+            build.per_slot("checkpoint of the hidden rows", F32, CARRIED_ROWS, hidden),
         )
+
+    def bring_carried(self, index: int, slot: int, position: int) -> None:
+        """Make the carried hidden row of `position` that of row `index` of a step, as if this step had evaluated it."""
+        carried, row = self.carried.tensor, self._trunk.hidden.nbytes // self._trunk.hidden.shape[0]
+        place = slot * CARRIED_ROWS + position % CARRIED_ROWS
+        self._trunk.hidden.copy_from(carried, row, index * row, place * row)
 
     def chunk(self, rows: Rows) -> Iterator[Launch]:
         """Keys and values of a prompt chunk that the trunk has evaluated; no queries, experts or logits."""
@@ -107,10 +114,28 @@ class MtpBlock:
             *self._begin(rows, "prompt", rows.ids, self._chunk_hidden),
             *self.attention.store_keys_values(rows, residual.before),
             self._input.carry(
-                hidden=self._chunk_hidden, row_count=rows.row_count, carried=self.carried.tensor,
-                slot=self._controls.chunk_slot,
+                hidden=self._chunk_hidden, positions=rows.positions, row_count=rows.row_count,
+                carried=self.carried.tensor, slot=self._controls.chunk_slot,
             ),
         ]  # fmt: skip
+        return _labelled(launches)
+
+    def catch_up(self, rows: Rows) -> Iterator[Launch]:
+        """Keys and values of positions that the trunk has evaluated in steps without drafts, from the carried hidden
+        rows; rows: as of a prompt chunk, at most CARRIED_ROWS."""
+        launches = [
+            *self._begin(rows, "carried", rows.ids, self._chunk_hidden),
+            *self.attention.store_keys_values(rows, self._residual.before),
+        ]
+        return _labelled(launches)
+
+    def keep(self, step: Rows) -> Iterator[Launch]:
+        """Keys and values of a step's rows that were accepted: of the first call after it, all but the draft."""
+        step = replace(step, positions=self._row_positions)
+        launches = [
+            *self._begin(step, "step", self._controls.sampled, self._trunk.hidden),
+            *self.attention.store_keys_values(step, self._residual.before),
+        ]
         return _labelled(launches)
 
     def first_call(self, step: Rows, drafts: Rows, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
@@ -146,8 +171,9 @@ class MtpBlock:
         yield self._input.launch(
             rows.count, order, rows.batch, weights=self.embedding.tensor, tokens=tokens, hidden=hidden,
             token_norm=self._token_norm, hidden_norm=self._hidden_norm, accepted=self._controls.accepted,
-            positions=self._controls.positions, row_positions=self._row_positions, carried=self.carried.tensor,
-            row_count=rows.row_count, **self._rows.arguments,
+            positions=self._controls.positions if order == "step" else rows.positions,
+            row_positions=self._row_positions, carried=self.carried.tensor, row_count=rows.row_count,
+            **self._rows.arguments,
         )  # fmt: skip
         join = self._join.launch(
             rows.count, weights=self.joined_weights.tensor, output=self._residual.before, row_count=rows.row_count,

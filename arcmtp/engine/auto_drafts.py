@@ -1,0 +1,147 @@
+"""The draft length that gives the most tokens per second, found while generating."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from arcmtp.engine.cycle import Cycle
+from arcmtp.engine.draft_history import DraftHistory
+from arcmtp.engine.draft_policy import longest
+from arcmtp.ops.launch import MAX_ROWS
+
+LENGTHS = range(5)
+PROBING = 0.0125  # share of the time that may be lost to lengths tried out
+SETTLED = 8  # cycles after which the cost of a length is known
+SLOWEST_GAIN = 0.1  # of what a cycle's time says about the cost of cycles like it
+FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
+PAUSE = 8  # cycles before a length is tried out again
+SHARED_WEIGHT = 3.0  # drafts: how much a sequence's own acceptance leans on that of all
+FIRST_GUESS = 0.7  # of acceptance, before any draft
+CONTINUED = 0.9  # acceptance of a place in the chain that was never tried, times that of the place before
+STEP_GROWTH = 0.2  # of the cost, with each draft, before a second length was tried
+
+
+@dataclass
+class Costs:
+    """Microseconds of a cycle of so many sequences, by draft length; 0: not known."""
+
+    us: list[float] = field(default_factory=lambda: [0.0] * len(LENGTHS))
+    cycles: list[int] = field(default_factory=lambda: [0] * len(LENGTHS))
+
+    def note(self, length: int, us: float, best: int) -> None:
+        """A cycle's time. Once the best length is settled its cycles tell how fast the machine is now, and move the
+        costs of all lengths; those of other lengths move their own cost."""
+        self.cycles[length] += 1
+        if not self.us[length]:
+            self.us[length] = us
+            return
+        gain = max(1 / self.cycles[length], SLOWEST_GAIN)
+        factor = min(max(us / self.us[length], 0.5), 2.0) ** gain
+        settled = length == best and self.cycles[length] > SETTLED
+        for other in LENGTHS if settled else (length,):
+            self.us[other] *= factor
+
+    def expected(self, length: int) -> float:
+        """That of a length, if need be from shorter ones: as much more for each draft as between the last two."""
+        known = [k for k in LENGTHS if self.us[k] and k <= length]
+        if not known:
+            return 0.0
+        last = known[-1]
+        slope = STEP_GROWTH * self.us[last] / (last + 1)
+        if len(known) > 1:
+            slope = max((self.us[last] - self.us[known[-2]]) / (last - known[-2]), 0.0)
+        return self.us[last] + (length - last) * slope
+
+
+class AutoDrafts:
+    """Takes the draft length, 0 to 4, with the most expected tokens per second.
+
+    Expected are 1 + a₁ + a₁a₂ + … tokens a cycle (Leviathan et al. 2023, "Fast inference from transformers via
+    speculative decoding", with the acceptance of each place), where aᵢ is the share of drafts i that were accepted
+    behind accepted ones, of the sequence's own latest cycles and, with less weight, of all sequences. Costs are those
+    of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as often as the time
+    that they lost so far is no more than 1.25 % of all. Sequences that decode together have one length.
+    """
+
+    def __init__(self) -> None:
+        self.costs: dict[int, Costs] = {}  # by number of sequences
+        self.chosen = [0] * len(LENGTHS)  # cycles of each length
+        self._tried, self._accepted = [0.0] * (MAX_ROWS - 1), [0.0] * (MAX_ROWS - 1)
+        self._allowance = 0.0  # microseconds that may be lost
+        self._since = [0] * len(LENGTHS)  # cycles since a length was last taken
+        self._best = 1
+        self._best_tokens = 1.0  # expected of a cycle of the best length
+
+    @property
+    def lengths(self) -> Collection[int]:
+        """0 to 4."""
+        return LENGTHS
+
+    def length(self, histories: Sequence[DraftHistory]) -> int:
+        """The best length, or one to try out."""
+        costs, most = self._costs(len(histories)), min(longest(len(histories)), LENGTHS[-1])
+        for length in (1, 0):
+            if length <= most and not costs.us[length]:
+                return length
+        tokens = self.expected_tokens(histories)[: most + 1]
+        speeds = [expected / costs.expected(length) for length, expected in enumerate(tokens)]
+        self._best = speeds.index(max(speeds))
+        self._best_tokens = tokens[self._best]
+        return self._probe(costs, tokens)
+
+    def expected_tokens(self, histories: Sequence[DraftHistory]) -> list[float]:
+        """Tokens of a cycle of all sequences, by draft length."""
+        shared, sums = self.acceptance(), [0.0] * len(LENGTHS)
+        for history in histories:
+            chain, tokens = 1.0, 0.0
+            for length, share in enumerate((1.0, *_acceptance(history, shared))):
+                chain *= share
+                tokens += chain
+                sums[length] += tokens
+        return sums
+
+    def acceptance(self) -> list[float]:
+        """The share of drafts that were accepted behind accepted ones, of all sequences, by place in the chain."""
+        shares, before = [], FIRST_GUESS / CONTINUED
+        for tried, accepted in zip(self._tried, self._accepted, strict=True):
+            before = (accepted + CONTINUED * before) / (tried + 1)
+            shares.append(before)
+        return shares[: LENGTHS[-1]]
+
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
+        """Learn from a cycle."""
+        self.chosen[drafted] += 1
+        self._since = [0 if length == drafted else cycles_ago + 1 for length, cycles_ago in enumerate(self._since)]
+        for cycle in cycles:
+            for place in range(cycle.tried):
+                self._tried[place] = FADING * self._tried[place] + 1
+                self._accepted[place] = FADING * self._accepted[place] + (place < cycle.accepted)
+        if microseconds is None or not cycles:
+            return
+        costs = self._costs(len(cycles))
+        costs.note(drafted, microseconds, self._best)
+        best_us = costs.expected(self._best)
+        self._allowance += PROBING * microseconds
+        if drafted != self._best:
+            self._allowance -= microseconds - sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens * best_us
+        self._allowance = min(self._allowance, best_us)
+
+    def _probe(self, costs: Costs, tokens: Sequence[float]) -> int:
+        """The length beside the best one that was taken longest ago, if what it loses may be lost; else the best."""
+        beside = [length for length in (self._best - 1, self._best + 1) if 0 <= length < len(tokens)]
+        length = max(beside, key=lambda length: self._since[length], default=self._best)
+        loss = costs.expected(length) - tokens[length] / self._best_tokens * costs.expected(self._best)
+        return length if loss <= self._allowance and self._since[length] >= PAUSE else self._best
+
+    def _costs(self, sequences: int) -> Costs:
+        return self.costs.setdefault(sequences, Costs())
+
+
+def _acceptance(history: DraftHistory, shared: Sequence[float]) -> Iterator[float]:
+    """Of one sequence, by place. Where it has tried little, a place is taken for as much worse than the place before as
+    it is in all sequences."""
+    before = before_of_all = 1.0
+    for place, of_all in enumerate(shared):
+        guess = of_all if place == 0 else max(of_all, before * min(of_all / before_of_all, 1.0))
+        before = (history.accepted[place] + SHARED_WEIGHT * guess) / (history.tried[place] + SHARED_WEIGHT)
+        before_of_all = of_all
+        yield before

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import add_model_options, integer
+from arcmtp.cli.options import add_model_options, draft, integer
 
 if TYPE_CHECKING:
     from arcmtp import LLM
     from arcmtp.cli.options import SubParsers
     from arcmtp.profile.recordings import Request
 
-USUAL_DRAFT = 2
 DEFAULT_REQUEST = "code_python"  # one of the requests of `arcmtp bench mtp`
 
 
@@ -31,8 +30,9 @@ def add(commands: SubParsers) -> None:
         "-n", "--max-tokens", metavar="N", type=integer(8), default=128, help="tokens at most (default 128)"
     )
     profile.add_argument(
-        "--draft", metavar="N", type=integer(0),
-        help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block)",
+        "--draft", metavar="N|auto", type=draft,
+        help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
+        "block)",
     )  # fmt: skip
     for option, text in (
         ("--json", "write everything that was found, as arcmtp/profile/schema.json says"),
@@ -72,10 +72,9 @@ def _request(llm: LLM, options: argparse.Namespace) -> Request:
     from arcmtp.bench.speed import random_ids
     from arcmtp.profile.recordings import Request
 
-    draft = USUAL_DRAFT if llm.draft == "auto" else llm.draft
     if options.prompt_tokens:
-        return Request(random_ids(llm, options.prompt_tokens), options.max_tokens, draft)
+        return Request(random_ids(llm, options.prompt_tokens), options.max_tokens, llm.draft)
     text = prompts()[DEFAULT_REQUEST] if options.prompt is None else options.prompt
     as_chat = llm.has_chat_template and not options.raw
     ids = llm.prompt_ids([{"role": "user", "content": text}] if as_chat else text)
-    return Request(ids, options.max_tokens, draft, llm.tokenizer.eos_ids)
+    return Request(ids, options.max_tokens, llm.draft, llm.tokenizer.eos_ids)

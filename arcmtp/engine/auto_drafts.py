@@ -20,6 +20,17 @@ CONTINUED = 0.9  # acceptance of a place in the chain that was never tried, time
 STEP_GROWTH = 0.2  # of the cost, with each draft, before a second length was tried
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a draft length for one sequence; None: no cycle was timed."""
+
+    length: int  # tokens
+    cycles: int  # that had this length, whatever the number of sequences
+    tokens: float  # expected of a cycle
+    us: float | None  # of a cycle
+    gain: float | None  # expected speed, of that without drafts
+
+
 @dataclass
 class Costs:
     """Microseconds of a cycle of so many sequences, by draft length; 0: not known."""
@@ -106,6 +117,14 @@ class AutoDrafts:
             before = (accepted + CONTINUED * before) / (tried + 1)
             shares.append(before)
         return shares[: LENGTHS[-1]]
+
+    def estimates(self) -> list[Estimate]:
+        """What the choice rests on, of all sequences so far, by draft length."""
+        costs, tokens, found = self._costs(1), self.expected_tokens([DraftHistory()]), []
+        for length, (us, expected) in enumerate(zip(costs.us, tokens, strict=True)):
+            gain = expected / us * costs.us[0] if us and costs.us[0] else None
+            found.append(Estimate(length, self.chosen[length], expected, us or None, gain))
+        return found
 
     def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
         """Learn from a cycle."""

@@ -155,11 +155,10 @@ class Batch:
         if network.mtp is None:
             return
         if self._drafted:
-            network.stage.submit(network.keep(self._rows, len(self._members)))
+            network.stage.run(network.keep(self._rows, len(self._members)))
         else:
             for member, whole in zip(self._members, self._whole, strict=True):
                 member.slot.catch_up(whole)
-        network.device.wait()
         self._whole = [len(member.slot.ids) for member in self._members]
 
     def _drain(self) -> None:
@@ -177,7 +176,7 @@ class Batch:
             cycle = member.take(index, len(oldest.members), oldest.drafted)
             if cycle is not None:
                 cycles.append(cycle)
-                if member.log is not None and oldest.drafted:  # which it timed
+                if member.log is not None:
                     member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
         # A cycle takes what the device needs for it or what the host does, whichever is more.
         host_us, device_us = (time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between)

@@ -35,14 +35,16 @@ class DraftSummary:
     mean_us: float | None  # per call
     p95_us: float | None  # of the latest calls
     acceptance: float  # share of the drafts that were accepted
-    acceptance_by_position: list[float]  # share of the cycles that accepted the 1st, the 2nd, … draft
+    acceptance_by_position: list[float]  # share of the 1st, the 2nd, … drafts of cycles that were accepted
+    accepted_by_position: list[int]  # 1st, 2nd, … drafts
     mean_accepted_length: float  # tokens that a cycle gave
     drafting_share: float | None  # of the time of drafting and verifying
+    lengths: list[int]  # cycles with no draft, with one, …
 
     def __str__(self) -> str:
         by_position = " ".join(f"{share:.2f}" for share in self.acceptance_by_position)
         times = "" if self.mean_us is None else f", {self.mean_us:.0f} µs each (p95 {self.p95_us:.0f})"
-        share = "" if self.drafting_share is None else f", {self.drafting_share:.0%} of the time drafting"
+        share = f", {self.drafting_share:.0%} of the time drafting" if self.drafting_share else ""
         return (
             f"{self.calls} draft calls{times}, accepted {self.acceptance:.2f} ({by_position}), "
             f"{self.mean_accepted_length:.2f} tokens a cycle{share}"
@@ -58,9 +60,10 @@ class DraftLog:
     def __init__(self, head_rows: int, graphs: bool) -> None:
         self._head_rows, self._graphs = head_rows, graphs
         self.calls: deque[DraftCall] = deque(maxlen=KEPT_CALLS)
-        self._count = self._cycles = self._tokens = self._longest = 0
+        self._tokens = 0
         self._timed, self._draft_us, self._step_us = 0, 0.0, 0.0
         self._accepted_at = np.zeros(MAX_ROWS, np.int64)  # how many cycles accepted so many drafts at least
+        self._lengths = np.zeros(MAX_ROWS, np.int64)  # how many cycles had so many drafts
 
     def add(
         self, number: int, device_us: Sequence[float | None], host_us: Sequence[float], captured: Sequence[bool],
@@ -76,27 +79,30 @@ class DraftLog:
                 self._timed += 1
                 self._draft_us += us
         self._step_us += step_us or 0.0
-        self._count += len(calls_us)
-        self._longest = max(self._longest, len(calls_us))
-        self._cycles += 1
+        self._lengths[len(calls_us)] += 1
         self._tokens += len(cycle.tokens)
         self._accepted_at[1 : cycle.accepted + 1] += 1
 
     def summary(self) -> DraftSummary | None:
-        """Of all calls so far; None if there were none."""
-        if not self._count:
+        """Of all cycles so far; None if there were none."""
+        cycles = int(self._lengths.sum())
+        if not cycles:
             return None
+        made_at = self._lengths[::-1].cumsum()[::-1][1:]  # how many cycles made the 1st, the 2nd, … draft
+        made_at, calls = made_at[made_at > 0], int(made_at.sum())
         latest = [call.device_us for call in list(self.calls) if call.device_us is not None]
         accepted = int(self._accepted_at.sum())
         both = self._draft_us + self._step_us
         return DraftSummary(
-            calls=self._count,
-            cycles=self._cycles,
+            calls=calls,
+            cycles=cycles,
             accepted=accepted,
             mean_us=self._draft_us / self._timed if self._timed else None,
             p95_us=float(np.percentile(latest, 95)) if latest else None,
-            acceptance=accepted / self._count,
-            acceptance_by_position=(self._accepted_at[1 : self._longest + 1] / self._cycles).tolist(),
-            mean_accepted_length=self._tokens / self._cycles,
+            acceptance=accepted / calls if calls else 0.0,
+            acceptance_by_position=(self._accepted_at[1 : len(made_at) + 1] / made_at).tolist(),
+            accepted_by_position=self._accepted_at[1 : len(made_at) + 1].tolist(),
+            mean_accepted_length=self._tokens / cycles,
             drafting_share=self._draft_us / both if both else None,
+            lengths=self._lengths[: len(made_at) + 1].tolist(),
         )

@@ -43,7 +43,7 @@ class Statistics:
     graph_captures: int  # a graph is captured when it is first needed
     graph_replays: int
     host_us_per_replay: float
-    draft: DraftSummary | None  # None: nothing was drafted
+    draft: DraftSummary | None  # None: nothing could be drafted
     load_seconds: float
     peak_memory_bytes: int  # resident, of the process
 
@@ -59,6 +59,7 @@ class Generation:
         they were not asked for.
     seed: what gives the same text again, 0 to 2**64 - 1; None where nothing is left to chance.
     draft_calls: the latest 4096.
+    draft_lengths: of all cycles, in order.
     """
 
     prompt_ids: list[int]
@@ -70,3 +71,4 @@ class Generation:
     seed: int | None
     statistics: Statistics
     draft_calls: list[DraftCall]
+    draft_lengths: list[int]

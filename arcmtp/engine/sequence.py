@@ -43,6 +43,7 @@ class Sequence:
     bytes_to_host: int = 0  # all that decoding moves between host and device, but for commands
     unread: deque[Cycle] = field(default_factory=deque)
     history: DraftHistory = field(default_factory=DraftHistory)  # that the policy is shown
+    draft_lengths: list[int] = field(default_factory=list)  # of all cycles
     last: int = -1  # the token that was chosen and is not evaluated yet
     cycles_taken: int = -1  # the first choice is none
     _slot: Slot | None = None
@@ -86,7 +87,7 @@ class Sequence:
     def begin(self) -> None:
         """Choose the first token, into `unread`, right after the last chunk of the prompt."""
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
-        self.history = DraftHistory()
+        self.history, self.draft_lengths = DraftHistory(), []
         self.slot.choose_first(self.sampler, self.limit, self.stop_ids, self.top)
         self.take(0, 1, 0)
 
@@ -125,6 +126,7 @@ class Sequence:
         if self.cycles_taken:
             self.decoded += count
             self.history.add(cycle)
+            self.draft_lengths.append(drafted)
         self.last = tokens[-1]
         if done:
             self.state = "finished"

@@ -77,7 +77,7 @@ class Slot:
         """Bring the evaluated tokens from position `whole` on, at most CARRIED_ROWS, into the MTP block's KV cache."""
         if missing := self.ids[whole:]:
             self._steer_chunk(missing, whole)
-            self._network.stage.submit(self._network.catch_up(), as_graph=False)
+            self._network.stage.run(self._network.catch_up())
 
     def choose_first(self, sampler: Sampler, limit: int, stop_ids: Collection[int], top: int) -> None:
         """Begin a generation of at most `limit` tokens, which any of `stop_ids` ends, and choose its first token: that

@@ -121,6 +121,7 @@ class Stream:
             seed=sequence.sampler.seed,
             statistics=statistics(network, sequence, len(tokens), graphs, self._model.load_seconds),
             draft_calls=list(sequence.log.calls) if sequence.log else [],
+            draft_lengths=list(sequence.draft_lengths),
         )
 
     def _make_chunks(self) -> None:

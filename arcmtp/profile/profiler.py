@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 
 from arcmtp import __version__
+from arcmtp.engine.auto_drafts import LENGTHS, AutoDrafts
 from arcmtp.engine.llm import LLM
+from arcmtp.engine.loading import AUTO
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.profile.descriptions import describe_device, describe_model, memory
 from arcmtp.profile.phases import Phase, Timed, Workload, net_microseconds, phase
 from arcmtp.profile.recorder import Submission
-from arcmtp.profile.recordings import Recording, Recordings, Request, TimedCycle, record_all
+from arcmtp.profile.recordings import ROUNDS, Recording, Recordings, Request, TimedCycle, record_all, timed
 from arcmtp.profile.report import (
     FORMAT,
     CycleTimes,
     Drafting,
+    DraftLengths,
     GenerationDescription,
     GraphReport,
     LaunchListTimes,
@@ -47,6 +51,9 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
             f"{len(request.prompt)} tokens of prompt and {request.max_tokens} to generate are {need}, "
             f"the context holds {llm.context}: raise ctx"
         )
+    lengths = None
+    if request.draft == AUTO:
+        lengths, request = draft_lengths(llm, request)
     read = ReadBandwidth(llm.device, llm.device.zeros(READ_BYTES))
     recordings = record_all(llm, request, progress)
     for _ in range(READS):
@@ -58,7 +65,7 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
         model=describe_model(llm, file),
         device=describe_device(llm, read.gbs),
         run=GenerationDescription(
-            len(request.prompt), len(recorded.tokens) - len(request.prompt), request.draft,
+            len(request.prompt), len(recorded.tokens) - len(request.prompt), int(request.draft),
             llm.network.stage.graphs.enabled,
         ),
         speed=Speed(
@@ -70,9 +77,21 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
         phases=_phases(llm, recordings, read.gbs),
         graphs=_graphs(recordings),
         drafting=_drafting(recorded) if request.draft else None,
+        draft_lengths=lengths,
         memory=memory(llm),
     )
     return report, recordings
+
+
+def draft_lengths(llm: LLM, request: Request) -> tuple[DraftLengths, Request]:
+    """What `auto` chose in several generations, and the request with the length, at least 1, that it chose most."""
+    policy = llm.policy(AUTO)
+    assert isinstance(policy, AutoDrafts)
+    generations = [timed(llm, request) for _ in range(ROUNDS + 1)]
+    chosen = generations[-1][1]
+    found = DraftLengths(median(one for one, _ in generations[1:]), policy.acceptance(), policy.estimates(), chosen)
+    most: int = max(LENGTHS[1:], key=chosen.count)
+    return found, replace(request, draft=most)
 
 
 def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phase]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from arcmtp.engine.llm import LLM
+from arcmtp.engine.loading import Draft
 from arcmtp.errors import ArcmtpError
 from arcmtp.profile.recorder import Recorder, Submission
 from arcmtp.progress import Progress
@@ -18,11 +19,11 @@ ROUNDS = 3  # of everything that is compared
 
 @dataclass(frozen=True)
 class Request:
-    """What is generated: at most `max_tokens` after `prompt`, with so many drafts, ended by any of `stop_ids`."""
+    """What is generated: at most `max_tokens` after `prompt`, with so many drafts or "auto", ended by `stop_ids`."""
 
     prompt: Sequence[int]
     max_tokens: int
-    draft: int
+    draft: Draft  # a number where launch lists are timed
     stop_ids: Collection[int] = ()
 
 
@@ -110,12 +111,18 @@ def record_all(llm: LLM, request: Request, progress: Progress) -> Recordings:
 
 def speed(llm: LLM, request: Request) -> float:
     """Tokens per second of decoding, with nothing timed in between."""
+    return timed(llm, request)[0]
+
+
+def timed(llm: LLM, request: Request) -> tuple[float, list[int]]:
+    """`speed`, and the drafts of each cycle."""
     sequence = llm.new_sequence(draft=request.draft)
     if sequence.prefill(request.prompt, request.max_tokens, request.stop_ids).done:
         raise _too_short(1)
     began = time.perf_counter()
-    tokens = sum(len(cycle.tokens) for cycle in llm.cycles(sequence))
-    return tokens / (time.perf_counter() - began)
+    cycles = list(llm.cycles(sequence))
+    seconds = time.perf_counter() - began
+    return sum(len(cycle.tokens) for cycle in cycles) / seconds, [cycle.drafted for cycle in cycles]
 
 
 def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = False) -> Recording:
@@ -134,6 +141,7 @@ def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = Fal
         recorder.split = False
         recorder.collect()
     tokens, timed = [*request.prompt, *first.tokens], []
+    assert isinstance(request.draft, int)
     size = request.draft + 1
     for number, cycle in enumerate(cycles):
         submissions = recorder.submissions[decoding + number * size :][:size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from arcmtp.engine.auto_drafts import Estimate
 from arcmtp.profile.descriptions import DeviceDescription, Memory, ModelDescription
 from arcmtp.profile.phases import Phase
 
@@ -82,6 +83,16 @@ class Drafting:
 
 
 @dataclass(frozen=True)
+class DraftLengths:
+    """How `auto` chose in generations of this prompt."""
+
+    tokens_per_second: float  # median of the generations after the first
+    acceptance: list[float]  # share of the 1st, the 2nd, … drafts that were accepted behind accepted ones
+    estimates: list[Estimate]
+    chosen: list[int]  # drafts of each cycle of the last generation
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a profile found."""
 
@@ -95,6 +106,7 @@ class Report:
     phases: dict[str, Phase]  # "prompt", "decode"; with drafts "draft" and "verify"
     graphs: GraphReport
     drafting: Drafting | None
+    draft_lengths: DraftLengths | None  # of a profile with draft "auto"
     memory: Memory
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from arcmtp.profile.phases import Phase
-from arcmtp.profile.report import Drafting, GraphReport, Report
+from arcmtp.profile.report import Drafting, DraftLengths, GraphReport, Report
 
 TITLES = {"prompt": "Prompt", "decode": "Plain step", "draft": "Drafts of a cycle", "verify": "Verify"}
 OUTSIDE = "–"  # of any layer
@@ -54,6 +54,8 @@ def sections(report: Report) -> Iterator[Section]:
     yield _graphs(report.graphs)
     if report.drafting:
         yield _drafting(report.drafting)
+    if report.draft_lengths:
+        yield _draft_lengths(report.draft_lengths)
     yield _memory(report)
 
 
@@ -108,6 +110,20 @@ def _drafting(d: Drafting) -> Section:
         f"host and gaps {d.host_share:.1%}",
     ]
     return Section("Drafting", lines)
+
+
+def _draft_lengths(d: DraftLengths) -> Section:
+    shares = ", ".join(f"{place}: {share:.2f}" for place, share in enumerate(d.acceptance, start=1))
+    lines = [f"auto gives {d.tokens_per_second:.1f} tokens/s; accepted behind accepted drafts {shares}"]
+    header = ("drafts", "µs a cycle", "tokens expected", "× no drafts", "cycles", "of the last generation")
+    rows = [
+        (
+            str(e.length), OUTSIDE if e.us is None else f"{e.us:.0f}", f"{e.tokens:.2f}",
+            OUTSIDE if e.gain is None else f"{e.gain:.2f}", str(e.cycles), str(d.chosen.count(e.length)),
+        )
+        for e in d.estimates
+    ]  # fmt: skip
+    return Section("Draft length", lines, header, rows)
 
 
 def _memory(report: Report) -> Section:

@@ -2,9 +2,11 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.reply import Reply
 
+_DRAFT_LENGTHS = range(MAX_ROWS - 1)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -18,6 +20,12 @@ class Metrics:
         self._completion = Counter("arcmtp_completion_tokens", "Tokens generated", registry=r)
         self._prompt_seconds = Counter("arcmtp_prompt_seconds", "Time on the device for prompts", registry=r)
         self._decode_seconds = Counter("arcmtp_decode_seconds", "Time on the device after prompts", registry=r)
+        self._drafted = Counter("arcmtp_drafted_tokens", "Tokens drafted", registry=r)
+        self._accepted = Counter("arcmtp_accepted_tokens", "Drafted tokens that were accepted", registry=r)
+        self._draft_seconds = Counter("arcmtp_draft_seconds", "Time on the device for draft calls", registry=r)
+        self._draft_length = Histogram(
+            "arcmtp_draft_length", "Tokens drafted in a cycle", buckets=_DRAFT_LENGTHS, registry=r
+        )
         self._queue = Histogram("arcmtp_queue_seconds", "Wait for the device", buckets=_SECONDS, registry=r)
         self._first = Histogram(
             "arcmtp_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=r
@@ -43,6 +51,13 @@ class Metrics:
         self._completion.inc(usage["completion_tokens"])
         self._prompt_seconds.inc(timings.prompt_seconds)
         self._decode_seconds.inc(timings.decode_seconds)
+        for draft in reply.drafts:
+            self._drafted.inc(draft.calls)
+            self._accepted.inc(draft.accepted)
+            self._draft_seconds.inc(draft.calls * (draft.mean_us or 0.0) / 1e6)
+            for length, cycles in enumerate(draft.lengths):
+                for _ in range(cycles):
+                    self._draft_length.observe(length)
         if reply.first_token:
             self._queue.observe(timings.queue_seconds)
             self._first.observe(reply.first_token - began)

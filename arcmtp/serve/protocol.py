@@ -110,8 +110,8 @@ class GenerationRequest(Strict):
         | None
     ) = Field(None, description="token id to what is added to its logit")
     seed: int | None = Field(None, description="choice i of n uses seed + i")
-    draft: Annotated[int, Field(ge=0, le=7)] | None = Field(
-        None, description="tokens to draft before each step; null: what the server was started with"
+    draft: Annotated[int, Field(ge=0, le=7)] | Literal["auto"] | None = Field(
+        None, description="tokens to draft before each step, or auto; null: what the server was started with"
     )
     response_format: Annotated[
         Any, _must(lambda v: v in (None, {"type": "text"}), "only text; JSON modes are not available")

@@ -79,6 +79,11 @@ class Reply:
         """Timings of all choices together."""
         return timings_object(self.timings, self._statistics)
 
+    @property
+    def drafts(self) -> list[DraftSummary]:
+        """Of the choices that are complete and could draft."""
+        return [one.draft for one in self._statistics if one.draft]
+
     async def _payloads(self) -> AsyncIterator[tuple[int, Payload, Finished | None]]:
         """(index of the choice, payload, its last event if it is the choice's last)."""
         choices = self._prepared.choices
@@ -126,14 +131,18 @@ def timings_object(timings: Timings, statistics: Sequence[Statistics]) -> Timing
 
 
 def _add_drafts(shown: TimingsObject, drafts: Sequence[DraftSummary]) -> None:
-    cycles = sum(draft.cycles for draft in drafts)
-    accepted = zip_longest(*([share * d.cycles for share in d.acceptance_by_position] for d in drafts), fillvalue=0.0)
+    lengths = [sum(counts) for counts in zip_longest(*(draft.lengths for draft in drafts), fillvalue=0)]
+    made = [sum(lengths[position:]) for position in range(1, len(lengths))]
+    accepted = zip_longest(*(draft.accepted_by_position for draft in drafts), fillvalue=0)
     timed = [draft for draft in drafts if draft.mean_us is not None]
     shown["draft_n"] = sum(draft.calls for draft in drafts)
     shown["draft_n_accepted"] = sum(draft.accepted for draft in drafts)
-    shown["draft_acceptance_by_position"] = [round(sum(counts) / cycles, 4) for counts in accepted]
+    shown["draft_acceptance_by_position"] = [
+        round(sum(counts) / cycles, 4) for counts, cycles in zip(accepted, made, strict=True)
+    ]
     shown["draft_us_mean"] = _mean([(draft.mean_us or 0.0, draft.calls) for draft in timed])
     shown["draft_us_p95"] = max((draft.p95_us or 0.0 for draft in timed), default=None)
+    shown["draft_lengths"] = lengths
 
 
 def _mean(weighted: Sequence[tuple[float, int]]) -> float | None:

@@ -130,6 +130,7 @@ class TimingsObject(TypedDict):
     draft_acceptance_by_position: NotRequired[list[float]]
     draft_us_mean: NotRequired[float | None]
     draft_us_p95: NotRequired[float | None]
+    draft_lengths: NotRequired[list[int]]  # cycles with no draft, with one, …
 
 
 class ChatCompletion(TypedDict):

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("-n", "--max-tokens", type=int, default=48, metavar="N", help="default: %(default)s")
     tokens = parser.parse_args().max_tokens
     emulator, card = Emulator(), Device("level_zero:gpu")
-    with LLM(device=card, graphs=False) as llm:
+    with LLM(device=card, graphs=False, draft=2) as llm:
         print(f"{card.sycl_device.name}: loaded and compiled in {llm.load_seconds:.1f} s\n{PROMPT}", end="", flush=True)
         stream = llm.stream(PROMPT, tokens)
 
@@ -40,7 +40,7 @@ def main() -> None:
         seconds, written = time.perf_counter() - began, stream.result
     counts = sum(map(counts_of, reports), Counter())
     print(summary(counts, sum(report["launches"] for report in reports), len(written.ids), seconds))
-    with LLM(device=Device("cpu", card=card.card), graphs=False) as llm:
+    with LLM(device=Device("cpu", card=card.card), graphs=False, draft=2) as llm:
         expected = llm.generate(PROMPT, tokens)
     if difference := first_difference(said(written), said(expected)):
         sys.exit(difference)

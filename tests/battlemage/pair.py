@@ -17,6 +17,7 @@ class Pair:
 
     def __init__(self, card: Device, path: Path | None = None, **options: Any) -> None:
         devices = card, Device("cpu", card=card.card)
+        options = {"draft": 2} | options
         self.card, self.cpu = (LLM(path, device, graphs=False, **options) for device in devices)
 
     def close(self) -> None:

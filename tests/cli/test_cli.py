@@ -123,7 +123,8 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     (line,) = capsys.readouterr().out.splitlines()
     result = json.loads(line)
     assert list(result) == [
-        "prompt_ids", "ids", "text", "finish_reason", "token_logprobs", "logprobs", "seed", "draft_calls", "stats"
+        "prompt_ids", "ids", "text", "finish_reason", "token_logprobs", "logprobs", "seed", "draft_calls",
+        "draft_lengths", "stats",
     ]  # fmt: skip
     assert list(result["stats"]) == [
         "prompt_tokens", "cached_tokens", "completion_tokens", "prompt_tokens_per_second", "decode_tokens_per_second",
@@ -132,7 +133,7 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     ]  # fmt: skip
     assert list(result["stats"]["draft"]) == [
         "calls", "cycles", "accepted", "mean_us", "p95_us", "acceptance", "acceptance_by_position",
-        "mean_accepted_length", "drafting_share",
+        "accepted_by_position", "mean_accepted_length", "drafting_share", "lengths",
     ]  # fmt: skip
     assert list(result["draft_calls"][0]) == [
         "cycle", "index", "device_us", "host_us", "graph", "head_rows", "accepted"

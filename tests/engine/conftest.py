@@ -18,13 +18,13 @@ CONTEXT = 1024
 @pytest.fixture(scope="session")
 def tiny() -> Iterator[LLM]:
     """The bundled Q4_0 model."""
-    with LLM(device="cpu", ctx=CONTEXT) as llm:
+    with LLM(device="cpu", ctx=CONTEXT, draft=2) as llm:
         yield llm
 
 
 @pytest.fixture(scope="session")
 def tiny_f16(data_dir: Path) -> Iterator[LLM]:
-    with LLM(data_dir / "tiny-qwen36moe-f16.gguf", device="cpu", ctx=CONTEXT) as llm:
+    with LLM(data_dir / "tiny-qwen36moe-f16.gguf", device="cpu", ctx=CONTEXT, draft=2) as llm:
         yield llm
 
 

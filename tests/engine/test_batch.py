@@ -20,14 +20,14 @@ BIASED = SamplingOptions(logit_bias={300: 4.0, 301: -100}, presence_penalty=0.5)
 
 @pytest.fixture(scope="module")
 def four() -> Iterator[LLM]:
-    with LLM(device="cpu", ctx=1024, parallel=4) as llm:
+    with LLM(device="cpu", ctx=1024, parallel=4, draft=2) as llm:
         yield llm
 
 
 @pytest.fixture(scope="module")
 def one(four: LLM) -> Iterator[LLM]:
     """What runs alone: another network, with one slot."""
-    with LLM(device="cpu", ctx=1024) as llm:
+    with LLM(device="cpu", ctx=1024, draft=2) as llm:
         yield llm
 
 

@@ -1,6 +1,7 @@
 """A draft length that changes from cycle to cycle gives the ids and log-probabilities of none at all."""
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from arcmtp import LLM, ArcmtpError, FixedDrafts, Generation, SamplingOptions
+from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
@@ -40,7 +42,7 @@ class InOrder:
 
 @pytest.fixture(scope="module")
 def three() -> Iterator[LLM]:
-    with LLM(device="cpu", ctx=1024, parallel=3) as llm:
+    with LLM(device="cpu", ctx=1024, parallel=3, draft=2) as llm:
         yield llm
 
 
@@ -100,7 +102,7 @@ def test_drafts_from_one_place_are_the_same_whichever_lengths_came_before(tiny: 
                     pairs = list(zip(alike, changing.get(place, ()), strict=False))
                     compared += len(pairs)
                     assert all(one == other for one, other in pairs), (draft, place)
-    assert compared > 300
+    assert compared > 200
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -122,6 +124,44 @@ def test_sequences_side_by_side_give_the_same(
     assert [numbers(finished(stream)) for stream in streams] == [numbers(result) for result in plain]
     assert {len(histories) for histories in policy.shown} >= {2, 3}
     assert len(set(itertools.pairwise(policy.said))) > 30
+
+
+@pytest.mark.parametrize("sampling", [SamplingOptions(), WARM], ids=["greedy", "warm"])
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "launches"])
+def test_auto_gives_the_same(
+    tiny: LLM, text: str, monkeypatch: pytest.MonkeyPatch, sampling: SamplingOptions, graphs: bool
+) -> None:
+    monkeypatch.setattr(tiny.network.stage.graphs, "enabled", graphs)
+    ids = tiny.tokenize(text)
+    for begin in (0, 300, 700):
+        prompt = ids[begin : begin + 40]
+        plain = tiny.generate(prompt, 200, logprobs=2, sampling=sampling, draft=0)
+        result = tiny.generate(prompt, 200, logprobs=2, sampling=sampling, draft="auto")
+        assert numbers(result) == numbers(plain)
+        made = Counter(call.cycle for call in result.draft_calls)
+        assert result.draft_lengths == [made[cycle] for cycle in range(1, len(result.draft_lengths) + 1)]
+        assert plain.draft_lengths == [0] * 199
+    policy = tiny.policy("auto")
+    assert isinstance(policy, AutoDrafts)
+    assert min(policy.chosen[:2]) > 0, "a draft and none have been tried"
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_auto_beside_others_gives_the_same(
+    three: LLM, text: str, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr(Batch, "_ahead", ahead)
+    ids = three.tokenize(text)
+    asked: list[tuple[list[int], int, Any, SamplingOptions]] = [
+        (ids[10:40], 150, "auto", WARM), (ids[200:290], 60, "auto", SamplingOptions()),
+        (ids[500:505], 150, "auto", WARM), (ids[700:740], 60, 2, WARM),
+        (ids[300:333], 90, "auto", SamplingOptions()), (ids[800:840], 40, 0, WARM),
+    ]  # fmt: skip
+    plain = [three.generate(prompt, limit, sampling=sampling, draft=0) for prompt, limit, _, sampling in asked]
+    streams = [three.stream(prompt, limit, sampling=how, draft=draft) for prompt, limit, draft, how in asked]
+    for stream in streams:
+        stream.start()
+    assert [numbers(finished(stream)) for stream in streams] == [numbers(result) for result in plain]
 
 
 def test_what_comes_after_changing_lengths_drafts_as_from_cold(tiny: LLM, text: str) -> None:

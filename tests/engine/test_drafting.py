@@ -38,7 +38,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
         rope_dims=32, rope_sections=(6, 5, 5, 0), gdn_k_heads=2, gdn_v_heads=6, gdn_head_dim=32, expert_width=64,
     )  # fmt: skip
     write_model(path, size, Type.Q4_0, Type.Q6_K, seed=3)
-    with LLM(path, device="cpu", ctx=256) as llm:
+    with LLM(path, device="cpu", ctx=256, draft=2) as llm:
         yield llm
 
 

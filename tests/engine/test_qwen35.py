@@ -41,7 +41,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dense(path: Path) -> Iterator[LLM]:
-    with LLM(path, device="cpu", ctx=1024) as llm:
+    with LLM(path, device="cpu", ctx=1024, draft=2) as llm:
         yield llm
 
 
@@ -119,7 +119,7 @@ def test_any_draft_length_gives_the_same_ids_and_log_probabilities(
 def test_sequences_side_by_side_say_what_they_say_alone(path: Path, dense: LLM, graphs: bool) -> None:
     starts = (0, 150, 400, 700)
     prompts = [IDS[at : at + 20 + at // 50] for at in starts]
-    with LLM(path, device="cpu", ctx=1024, parallel=4, graphs=graphs) as four:
+    with LLM(path, device="cpu", ctx=1024, parallel=4, graphs=graphs, draft=2) as four:
         for draft, sampling in ((0, "warm"), (1, "greedy"), (3, "few warm"), (7, "few")):
             options = [replace(SAMPLING[sampling], seed=at) for at in starts]
             streams = [
@@ -178,7 +178,7 @@ def test_a_file_without_an_mtp_block_does_not_draft(tmp_path: Path) -> None:
     with pytest.raises(ArcmtpError, match=rf"^{path}: the file has no MTP block .*nothing can be drafted") as caught:
         LLM(path, device="cpu", ctx=64, draft=1)
     assert "\n" not in str(caught.value)
-    with LLM(path, device="cpu", ctx=1024) as llm:
+    with LLM(path, device="cpu", ctx=1024, draft=2) as llm:
         assert (llm.draft, llm.network.mtp) == (0, None)
         assert len(llm.generate(IDS[:5], 4).ids) == 4
 

@@ -25,6 +25,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_PROMPTS = 16
 MAX_BIASES = 1023
+MAX_DRAFTS = 7
 RESERVED_TEMPLATE_NAMES = frozenset({"self", "prompt", "messages", "tools", "add_generation_prompt"})
 # What OpenAI's older clients and other servers' have, without which the answer would not be what they expect.
 _FREE_TEXT = "answers cannot be constrained"
@@ -45,6 +46,10 @@ Value = TypeVar("Value")
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _is_draft(value: Any) -> bool:
+    return value in (None, "auto") or (type(value) is int and 0 <= value <= MAX_DRAFTS)
 
 
 def _must(holds: Callable[[Any], bool], message: str) -> BeforeValidator:
@@ -110,7 +115,7 @@ class GenerationRequest(Strict):
         | None
     ) = Field(None, description="token id to what is added to its logit")
     seed: int | None = Field(None, description="choice i of n uses seed + i")
-    draft: Annotated[int, Field(ge=0, le=7)] | Literal["auto"] | None = Field(
+    draft: Annotated[int | Literal["auto"], _must(_is_draft, "a number from 0 to 7, or auto")] | None = Field(
         None, description="tokens to draft before each step, or auto; null: what the server was started with"
     )
     response_format: Annotated[

@@ -154,6 +154,28 @@ def test_drafts_change_the_timings_and_not_the_answer(http: httpx.Client) -> Non
     assert plain.keys() < drafted.keys()
 
 
+@pytest.mark.parametrize("draft", [3, "auto"])
+def test_drafts_are_counted_by_length(http: httpx.Client, draft: int | str) -> None:
+    def counted() -> dict[str, float]:
+        lines = http.get("/metrics").text.splitlines()
+        values = (line.rsplit(" ", 1) for line in lines if line.startswith(("arcmtp_draft", "arcmtp_accepted")))
+        return {name: float(value) for name, value in values if "created" not in name}
+
+    asked, before = {"prompt": PROMPT, "max_tokens": 60, "temperature": 0.8, "seed": 2}, counted()
+    answers = [http.post("/v1/completions", json={**asked, "draft": each}).json() for each in (0, draft)]
+    assert answers[0]["choices"] == answers[1]["choices"]
+    timings, counts = answers[1]["timings"], counted()
+    lengths, more = timings["draft_lengths"], {name: counts[name] - before[name] for name in counts}
+    assert sum(lengths) > 0 and (draft == "auto" or lengths[:3] == [0, 0, 0])
+    assert sum(length * cycles for length, cycles in enumerate(lengths)) == timings["draft_n"]
+    assert more["arcmtp_drafted_tokens_total"] == timings["draft_n"]
+    assert more["arcmtp_accepted_tokens_total"] == timings["draft_n_accepted"]
+    seconds = timings["draft_n"] * (timings["draft_us_mean"] or 0) / 1e6
+    assert more["arcmtp_draft_seconds_total"] == pytest.approx(seconds)
+    assert more["arcmtp_draft_length_count"] == sum(lengths)
+    assert more['arcmtp_draft_length_bucket{le="0.0"}'] == lengths[0]
+
+
 def test_timings_of_several_choices_are_those_of_each_together(http: httpx.Client) -> None:
     body = {"prompt": PROMPT, "max_tokens": 30, "temperature": 0.8, "seed": 2, "n": 2, "draft": 3}
     together = http.post("/v1/completions", json=body).json()["timings"]

@@ -127,7 +127,8 @@ def answer(llm: LLM, name: str, prompt: Sequence[int], max_tokens: int, draft: i
     if ids[-1] in llm.tokenizer.eos_ids:
         ids.pop()
     accepted = sum(cycle.accepted for cycle in cycles)
-    return Request(name, ids, draft * len(cycles), accepted, end - began, end - prompt_end)
+    drafted = sum(cycle.drafted for cycle in cycles)
+    return Request(name, ids, drafted, accepted, end - began, end - prompt_end)
 
 
 def step_costs(llm: LLM, row_counts: Sequence[int]) -> list[StepCost]:

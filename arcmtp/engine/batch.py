@@ -21,7 +21,6 @@ class _Cycle:
     """A cycle that the device has been given."""
 
     members: list[Sequence]
-    drafted: int  # tokens of each member
     event: _host.Event = field(init=False)  # of its end
     marks: list[int] = field(default_factory=list)  # before the first draft call, and after each call and the step
     host_us: list[float] = field(default_factory=list)  # of each draft call
@@ -39,6 +38,7 @@ class Batch:
         self.network = network
         self._members: list[Sequence] = []
         self._mode = SamplingMode()
+        self._if_likely = False  # whether the chain of a member may end early
         self._known: dict[tuple[int, int], list[LaunchList]] = {}  # what `_lists` has given for these members
         self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # since the last first draft call
@@ -93,6 +93,7 @@ class Batch:
             return
         modes = [member.sampler.mode(member.top) for member in members]
         self._mode = SamplingMode(any(mode.by_options for mode in modes), any(mode.top for mode in modes))
+        self._if_likely = any(member.draft_p_min > 0 for member in members)
         network, w = self.network, self.network.controls
         first = np.array([len(member.slot.ids) for member in members], np.int32)
         last = np.array([member.last for member in members], np.int32)
@@ -100,6 +101,7 @@ class Batch:
         w.ids.write(last)
         w.positions.write(first + np.arange(MAX_ROWS, dtype=np.int32)[:, None])
         if may_draft(members[0].policy):
+            w.drafted.write(np.full(len(members), MAX_ROWS, np.int32))
             w.sampled.write(last)
             w.accepted.fill(0)
             assert network.mtp is not None
@@ -111,7 +113,7 @@ class Batch:
     def _submit(self) -> _Cycle:
         stage, members = self.network.stage, self._members
         drafted = next_length(members[0].policy, [member.history for member in members])
-        cycle = _Cycle(members, drafted)
+        cycle = _Cycle(members)
         timed = drafted > 0 and any(member.log is not None for member in members)
         if timed:
             cycle.marks.append(stage.timeline.mark())
@@ -133,7 +135,8 @@ class Batch:
         """The draft calls of a cycle after a step of `before` rows of each member, and its step."""
         if (before, drafted) not in self._known:
             network, mode, sequences = self.network, self._mode, len(self._members)
-            drafts = [network.draft(index, before, mode, sequences) for index in range(1, drafted + 1)]
+            calls = range(1, drafted + 1)
+            drafts = [network.draft(index, before, mode, sequences, self._if_likely) for index in calls]
             self._known[before, drafted] = [*drafts, network.step(drafted + 1, mode, sequences)]
         return self._known[before, drafted]
 
@@ -145,7 +148,7 @@ class Batch:
         marks = oldest.marks
         between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(marks)]
         for index, member in enumerate(oldest.members):
-            cycle = member.take(index, len(oldest.members), oldest.drafted)
+            cycle = member.take(index, len(oldest.members))
             if cycle is not None and member.log is not None and marks:
                 member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
 

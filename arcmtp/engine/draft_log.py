@@ -1,4 +1,4 @@
-"""The time of every draft call, and what became of its token."""
+"""The time of every draft call, and what became of its token. A call whose work was skipped is none."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class DraftLog:
         self._head_rows, self._graphs = head_rows, graphs
         self.calls: deque[DraftCall] = deque(maxlen=KEPT_CALLS)
         self._count = self._cycles = self._tokens = self._longest = 0
-        self._timed, self._draft_us, self._step_us = 0, 0.0, 0.0
+        self._timed, self._draft_us, self._skipped_us, self._step_us = 0, 0.0, 0.0, 0.0
         self._accepted_at = np.zeros(MAX_ROWS, np.int64)  # how many cycles accepted so many drafts at least
 
     def add(
@@ -70,13 +70,16 @@ class DraftLog:
         what it gave."""
         *calls_us, step_us = device_us
         for index, (us, host, new) in enumerate(zip(calls_us, host_us, captured, strict=True), start=1):
+            if index > cycle.drafted:
+                self._skipped_us += us or 0.0
+                continue
             graph = "captured" if new else "replayed" if self._graphs else "none"
             self.calls.append(DraftCall(number, index, us, host, graph, self._head_rows, index <= cycle.accepted))
             if us is not None:
                 self._timed += 1
                 self._draft_us += us
         self._step_us += step_us or 0.0
-        self._count += len(calls_us)
+        self._count += cycle.drafted
         self._longest = max(self._longest, len(calls_us))
         self._cycles += 1
         self._tokens += len(cycle.tokens)
@@ -88,7 +91,8 @@ class DraftLog:
             return None
         latest = [call.device_us for call in list(self.calls) if call.device_us is not None]
         accepted = int(self._accepted_at.sum())
-        both = self._draft_us + self._step_us
+        drafting = self._draft_us + self._skipped_us
+        both = drafting + self._step_us
         return DraftSummary(
             calls=self._count,
             cycles=self._cycles,
@@ -98,5 +102,5 @@ class DraftLog:
             acceptance=accepted / self._count,
             acceptance_by_position=(self._accepted_at[1 : self._longest + 1] / self._cycles).tolist(),
             mean_accepted_length=self._tokens / self._cycles,
-            drafting_share=self._draft_us / both if both else None,
+            drafting_share=drafting / both if both else None,
         )

@@ -8,6 +8,7 @@ from typing import Literal
 from arcmtp.engine.batch import most_sequences
 from arcmtp.engine.draft_policy import FixedDrafts
 from arcmtp.engine.memory_plan import check_memory
+from arcmtp.engine.request import check_p_min
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
@@ -36,10 +37,12 @@ class LoadOptions:
     draft: int | None = None
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
+    draft_p_min: float = 0.0
 
     def __post_init__(self) -> None:
         if self.draft is not None:
             FixedDrafts(self.draft)
+        check_p_min(self.draft_p_min)
         if not 1 <= self.parallel <= STEP_ROWS:
             raise ArcmtpError(f"parallel is {self.parallel}; it must be 1 to {STEP_ROWS}")
 
@@ -67,7 +70,7 @@ class LoadedModel:
         network = Network(gguf, self.config, of_network, self.device)
         check_memory(network, self.context)
         self.requant_errors = network.load(lambda done, total: progress("loading weights", done, total))
-        _compile(network, self.draft, progress)
+        _compile(network, self.draft, options.draft_p_min > 0, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = options.graphs is None and not self.device.is_cpu
         step = network.step(self.draft + 1, SamplingMode())
@@ -88,12 +91,12 @@ class LoadedModel:
         self._network = None
 
 
-def _compile(network: Network, draft: int, progress: Progress) -> None:
+def _compile(network: Network, draft: int, if_likely: bool, progress: Progress) -> None:
     shapes = [(0, 1)]
     for length in sorted({0, draft}):
         most = min(network.slots, most_sequences(FixedDrafts(length)))
         shapes += [(length + 1, count) for count in range(1, most + 1)]
     for done, (rows, sequences) in enumerate(shapes):
         progress("compiling kernels", done, len(shapes))
-        network.compile(rows, sequences)
+        network.compile(rows, sequences, if_likely)
     progress("compiling kernels", len(shapes), len(shapes))

@@ -20,6 +20,7 @@ class Request:
     sampling: SamplingOptions = GREEDY
     draft: int | DraftPolicy | None = None
     stop: Sequence[str] = ()
+    draft_p_min: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -28,5 +29,13 @@ class Request:
             raise ArcmtpError(f"logprobs is {self.logprobs}; it must be 0 to {MAX_TOP}")
         if self.draft is not None:
             checked_policy(self.draft)
+        if self.draft_p_min is not None:
+            check_p_min(self.draft_p_min)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ArcmtpError(f"stop is {self.stop!r}; it must be a list of strings that are not empty")
+
+
+def check_p_min(p_min: float) -> None:
+    """Raises ArcmtpError for a least probability of drafts that is none."""
+    if not (isinstance(p_min, int | float) and 0 <= p_min <= 1):
+        raise ArcmtpError(f"draft_p_min is {p_min!r}; it must be a number from 0 to 1")

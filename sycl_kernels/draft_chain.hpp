@@ -11,15 +11,15 @@ namespace arcmtp {
 /// `floors` [slots], and stays index or less where it has ended. goes_on[0] is whether any comes so far: what the next
 /// call is guarded by. A NaN is below no floor.
 inline void draft_chain(const float *stats, const float *floors, int *drafted, int *goes_on, Batch batch, int index) {
-    bool any = false;
+    int any = 0;
     for (int sequence = 0; sequence < batch.size; ++sequence) {
         if (index > 1 && drafted[sequence] < index)
             continue;
-        const bool likely = !(stats[3 * sequence + 2] < floors[batch.slots[sequence]]);
-        simd::store<int, 1>(drafted + sequence, simd::vec<int, 1>(index + int(likely)));
-        any |= likely;
+        const int more = stats[3 * sequence + 2] < floors[batch.slots[sequence]] ? 0 : 1;
+        simd::store<int, 1>(drafted + sequence, simd::vec<int, 1>(index + more));
+        any |= more;
     }
-    simd::store<int, 1>(goes_on, simd::vec<int, 1>(int(any)));
+    simd::store<int, 1>(goes_on, simd::vec<int, 1>(any));
 }
 
 } // namespace arcmtp

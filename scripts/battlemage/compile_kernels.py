@@ -42,8 +42,8 @@ def main() -> None:
 
 
 def all_kernels(network: Network, rows: int) -> list[Kernel]:
-    """For `rows` rows of one sequence, for as many of one row each, and, with 0, for prompt chunks and larger steps; with
-    1, also those of draft calls that are skipped where a draft before them was too unlikely."""
+    """For `rows` rows of one sequence, for as many of one row each, and, with 0, for prompt chunks and larger steps;
+    with 1, also those of draft calls that are skipped where a draft before them was too unlikely."""
     shapes = [(rows, 1)]
     if network.slots > 1:
         shapes += [(1, rows)] if 1 < rows <= network.slots else []

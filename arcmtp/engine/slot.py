@@ -9,7 +9,7 @@ from arcmtp.engine.sampling import Sampler
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
-from arcmtp.ops.draft_chain import floor
+from arcmtp.ops.draft_chain import draft_floor
 from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
@@ -76,7 +76,7 @@ class Slot:
 
     def begin_drafts(self, p_min: float) -> None:
         """End chains of drafts of the generation that begins behind a draft less likely than `p_min`."""
-        self._network.controls.draft_floors.write(np.array([floor(p_min)], np.float32), 4 * self.index)
+        self._network.controls.draft_floors.write(np.array([draft_floor(p_min)], np.float32), 4 * self.index)
 
     def choose_first(self, sampler: Sampler, limit: int, stop_ids: Collection[int], top: int) -> None:
         """Begin a generation of at most `limit` tokens, which any of `stop_ids` ends, and choose its first token: that

@@ -190,8 +190,8 @@ class Network:
         for index in (1, 2):
             if self.mtp and (index + 1) * sequences <= self.controls.step_rows:
                 yield from self._draft(index, rows, mode, sequences)
-        if if_likely and self.mtp and 3 * sequences <= self.controls.step_rows:
-            yield from self._draft_if_likely(2, rows, mode, sequences)
+                if if_likely and index > 1:
+                    yield from self._draft_if_likely(index, rows, mode, sequences)
 
     def step_bytes(self, position: int, experts: float | None = None) -> int:
         """Bytes that a step of one row at `position` must move (ops/cost.py).

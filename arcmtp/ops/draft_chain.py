@@ -23,7 +23,7 @@ KERNEL = Kernel(
 )
 
 
-def floor(p_min: float) -> float:
+def draft_floor(p_min: float) -> float:
     """The log-probability that a draft of at least this probability has; -inf for 0."""
     return math.log(p_min) if p_min > 0 else -math.inf
 

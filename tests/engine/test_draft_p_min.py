@@ -13,7 +13,7 @@ from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.request import Request
 from arcmtp.engine.sampling import Sampler
 from arcmtp.model.stage import LaunchList
-from arcmtp.ops.draft_chain import floor, reference
+from arcmtp.ops.draft_chain import draft_floor, reference
 from arcmtp.runtime import _host
 from tests.engine.conftest import finished
 
@@ -89,7 +89,7 @@ def test_a_chain_is_that_of_no_least_probability_as_far_as_it_goes_and_the_rest_
             shift = row.max()
             logprobs.append(row[token] - shift - np.log(np.exp(row - shift).sum()))
             np.testing.assert_allclose(w.stats.read(3)[2], logprobs[-1], atol=1e-5)
-        chosen, count = w.ids.read(draft + 1), reference(np.array(logprobs, np.float32), floor(p_min))
+        chosen, count = w.ids.read(draft + 1), reference(np.array(logprobs, np.float32), draft_floor(p_min))
         for index in range(1, draft + 1):
             logits.fill(0xFF)
             w.ids.write(np.array([POISON], np.int32), 4 * index)

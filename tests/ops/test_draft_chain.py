@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from arcmtp.ops.draft_chain import KERNEL, floor, launch, reference
+from arcmtp.ops.draft_chain import KERNEL, draft_floor, launch, reference
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS
 from tests.ops.bench import Bench
@@ -46,7 +46,7 @@ class Chains:
 @pytest.mark.parametrize("sequences", ROW_COUNTS)
 def test_a_chain_ends_behind_its_first_draft_below_the_floor(bench: Bench, sequences: int) -> None:
     rng = np.random.default_rng(sequences)
-    floors = [floor(P_MIN[index % len(P_MIN)]) for index in range(sequences)]
+    floors = [draft_floor(P_MIN[index % len(P_MIN)]) for index in range(sequences)]
     chains, counts = Chains(bench, floors), set[int]()
     for length in range(2, MAX_ROWS):
         logprobs = np.log(rng.uniform(0, 1, (length, sequences)) ** 0.3).astype(np.float32)
@@ -63,15 +63,15 @@ def test_a_chain_ends_behind_its_first_draft_below_the_floor(bench: Bench, seque
 
 
 def test_a_draft_as_likely_as_it_must_be_is_likely_enough(bench: Bench) -> None:
-    half = float(np.float32(floor(0.5)))
-    chains = Chains(bench, [half, half, floor(1), floor(1), floor(0)])
+    half = float(np.float32(draft_floor(0.5)))
+    chains = Chains(bench, [half, half, draft_floor(1), draft_floor(1), draft_floor(0)])
     below = float(np.nextafter(np.float32(half), np.float32(-1)))
     assert chains.call(1, np.array([half, below, 0, -1e-7, -np.inf]))
     assert chains.counts() == [2, 1, 2, 1, 2]
 
 
 def test_a_chain_that_has_ended_stays_ended_until_the_next_cycle(bench: Bench) -> None:
-    chains = Chains(bench, [floor(0.5)] * 2)
+    chains = Chains(bench, [draft_floor(0.5)] * 2)
     for _ in range(2):
         assert chains.call(1, np.log([0.4, 0.6]))
         assert chains.call(2, np.log([0.9, 0.9]))

@@ -220,10 +220,10 @@ inline Limit filtered(const Options &options, const Candidates &candidates, floa
 }
 
 /// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after that
-/// of the row's input.
+/// of the row's input. Where the row has no target (below 0) its stats get the log-probability of that token.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
-inline void choose_column(const float *logits, int *ids, const Histories &histories, int first, const int *positions,
-                          float *scratch, int *counters, VOCABULARY vocabulary) {
+inline void choose_column(const float *logits, const int *targets, float *stats, int *ids, const Histories &histories,
+                          int first, const int *positions, float *scratch, int *counters, VOCABULARY vocabulary) {
     simd::reserve_team_memory<TEAM * 128>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
@@ -280,9 +280,11 @@ inline void choose_column(const float *logits, int *ids, const Histories &histor
     }
     if (simd::team_rank() != 0)
         return;
-    const int column = best.best_column(), token = vocabulary.id(column < VOCAB ? column : 0);
+    const int found = best.best_column(), column = found < VOCAB ? found : 0;
     simd::store<int, 1>(length, vec<int, 1>(0));
-    simd::store<int, 1>(ids + index, vec<int, 1>(token));
+    simd::store<int, 1>(ids + index, vec<int, 1>(vocabulary.id(column)));
+    if (targets[index] < 0)
+        simd::store<float, 1>(stats + 3 * index + 2, vec<float, 1>(row.logits[column] - stats[3 * index + 1]));
 }
 
 } // namespace arcmtp

@@ -112,18 +112,20 @@ template <int TEAM> inline Softmax team_softmax(Softmax mine) {
     return mine;
 }
 
-/// A row's (largest logit, log-sum-exp, log-probability of `target`).
+/// A row's (largest logit, log-sum-exp, log-probability of `target` or, where that is below 0, of the largest logit).
 template <int VOCAB> inline void put_stats(const float *logits, RowSoftmax all, int target, float *stats) {
     const float log_sum = all.best + simd::lane<float, LANES>(simd::log<LANES>(Lanes(all.sum)), 0);
-    const float log_probability = target < 0 ? 0.0f : target < VOCAB ? logits[target] - log_sum : -INFINITE;
+    const float log_probability = target < 0       ? all.best - log_sum
+                                  : target < VOCAB ? logits[target] - log_sum
+                                                   : -INFINITE;
     simd::store<float, 1>(stats, vec<float, 1>(all.best));
     simd::store<float, 1>(stats + 1, vec<float, 1>(log_sum));
     simd::store<float, 1>(stats + 2, vec<float, 1>(log_probability));
 }
 
 /// The token with the largest of the first VOCAB logits of row group_index() / GROUPS, and (that logit, log-sum-exp,
-/// log-probability of the target's column). Its stats have the bits that sampling with options gives. partials: [rows]
-/// RowPartials, arrivals: [rows] zeros.
+/// log-probability of the target's column, or of the token for a target below 0). Its stats have the bits that sampling
+/// with options gives. partials: [rows] RowPartials, arrivals: [rows] zeros.
 template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
 inline void sample(const float *logits, const int *targets, int *ids, float *stats, float *partials, int *arrivals,
                    int rows, VOCABULARY vocabulary) {

@@ -15,6 +15,7 @@ import numpy as np
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.activations import row_bytes
 from arcmtp.formats.matrix import Format, Matrix
+from arcmtp.ops import draft_chain
 from arcmtp.ops.attention import Attention, rope_table
 from arcmtp.ops.attention import Columns as AttentionColumns
 from arcmtp.ops.attention import Heads as AttentionHeads
@@ -229,6 +230,13 @@ def gumbel_sampling(options: Options, b: Bench, rows: int) -> Launcher:
     return lambda _, i: launches
 
 
+def chain_of_drafts(b: Bench, rows: int) -> Launcher:
+    batch, stats, floors = Batch(rows, b.ints(range(rows))), b.floats(rows, STATS), b.floats(rows)
+    drafted, goes_on = b.ints([1] * rows), b.ints([0])
+    launch = draft_chain.launch(1, batch, stats=stats, floors=floors, drafted=drafted, goes_on=goes_on)
+    return lambda _, i: [launch]
+
+
 def top_logprobs(count: int, b: Bench, rows: int) -> Launcher:
     op = TopLogprobs(VOCABULARY, b.geometry)
     logits, stats, wanted, chosen = b.floats(rows, VOCAB), b.floats(rows, STATS), b.ints([count]), b.ints([0] * rows)
@@ -265,6 +273,7 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Launcher]]] = [
     ("gated_delta_net", f"{HEADS.v} heads of {HEADS.k_dim}x{HEADS.v_dim}", gated_delta_net),
     *(("attention", f"{context} positions", partial(attention, context)) for context in (1024, 16384)),
     ("sampling", f"{VOCAB_USED} logits", sampling),
+    ("draft_chain", "a sequence a row", chain_of_drafts),
     *(
         ("gumbel_sampling", f"{VOCAB_USED} logits, {what}", partial(gumbel_sampling, options))
         for what, options in [

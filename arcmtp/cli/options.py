@@ -84,15 +84,24 @@ def add_model_options(
 
 
 def add_draft_options(parser: Parser) -> None:
-    """`--draft` and `--mtp-hidden`."""
+    """`--draft`, `--draft-p-min` and `--mtp-hidden`."""
     parser.add_argument(
         "--draft", metavar="N|auto", type=draft,
         help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
         "block); the text is the same",
     )  # fmt: skip
+    add_draft_p_min(parser)
     parser.add_argument(
         "--mtp-hidden", choices=["post", "pre"], default="post",
         help="hidden rows for the MTP block: after (default) or before the final norm",
+    )  # fmt: skip
+
+
+def add_draft_p_min(parser: Parser) -> None:
+    """`--draft-p-min`, which every command that drafts has."""
+    parser.add_argument(
+        "--draft-p-min", metavar="P", type=float, default=0.0,
+        help="draft no further behind a draft less likely than P, 0 to 1 (default 0); the text is the same",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import add_model_options, draft, integer
+from arcmtp.cli.options import add_draft_p_min, add_model_options, draft, integer
 
 if TYPE_CHECKING:
     from arcmtp import LLM
@@ -34,6 +34,7 @@ def add(commands: SubParsers) -> None:
         help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
         "block)",
     )  # fmt: skip
+    add_draft_p_min(profile)
     for option, text in (
         ("--json", "write everything that was found, as arcmtp/profile/schema.json says"),
         ("--trace", "write the spans of host and device, for ui.perfetto.dev"),

@@ -42,6 +42,7 @@ class Batch:
         self.network = network
         self._members: list[Sequence] = []
         self._mode = SamplingMode()
+        self._if_likely = False  # whether the chain of a member may end early
         self._known: dict[tuple[int, int], list[LaunchList]] = {}  # what `_lists` has given for these members
         self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # in the cycle before
@@ -91,6 +92,7 @@ class Batch:
             return
         modes = [member.sampler.mode(member.top) for member in members]
         self._mode = SamplingMode(any(mode.by_options for mode in modes), any(mode.top for mode in modes))
+        self._if_likely = any(member.draft_p_min > 0 for member in members)
         network, w = self.network, self.network.controls
         self._whole = [len(member.slot.ids) for member in members]
         first, last = np.array(self._whole, np.int32), np.array([member.last for member in members], np.int32)
@@ -98,6 +100,7 @@ class Batch:
         w.ids.write(last)
         w.positions.write(first + np.arange(MAX_ROWS, dtype=np.int32)[:, None])
         if network.mtp is not None:
+            w.drafted.write(np.full(len(members), MAX_ROWS, np.int32))
             w.sampled.write(last)
             w.accepted.fill(0)
             for index, member in enumerate(members):
@@ -133,7 +136,8 @@ class Batch:
         """The draft calls of a cycle after a step of `before` rows of each member, and its step."""
         if (before, drafted) not in self._known:
             network, mode, sequences = self.network, self._mode, len(self._members)
-            drafts = [network.draft(index, before, mode, sequences) for index in range(1, drafted + 1)]
+            calls = range(1, drafted + 1)
+            drafts = [network.draft(index, before, mode, sequences, self._if_likely) for index in calls]
             self._known[before, drafted] = [*drafts, network.step(drafted + 1, mode, sequences)]
         return self._known[before, drafted]
 
@@ -173,7 +177,7 @@ class Batch:
         between = [self.network.stage.timeline.microseconds(a, b) for a, b in itertools.pairwise(oldest.marks)]
         cycles = []
         for index, member in enumerate(oldest.members):
-            cycle = member.take(index, len(oldest.members), oldest.drafted)
+            cycle = member.take(index, len(oldest.members))
             if cycle is not None:
                 cycles.append(cycle)
                 if member.log is not None:

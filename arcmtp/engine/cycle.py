@@ -15,7 +15,7 @@ class Cycle:
     tokens: list[int]
     logprobs: list[float]  # of the tokens, in nats
     top: list[TopLogprobs] | None  # the likeliest tokens in the place of each
-    drafted: int  # tokens
+    drafted: int  # tokens; fewer than the draft length where the chain ended early
     accepted: int  # of these
     done: bool
 

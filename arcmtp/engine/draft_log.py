@@ -1,4 +1,4 @@
-"""The time of every draft call, and what became of its token."""
+"""The time of every draft call, and what became of its token. A call whose work was skipped is none."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class DraftLog:
         self._head_rows, self._graphs = head_rows, graphs
         self.calls: deque[DraftCall] = deque(maxlen=KEPT_CALLS)
         self._tokens = 0
-        self._timed, self._draft_us, self._step_us = 0, 0.0, 0.0
+        self._timed, self._draft_us, self._skipped_us, self._step_us = 0, 0.0, 0.0, 0.0
         self._accepted_at = np.zeros(MAX_ROWS, np.int64)  # how many cycles accepted so many drafts at least
         self._lengths = np.zeros(MAX_ROWS, np.int64)  # how many cycles had so many drafts
 
@@ -73,13 +73,16 @@ class DraftLog:
         what it gave."""
         *calls_us, step_us = device_us
         for index, (us, host, new) in enumerate(zip(calls_us, host_us, captured, strict=True), start=1):
+            if index > cycle.drafted:
+                self._skipped_us += us or 0.0
+                continue
             graph = "captured" if new else "replayed" if self._graphs else "none"
             self.calls.append(DraftCall(number, index, us, host, graph, self._head_rows, index <= cycle.accepted))
             if us is not None:
                 self._timed += 1
                 self._draft_us += us
         self._step_us += step_us or 0.0
-        self._lengths[len(calls_us)] += 1
+        self._lengths[cycle.drafted] += 1
         self._tokens += len(cycle.tokens)
         self._accepted_at[1 : cycle.accepted + 1] += 1
 
@@ -92,7 +95,8 @@ class DraftLog:
         made_at, calls = made_at[made_at > 0], int(made_at.sum())
         latest = [call.device_us for call in list(self.calls) if call.device_us is not None]
         accepted = int(self._accepted_at.sum())
-        both = self._draft_us + self._step_us
+        drafting = self._draft_us + self._skipped_us
+        both = drafting + self._step_us
         return DraftSummary(
             calls=calls,
             cycles=cycles,
@@ -103,6 +107,6 @@ class DraftLog:
             acceptance_by_position=(self._accepted_at[1 : len(made_at) + 1] / made_at).tolist(),
             accepted_by_position=self._accepted_at[1 : len(made_at) + 1].tolist(),
             mean_accepted_length=self._tokens / cycles,
-            drafting_share=self._draft_us / both if both else None,
+            drafting_share=drafting / both if both else None,
             lengths=self._lengths[: len(made_at) + 1].tolist(),
         )

@@ -41,6 +41,8 @@ class LLM:
     draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; "auto" finds the
         number, 0 to 4, that is fastest (`AutoDrafts`); None takes "auto" if the file has an MTP block. With 0 the block
         takes no memory.
+    draft_p_min: 0 to 1, a draft less likely than this is the last one before its step: the device skips the work of
+        further draft calls. 0 ends none early. The text is the same.
     mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
     parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
         is read. Further ones wait until one of them finishes or is closed.
@@ -63,14 +65,15 @@ class LLM:
     def __init__(  # noqa: PLR0913 the public interface
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
-        draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
+        draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, draft_p_min: float = 0.0,
     ) -> None:  # fmt: skip
         file = data_dir() / BUNDLED_MODEL if path is None else path
-        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel)
+        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel, draft_p_min)
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation
         self.draft = model.draft  # tokens before each step, or "auto", unless a generation asks otherwise
+        self.draft_p_min = draft_p_min  # unless a generation asks otherwise
         self.parallel = parallel
         self.requant_errors = model.requant_errors  # relative RMS error of each tensor that `requant` has changed
         self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
@@ -126,18 +129,21 @@ class LLM:
     @overload
     def generate(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
+        **template_options: Any,
     ) -> Generation: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
+        **template_options: Any,
     ) -> list[Generation]: ...  # fmt: skip
 
-    def generate(
+    def generate(  # noqa: PLR0913 the public interface
         self, prompt: Prompt | Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
+        **template_options: Any,
     ) -> Generation | list[Generation]:  # fmt: skip
         """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
@@ -150,6 +156,7 @@ class LLM:
         sampling: how each token is chosen; as it stands, greedily.
         draft: tokens to draft before each step, 0 to 7, "auto", or a policy that says how many; None takes that of the
             LLM. One that was opened with 0 cannot draft.
+        draft_p_min: 0 to 1, the least probability of a draft after which there is another; None takes that of the LLM.
         stop: strings that end the generation; the text is cut before the one that is complete first.
         template_options: variables for the chat template, such as enable_thinking=False.
 
@@ -167,7 +174,10 @@ class LLM:
         several = are_several(prompt)
         prompts = cast(list[Prompt], prompt if several else [prompt])
         results = self._finish(
-            [self.stream(one, max_tokens, logprobs, sampling, draft, stop, **template_options) for one in prompts]
+            [
+                self.stream(one, max_tokens, logprobs, sampling, draft, stop, draft_p_min, **template_options)
+                for one in prompts
+            ]
         )
         return results if several else results[0]
 
@@ -188,9 +198,10 @@ class LLM:
         request = Request(self._prompting.of_messages(messages, **options), **own)
         return self._finish([self.stream_request(request)])[0]
 
-    def stream(
+    def stream(  # noqa: PLR0913 the public interface
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
-        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), **template_options: Any,
+        draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
+        **template_options: Any,
     ) -> Stream:  # fmt: skip
         """`generate` for one prompt, token by token: iterate over the chunks, then ask for `result`.
 
@@ -199,7 +210,7 @@ class LLM:
         True
         """
         ids = self.prompt_ids(prompt, **template_options)
-        return self.stream_request(Request(ids, max_tokens, logprobs, sampling, draft, stop))
+        return self.stream_request(Request(ids, max_tokens, logprobs, sampling, draft, stop, draft_p_min))
 
     def stream_request(self, request: Request) -> Stream:
         """A stream for a request; raises ArcmtpError for what this model cannot do."""
@@ -212,6 +223,7 @@ class LLM:
             limit=min(request.max_tokens, self.context - len(prompt) + 1),
             stop_ids=self.tokenizer.eos_ids,
             policy=policy,
+            draft_p_min=self.draft_p_min if request.draft_p_min is None else request.draft_p_min,
             top=request.logprobs,
             boundary=self._prompting.boundary(prompt),
             log=self._draft_log() if may_draft(policy) else None,
@@ -238,9 +250,12 @@ class LLM:
 
         sampler: how tokens are chosen; None: greedily. draft: tokens to draft before each step, 0 to 7, or "auto". top:
         how many of the likeliest tokens to give with each position, 0 to 100. log: where draft calls are noted.
+        `draft_p_min` is that of the LLM.
         """
-        policy = self.policy(draft)
-        sequence = engine.Sequence(sampler or Sampler(GREEDY, self.config.vocab), policy=policy, top=top, log=log)
+        sequence = engine.Sequence(
+            sampler or Sampler(GREEDY, self.config.vocab), policy=self.policy(draft), draft_p_min=self.draft_p_min,
+            top=top, log=log,
+        )  # fmt: skip
         self.scheduler.lend(sequence)
         return sequence
 
@@ -269,7 +284,7 @@ class LLM:
                 for length in (length for length in policy.lengths if length <= longest(sequences)):
                     network.step(length + 1, mode, sequences)
                     for index in range(1, length + 1):
-                        network.draft(index, length + 1, mode, sequences)
+                        network.draft(index, length + 1, mode, sequences, sequence.draft_p_min > 0)
 
     def _draft_log(self) -> DraftLog:
         mtp = self.network.mtp

@@ -9,6 +9,7 @@ from typing import Literal
 from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, longest, may_draft
 from arcmtp.engine.memory_plan import check_memory
+from arcmtp.engine.request import check_p_min
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
@@ -41,10 +42,12 @@ class LoadOptions:
     draft: Draft | None = None
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
+    draft_p_min: float = 0.0
 
     def __post_init__(self) -> None:
         if self.draft is not None:
             policy_of(self.draft)
+        check_p_min(self.draft_p_min)
         if not 1 <= self.parallel <= STEP_ROWS:
             raise ArcmtpError(f"parallel is {self.parallel}; it must be 1 to {STEP_ROWS}")
 
@@ -73,7 +76,7 @@ class LoadedModel:
         network = Network(gguf, self.config, of_network, self.device)
         check_memory(network, self.context)
         self.requant_errors = network.load(lambda done, total: progress("loading weights", done, total))
-        _compile(network, {0, *self.policy.lengths}, progress)
+        _compile(network, {0, *self.policy.lengths}, options.draft_p_min > 0, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = options.graphs is None and not self.device.is_cpu
         step = network.step(USUAL_ROWS if may_draft(self.policy) else 1, SamplingMode())
@@ -103,10 +106,10 @@ def policy_of(draft: Draft) -> DraftPolicy:
     return FixedDrafts(draft)
 
 
-def _compile(network: Network, lengths: Iterable[int], progress: Progress) -> None:
+def _compile(network: Network, lengths: Iterable[int], if_likely: bool, progress: Progress) -> None:
     counts = range(1, network.slots + 1)
     shapes = [(0, 1), *((k + 1, count) for k in sorted(lengths) for count in counts if k <= longest(count))]
     for done, (rows, sequences) in enumerate(shapes):
         progress("compiling kernels", done, len(shapes))
-        network.compile(rows, sequences)
+        network.compile(rows, sequences, if_likely)
     progress("compiling kernels", len(shapes), len(shapes))

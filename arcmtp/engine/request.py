@@ -21,11 +21,20 @@ class Request:
     sampling: SamplingOptions = GREEDY
     draft: Draft | DraftPolicy | None = None
     stop: Sequence[str] = ()
+    draft_p_min: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ArcmtpError(f"max_tokens is {self.max_tokens}; it must be at least 1")
         if not 0 <= self.logprobs <= MAX_TOP:
             raise ArcmtpError(f"logprobs is {self.logprobs}; it must be 0 to {MAX_TOP}")
+        if self.draft_p_min is not None:
+            check_p_min(self.draft_p_min)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ArcmtpError(f"stop is {self.stop!r}; it must be a list of strings that are not empty")
+
+
+def check_p_min(p_min: float) -> None:
+    """Raises ArcmtpError for a least probability of drafts that is none."""
+    if not (isinstance(p_min, int | float) and 0 <= p_min <= 1):
+        raise ArcmtpError(f"draft_p_min is {p_min!r}; it must be a number from 0 to 1")

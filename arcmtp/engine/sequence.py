@@ -31,6 +31,7 @@ class Sequence:
     limit: int = 0  # tokens to generate at most
     stop_ids: abc.Collection[int] = ()  # tokens that end it
     policy: DraftPolicy = NO_DRAFTS
+    draft_p_min: float = 0.0  # a less likely draft is the last one of its cycle
     top: int = 0  # how many of the likeliest tokens to give with each position
     boundary: int = 0  # where in the prompt the slot's checkpoint should be
     log: DraftLog | None = None  # where draft calls are noted
@@ -88,8 +89,9 @@ class Sequence:
         """Choose the first token, into `unread`, right after the last chunk of the prompt."""
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
         self.history, self.draft_lengths = DraftHistory(), []
+        self.slot.begin_drafts(self.draft_p_min)
         self.slot.choose_first(self.sampler, self.limit, self.stop_ids, self.top)
-        self.take(0, 1, 0)
+        self.take(0, 1)
 
     def extend(self, ids: abc.Sequence[int]) -> None:
         """Evaluate further tokens of a prompt and choose nothing."""
@@ -108,8 +110,8 @@ class Sequence:
         ids[:-1] are evaluated."""
         return self.slot.score(ids, first)
 
-    def take(self, index: int, size: int, drafted: int) -> Cycle | None:
-        """What a step that verified `drafted` tokens gave sequence `index` of a batch of `size`; None after its end."""
+    def take(self, index: int, size: int) -> Cycle | None:
+        """What a step gave sequence `index` of a batch of `size`; None after its end."""
         if self.state != "decoding":
             return None
         self.cycles_taken += 1
@@ -119,8 +121,8 @@ class Sequence:
         if self.last >= 0:
             self.slot.ids += [self.last, *tokens[:-1]]
         top = [self.slot.top_of(row * size + index, self.top) for row in range(count)] if self.top else None
-        logprobs, accepted = record["logprobs"][:count].tolist(), int(record["accepted"])
-        cycle = Cycle(tokens, logprobs, top, drafted, accepted, done)
+        drafted, accepted = int(record["drafted"]), int(record["accepted"])
+        cycle = Cycle(tokens, record["logprobs"][:count].tolist(), top, drafted, accepted, done)
         self.unread.append(cycle)
         self.bytes_to_host += RECORD.itemsize + 8 * self.top * count
         if self.cycles_taken:

@@ -9,6 +9,7 @@ from arcmtp.engine.sampling import Sampler
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
+from arcmtp.ops.draft_chain import draft_floor
 from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
@@ -78,6 +79,9 @@ class Slot:
         if missing := self.ids[whole:]:
             self._steer_chunk(missing, whole)
             self._network.stage.run(self._network.catch_up())
+    def begin_drafts(self, p_min: float) -> None:
+        """End chains of drafts of the generation that begins behind a draft less likely than `p_min`."""
+        self._network.controls.draft_floors.write(np.array([draft_floor(p_min)], np.float32), 4 * self.index)
 
     def choose_first(self, sampler: Sampler, limit: int, stop_ids: Collection[int], top: int) -> None:
         """Begin a generation of at most `limit` tokens, which any of `stop_ids` ends, and choose its first token: that
@@ -120,6 +124,7 @@ class Slot:
             for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
                 scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
         self._network.controls.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
+        self._network.controls.targets.write(np.full(MAX_ROWS, -1, np.int32))
         return np.concatenate(scores)
 
     def _evaluate(self, ids: Sequence[int]) -> None:

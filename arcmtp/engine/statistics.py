@@ -38,5 +38,5 @@ def statistics(
 def _launches_per_cycle(network: Network, sequence: Sequence) -> int:
     """Kernels that run for the longest drafts and the step that verifies them."""
     rows, mode = max(sequence.policy.lengths) + 1, sequence.sampler.mode(sequence.top)
-    drafts = [network.draft(index, rows, mode) for index in range(1, rows)]
+    drafts = [network.draft(index, rows, mode, if_likely=sequence.draft_p_min > 0) for index in range(1, rows)]
     return sum(len(launches) for launches in (*drafts, network.step(rows, mode)))

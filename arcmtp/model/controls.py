@@ -17,12 +17,14 @@ class Controls:
 
     Per row of a step: `ids`, the tokens that it evaluates; `positions`; `source_rows`, the rows whose logits are
     wanted; `targets`, tokens whose log-probability is wanted, or -1; `sampled`, the chosen tokens; `stats` f32 [3],
-    largest logit, log-sum-exp, log-probability of the target; `top_ids` and `top_logprobs` f32 [MAX_TOP + 1] in host
-    memory.
-    Per sequence of the batch: `slots`, where it is kept; `accepted`, the last row that counts.
+    largest logit, log-sum-exp, log-probability of the target or else of the chosen token; `top_ids` and `top_logprobs`
+    f32 [MAX_TOP + 1] in host memory.
+    Per sequence of the batch: `slots`, where it is kept; `accepted`, the last row that counts; `drafted`, how many
+    drafts of a cycle count at most. `goes_on`: whether any chain of draft calls does.
     Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
-    (accept.hpp); `top_counts`, how many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32
-    of sampling with options; `records` in host memory, what steps gave.
+    (accept.hpp); `draft_floors` f32, the log-probability of a draft below which no more are made; `top_counts`, how
+    many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32 of sampling with options;
+    `records` in host memory, what steps gave.
     Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`.
     """
 
@@ -48,6 +50,11 @@ class Controls:
         self.sampled = words("sampled", rows)
         self.stats = arena.tensor("stats", F32, rows, STATS, kind=Kind.STATE)
         self.accepted = words("accepted", slots)
+        self.drafted = arena.tensor(
+            "drafted", I32, slots, kind=Kind.STATE, initial=lambda: np.full(slots, MAX_ROWS, np.int32)
+        )
+        self.goes_on = words("chains go on", 1)
+        self.draft_floors = arena.tensor("draft floors", F32, slots, kind=Kind.STATE)
         self.pending_count = words("pending count", slots)
         self.turns = words("turns", slots, TURN_WORDS)
         self.top_counts = words("top counts", slots)

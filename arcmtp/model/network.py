@@ -19,6 +19,7 @@ from arcmtp.model.controls import Controls
 from arcmtp.model.stage import LaunchList, Stage
 from arcmtp.model.weight_plan import WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
+from arcmtp.ops import draft_chain
 from arcmtp.ops.accept import Accept
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime.device import Device
@@ -155,12 +156,20 @@ class Network:
         name = f"step of {rows}{_of_sequences(sequences)}{_suffix(mode)}"
         return self.stage.launch_list(name, lambda: self._step(rows, mode, sequences))
 
-    def draft(self, index: int, rows: int, mode: SamplingMode, sequences: int = 1) -> LaunchList:
+    def draft(
+        self, index: int, rows: int, mode: SamplingMode, sequences: int = 1, if_likely: bool = False
+    ) -> LaunchList:
         """Draft call `index` (1…7), which guesses input `index` of each sequence of the next step; `rows`: of
-        each sequence in the step before."""
+        each sequence in the step before.
+
+        if_likely: from the second call on, it ends the chains whose draft before is too unlikely, and its work is
+        skipped if none goes on.
+        """
         mode, after = mode._replace(top=False), f" after {rows}" if index == 1 else ""
-        name = f"draft {index}{after}{_of_sequences(sequences)}{_suffix(mode)}"
-        return self.stage.launch_list(name, lambda: self._draft(index, rows, mode, sequences))
+        if_likely &= index > 1
+        name = f"draft {index}{after}{_of_sequences(sequences)}{' if likely' * if_likely}{_suffix(mode)}"
+        call = self._draft_if_likely if if_likely else self._draft
+        return self.stage.launch_list(name, lambda: call(index, rows, mode, sequences))
 
     def keep(self, rows: int, sequences: int = 1) -> LaunchList:
         """What of the first draft call after a step of `rows` rows stays in the MTP block's KV cache."""
@@ -175,13 +184,16 @@ class Network:
         mtp = self.mtp
         return self.stage.launch_list("catch up", lambda: mtp.catch_up(self._chunk_rows))
 
-    def compile(self, rows: int, sequences: int = 1) -> None:
+    def compile(self, rows: int, sequences: int = 1, if_likely: bool = False) -> None:
         """Compile what chunks (rows 0), or drafts and steps of `rows` rows a sequence need, so that a later call does
         not wait for it."""
-        self.device.compile(launch.kernel for launch in self.launches(rows, sequences))
+        self.device.compile(launch.kernel for launch in self.launches(rows, sequences, if_likely=if_likely))
 
-    def launches(self, rows: int, sequences: int = 1, mode: SamplingMode = GREEDY) -> Iterator[Launch]:
-        """All launches of a chunk (rows 0), or of drafts and steps of `rows` rows a sequence."""
+    def launches(
+        self, rows: int, sequences: int = 1, mode: SamplingMode = GREEDY, if_likely: bool = False
+    ) -> Iterator[Launch]:
+        """All launches of a chunk (rows 0), or of drafts and steps of `rows` rows a sequence; if_likely: also of the
+        drafts that depend on those before them."""
         if not rows:
             yield from self._chunk()
             if self.mtp:
@@ -195,6 +207,8 @@ class Network:
         for index in (1, 2):
             if self.mtp and (index + 1) * sequences <= self.controls.step_rows:
                 yield from self._draft(index, rows, mode, sequences)
+                if if_likely and index > 1:
+                    yield from self._draft_if_likely(index, rows, mode, sequences)
 
     def step_bytes(self, position: int, experts: float | None = None) -> int:
         """Bytes that a step of one row at `position` must move (ops/cost.py).
@@ -250,12 +264,22 @@ class Network:
             return self.mtp.first_call(self._rows(rows, sequences), drafts, mode, chosen)
         return self.mtp.next_call(drafts, index, mode, chosen)
 
+    def _draft_if_likely(self, index: int, rows: int, mode: SamplingMode, sequences: int) -> Iterator[Launch]:
+        c = self.controls
+        ends = draft_chain.launch(
+            index - 1, c.step_batch(sequences), stats=c.stats, floors=c.draft_floors, drafted=c.drafted,
+            goes_on=c.goes_on,
+        )  # fmt: skip
+        yield replace(ends, block="mtp")
+        for launch in self._draft(index, rows, mode, sequences):
+            yield launch.only_if(c.goes_on)
+
     def _accept(self, rows: Rows, evaluated: bool) -> Launch:
         c = self.controls
         return self.accept.launch(
             rows.per_sequence, evaluated, rows.batch, sampled=c.sampled, logits=self.head.logits, stats=c.stats,
-            ids=c.ids, positions=c.positions, pending_count=c.pending_count, accepted=c.accepted, turns=c.turns,
-            states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
+            ids=c.ids, positions=c.positions, pending_count=c.pending_count, drafted=c.drafted, accepted=c.accepted,
+            turns=c.turns, states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
 
     def _head(self, build: Builder, options: NetworkOptions, partial_sums: int) -> Head:

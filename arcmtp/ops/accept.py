@@ -10,8 +10,8 @@ from arcmtp.runtime.tensor import F32, I32
 
 PARAMETERS = (
     *parameters(sampled=reads(I32), logits=reads(F32), stats=reads(F32), ids=writes(I32), positions=writes(I32)),
-    *parameters(pending_count=writes(I32), accepted=writes(I32), turns=writes(I32), states=writes(I32)),
-    *parameters(records=writes(I32), hidden=reads(F32), carried=writes(F32)),
+    *parameters(pending_count=writes(I32), drafted=reads(I32), accepted=writes(I32), turns=writes(I32)),
+    *parameters(states=writes(I32), records=writes(I32), hidden=reads(F32), carried=writes(F32)),
     *BATCH_PARAMETERS,
 )
 TURN_WORDS = 32
@@ -23,7 +23,8 @@ RECORD = np.dtype(
         ("count", np.int32),  # tokens that the step gave; 0 when the generation was done before
         ("done", np.int32),
         ("accepted", np.int32),  # inputs that had been guessed, and guessed right
-        ("unused", np.int32, 5),
+        ("drafted", np.int32),  # inputs that had been guessed
+        ("unused", np.int32, 4),
         ("tokens", np.int32, MAX_ROWS),
         ("logprobs", np.float32, MAX_ROWS),
         ("padding", np.int32, 8),
@@ -36,7 +37,7 @@ def _word_of(field: str) -> int:
     return int(RECORD.fields[field][1]) // 4
 
 
-_FIELDS = ("count", "done", "accepted", "tokens", "logprobs")
+_FIELDS = ("count", "done", "accepted", "drafted", "tokens", "logprobs")
 _AGREE = (
     *(("TURN_DONE", DONE), ("TURN_STEP", STEP), ("TURN_LEFT", LEFT), ("TURN_STOPS", STOPS)),
     *(("TURN_STOP_IDS", STOP_IDS), ("TURN_WORDS", TURN_WORDS), ("MAX_ROWS", MAX_ROWS), ("CARRIED_ROWS", CARRIED_ROWS)),
@@ -76,25 +77,26 @@ class Accept:
             header="accept.hpp",
             parameters=PARAMETERS,
             body=f"accept<{rows}, {self.stride}, {RECORDS}, {self.hidden}, {cpp_bool(evaluated)}>"
-            "(sampled, logits, stats, ids, positions, pending_count, accepted, turns, states, records, hidden, "
-            "carried, {batch_size, slots});",
+            "(sampled, logits, stats, ids, positions, pending_count, drafted, accepted, turns, states, records, "
+            "hidden, carried, {batch_size, slots});",
             agree=_AGREE,
         )
 
     def launch(self, rows: int, evaluated: bool, batch: Batch, **arguments: Argument) -> Launch:
         """Of `rows` rows of each sequence: sampled i32, logits f32 [stride] and stats f32 [3] of the sampling before;
         ids, positions i32 of the step, overwritten for the next step: its first token, and positions that follow each
-        other; hidden f32 [hidden]. Of each sequence: accepted i32, the last row that counts. Of each slot:
-        pending_count i32, how many rows count (0 after a chunk); turns i32 [32]; states i32 [stride], in which tokens
-        are counted; records: RECORDS of `RECORD`, in host memory; carried f32
-        [CARRIED_ROWS, hidden], where that of position p is row p % CARRIED_ROWS."""
+        other; hidden f32 [hidden]. Of each sequence: drafted i32, how many rows behind the first may count, all
+        where it is larger than that; accepted i32, the last row that counts. Of each slot: pending_count i32, how many
+        rows count (0 after a chunk); turns i32 [32]; states i32 [stride], in which tokens are counted; records: RECORDS
+        of `RECORD`, in host memory; carried f32 [CARRIED_ROWS, hidden], where that of position p is row
+        p % CARRIED_ROWS."""
         cost = Cost(RECORD.itemsize + 8 * self.hidden)
         kernel = self.kernel(rows, evaluated)
         return Launch(kernel, batch.size, rows * batch.size, arguments | batch.arguments, lambda work: cost)
 
 
 def reference(
-    sampled: Sequence[int], ids: Sequence[int], left: int, stop_ids: Collection[int]
+    sampled: Sequence[int], ids: Sequence[int], left: int, stop_ids: Collection[int], drafted: int = MAX_ROWS
 ) -> tuple[list[int], bool]:
     """The tokens that a step gives, and whether the generation is done with them."""
     tokens = []
@@ -102,6 +104,6 @@ def reference(
         tokens.append(token)
         if len(tokens) >= left or token in stop_ids:
             return tokens, True
-        if row + 1 < len(sampled) and ids[row + 1] != token:
+        if row == drafted or (row + 1 < len(sampled) and ids[row + 1] != token):
             break
     return tokens, False

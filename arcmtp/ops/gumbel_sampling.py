@@ -31,7 +31,7 @@ _HISTORIES = (
 _SCRATCH = parameters(scratch=writes(F32), counters=writes(I32))
 _SCORE = (*parameters(logits=reads(F32), targets=reads(I32), stats=writes(F32)), *_HISTORIES, *_SCRATCH)
 _CHOOSE = (
-    *parameters(logits=reads(F32), ids=writes(I32)),
+    *parameters(logits=reads(F32), targets=reads(I32), stats=writes(F32), ids=writes(I32)),
     *_HISTORIES,
     *parameters(positions=reads(I32)),
     *_SCRATCH,
@@ -103,7 +103,7 @@ class GumbelSampling(OverVocabulary):
     """ids int32 [rows] of logits float32 [rows, stride], of which the first `vocab_used` columns count.
 
     The stride is a multiple of 16. NaN never wins, +inf does, and a row without any score above -inf gives 0.
-    stats float32 [rows, 3] are those of `Sampling`: of the logits as they are.
+    stats float32 [rows, 3] are those of `Sampling`, of the logits as they are; a target of -1 is the chosen token.
     """
 
     def scratch_shape(self, rows: int) -> tuple[int, int]:
@@ -133,8 +133,8 @@ class GumbelSampling(OverVocabulary):
             variant=vocabulary.variant,
             header="gumbel_sampling.hpp",
             parameters=(*_CHOOSE, *vocabulary.parameters),
-            body=f"choose_column<{template}>(logits, ids, {_AS_HISTORIES}, first, positions, scratch, counters, "
-            f"{vocabulary.cpp});",
+            body=f"choose_column<{template}>(logits, targets, stats, ids, {_AS_HISTORIES}, first, positions, scratch, "
+            f"counters, {vocabulary.cpp});",
             team=self.team,
             team_memory=self.team * 128,
         )

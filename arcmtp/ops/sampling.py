@@ -14,7 +14,7 @@ PARAMETERS = parameters(
     arrivals=writes(I32), row_count=reads(I32),
 )  # fmt: skip
 TILE = 16
-STATS = 3  # largest logit, log-sum-exp, log-probability of the target
+STATS = 3  # largest logit, log-sum-exp, log-probability of the target, or of the chosen token
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class OverVocabulary:
 class Sampling(OverVocabulary):
     """ids int32 [rows]: the column of the largest of the first `vocab_used` logits, the lowest of equals; NaN never
     wins, and a row without any logit above -inf gives 0. stats float32 [rows, 3]: that logit, the log-sum-exp over the
-    used columns (NaN if one of them is) and the log-probability of column `targets[row]` (0 for a target of -1).
+    used columns (NaN if one of them is) and the log-probability of column `targets[row]`, or of the chosen token for a
+    target of -1.
     """
 
     def partials_shape(self, rows: int) -> tuple[int, int, int]:
@@ -109,5 +110,6 @@ def reference(logits: np.ndarray, targets: np.ndarray, vocab_used: int) -> tuple
     shift = np.where(np.isfinite(largest), largest, 0)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         log_sum = shift[:, 0] + np.log(np.exp(used - shift).sum(axis=1))
-        log_probability = np.where(targets < 0, 0, used[np.arange(len(used)), np.maximum(targets, 0)] - log_sum)
-    return numbers.argmax(axis=1), np.stack([largest, log_sum, log_probability], axis=1)
+        of_target = np.where(targets < 0, largest, used[np.arange(len(used)), np.maximum(targets, 0)])
+        stats = np.stack([largest, log_sum, of_target - log_sum], axis=1)
+    return numbers.argmax(axis=1), stats

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, median
 
@@ -108,11 +109,13 @@ def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phas
             timed.append(Timed(submission, workload_at(start, rows)))
         return timed
 
-    def of_cycles(recording: Recording, first: int, last: int | None) -> tuple[list[list[Timed]], list[float]]:
-        """Launch lists first to last of each cycle: submissions where launches were timed, else times in all."""
+    def of_cycles(
+        recording: Recording, part: Callable[[TimedCycle], Sequence[Submission]]
+    ) -> tuple[list[list[Timed]], list[float]]:
+        """A part of each cycle: submissions where launches were timed, else times in all."""
         units, whole_us = [], []
         for cycle in recording.cycles:
-            submissions = cycle.submissions[first:last]
+            submissions = part(cycle)
             rows = len(cycle.submissions)
             if cycle.split:
                 units.append([Timed(one, workload_at(cycle.position, rows)) for one in submissions])
@@ -122,9 +125,12 @@ def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phas
 
     split = [of_prompt(prompt) for prompt in recordings.prompts if prompt[0].split]
     whole = [sum(one.microseconds for one in prompt) for prompt in recordings.prompts if not prompt[0].split]
-    found = {"prompt": (split, whole), "decode": of_cycles(recordings.plain, 0, None)}
+    found = {"prompt": (split, whole), "decode": of_cycles(recordings.plain, attrgetter("step"))}
     if recordings.drafted:
-        found |= {"draft": of_cycles(recordings.drafted, 0, -1), "verify": of_cycles(recordings.drafted, -1, None)}
+        found |= {
+            "draft": of_cycles(recordings.drafted, attrgetter("drafts")),
+            "verify": of_cycles(recordings.drafted, attrgetter("step")),
+        }
     return {name: phase(*times, llm.network.stage.lists, recordings.mark_us, read_gbs) for name, times in found.items()}
 
 
@@ -152,9 +158,10 @@ def _graphs(recordings: Recordings) -> GraphReport:
 
 def _drafting(recording: Recording) -> Drafting:
     cycles = [_cycle(cycle) for cycle in recording.cycles]
-    calls = [us for cycle in cycles for us in cycle.draft_us]
+    calls = [us for cycle in cycles for us in cycle.draft_us[: cycle.drafted]]
     wall = sum(cycle.wall_us for cycle in cycles)
-    drafting, verifying = sum(calls) / wall, sum(cycle.verify_us for cycle in cycles) / wall
+    drafting = sum(sum(cycle.draft_us) for cycle in cycles) / wall
+    verifying = sum(cycle.verify_us for cycle in cycles) / wall
     accepted, positions = [cycle.accepted for cycle in cycles], range(1, len(cycles[0].draft_us) + 1)
     return Drafting(
         call_mean_us=fmean(calls),
@@ -172,4 +179,4 @@ def _drafting(recording: Recording) -> Drafting:
 
 def _cycle(cycle: TimedCycle) -> CycleTimes:
     *drafts, step = (one.microseconds for one in cycle.submissions)
-    return CycleTimes(drafts, step, cycle.host[1] - cycle.host[0], cycle.accepted, len(cycle.tokens))
+    return CycleTimes(drafts, step, cycle.host[1] - cycle.host[0], cycle.drafted, cycle.accepted, len(cycle.tokens))

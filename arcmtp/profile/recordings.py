@@ -33,7 +33,8 @@ class TimedCycle:
 
     submissions: list[Submission]
     position: int  # tokens evaluated before
-    accepted: int  # drafts
+    drafted: int  # tokens; the work of further draft calls was skipped
+    accepted: int  # of these
     tokens: list[int]
     host: tuple[float, float]  # from the end of the cycle before to its own
 
@@ -41,6 +42,16 @@ class TimedCycle:
     def split(self) -> bool:
         """Whether its launches were timed one by one."""
         return self.submissions[0].split
+
+    @property
+    def drafts(self) -> list[Submission]:
+        """The draft calls whose work was done."""
+        return self.submissions[: self.drafted]
+
+    @property
+    def step(self) -> list[Submission]:
+        """The step alone."""
+        return self.submissions[-1:]
 
 
 @dataclass(frozen=True)
@@ -146,8 +157,11 @@ def record(llm: LLM, request: Request, recorder: Recorder, alternate: bool = Fal
     for number, cycle in enumerate(cycles):
         submissions = recorder.submissions[decoding + number * size :][:size]
         timed.append(
-            TimedCycle(submissions, len(tokens) - 1, cycle.accepted, cycle.tokens, (ends[number], ends[number + 1]))
-        )
+            TimedCycle(
+                submissions, len(tokens) - 1, cycle.drafted, cycle.accepted, cycle.tokens,
+                (ends[number], ends[number + 1]),
+            )
+        )  # fmt: skip
         tokens += cycle.tokens
     if alternate and {cycle.split for cycle in timed} != {True, False}:
         raise _too_short(len(tokens) - len(request.prompt))

@@ -59,9 +59,10 @@ class GraphReport:
 class CycleTimes:
     """One cycle as it is generated; µs."""
 
-    draft_us: list[float]  # each call, on the device
+    draft_us: list[float]  # each call, on the device, those whose work was skipped too
     verify_us: float  # on the device
     wall_us: float
+    drafted: int  # tokens
     accepted: int
     tokens: int
 

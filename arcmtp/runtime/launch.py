@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from arcmtp.runtime.memory import Buffer, Pointer
-from arcmtp.runtime.tensor import DType, Kind, Tensor
+from arcmtp.runtime.tensor import I32, DType, Kind, Tensor
 
 Argument = Tensor | Buffer | Pointer | int | float
 
@@ -84,12 +84,24 @@ class Kernel:
         return any(name == "slots" for name, _ in self.parameters)
 
     @property
+    def guarded(self) -> Kernel:
+        """The kernel that does the same if `guard[0]` is not 0, and otherwise nothing: no work-item of it comes to a
+        barrier or a counter."""
+        guard, body = parameters(guard=reads(I32)), f"if (guard[0] == 0)\n        return;\n    {self._work}"
+        return replace(
+            self, variant=f"{self.variant}_guarded".lstrip("_"), parameters=(*self.parameters, *guard), body=body
+        )
+
+    @property
     def statements(self) -> str:
         """The body of its entry point."""
-        names = ", ".join(name for name, _ in self.parameters)
-        work = self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
         checks = (f"static_assert({constant} == {_literal(value)});" for constant, value in self.agree)
-        return "\n    ".join((*checks, work))
+        return "\n    ".join((*checks, self._work))
+
+    @property
+    def _work(self) -> str:
+        names = ", ".join(name for name, _ in self.parameters)
+        return self.body or f"{self.call}({names.replace('batch_size, slots', '{batch_size, slots}')});"
 
     def source(self, packed: bool) -> str:
         """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""
@@ -150,6 +162,10 @@ class Launch:
                 raise TypeError(f"{self.kernel.operator} has no parameter '{name}'; it has {', '.join(declared)}")
             if wrong := declared[name].wrong(argument):
                 raise TypeError(f"{self.kernel.operator}: argument '{name}' {wrong}")
+
+    def only_if(self, flag: Argument) -> Launch:
+        """The same launch, which does nothing where i32 `flag` [1] is 0 when it begins."""
+        return replace(self, kernel=self.kernel.guarded, arguments={**self.arguments, "guard": flag})
 
     @property
     def operator(self) -> str:

@@ -42,14 +42,18 @@ def main() -> None:
 
 
 def all_kernels(network: Network, rows: int) -> list[Kernel]:
-    """For `rows` rows of one sequence, for as many of one row each, and, with 0, for prompt chunks and larger steps."""
+    """For `rows` rows of one sequence, for as many of one row each, and, with 0, for prompt chunks and larger steps;
+    with 1, also those of draft calls that are skipped where a draft before them was too unlikely."""
     shapes = [(rows, 1)]
     if network.slots > 1:
         shapes += [(1, rows)] if 1 < rows <= network.slots else []
         shapes += [] if rows else [(MAX_ROWS, network.slots)]
     modes = [SamplingMode(), SamplingMode(by_options=True, top=True)] if rows == 1 else [SamplingMode()]
     return kernels_of(
-        launch for mode in modes for rows, sequences in shapes for launch in network.launches(rows, sequences, mode)
+        launch
+        for mode in modes
+        for rows, sequences in shapes
+        for launch in network.launches(rows, sequences, mode, if_likely=rows == 1)
     )
 
 

@@ -182,6 +182,17 @@ def test_draft_calls_are_written_a_line_each(tmp_path: Path, capsys: pytest.Capt
     assert (log.read_text(), capsys.readouterr().out) == ("", drafted)
 
 
+def test_a_least_probability_ends_chains_of_drafts_and_changes_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for p_min in ("0", "1"):
+        command = ["generate", "--raw", "-p", "import os", "-n", "12", "--draft", "3", "--draft-p-min", p_min, "--json"]
+        assert main([*command, "--device", "cpu"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        texts.append(result["text"])
+        assert max(call["index"] for call in result["draft_calls"]) == (1 if p_min == "1" else 3)
+    assert texts[0] == texts[1]
+
+
 def test_perplexity_prints_one_line_on_standard_output(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +272,10 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["bench", "gemm"], "argument NAME: invalid choice: 'gemm'"),
         (["bench", "-n", "64", "mtp"], "options belong behind the name: arcmtp bench mtp -n"),
         (["bench", "mtp", "--draft", "0,8"], "draft is 8; it must be 0 to 7"),
+        (["bench", "mtp", "--draft-p-min", "-0.5"], "draft_p_min is -0.5; it must be a number from 0 to 1"),
+        (["generate", "-p", "x", "--draft-p-min", "1.5"], "draft_p_min is 1.5; it must be a number from 0 to 1"),
+        (["profile", "--draft-p-min", "nan"], "draft_p_min is nan; it must be a number from 0 to 1"),
+        (["serve", "--draft-p-min", "x"], "argument --draft-p-min: invalid float value: 'x'"),
         (["bench", "mtp", "--draft", "0,"], "argument --draft: '' is not a whole number from 0 on"),
     ],
 )

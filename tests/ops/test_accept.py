@@ -36,16 +36,18 @@ class Turn:
         self.stats = rng.standard_normal((MAX_ROWS, 3)).astype(np.float32)
         self.hidden = rng.standard_normal((MAX_ROWS, HIDDEN)).astype(np.float32)
 
-    def step(self, sampled: Sequence[int], ids: Sequence[int], evaluated: bool = True) -> np.void:
-        """The record of a step that evaluates `ids` and chooses `sampled`."""
+    def step(
+        self, sampled: Sequence[int], ids: Sequence[int], evaluated: bool = True, drafted: int = MAX_ROWS
+    ) -> np.void:
+        """The record of a step that evaluates `ids`, of which `drafted` at most were guessed, and chooses `sampled`."""
         bench, rows = self.bench, len(ids)
         self.ids.write(np.array(ids, np.int32))
         number = int(self.turns.read(np.int32, STEP + 1)[STEP])
         launch = self.op.launch(
             rows, evaluated, bench.batch(), sampled=bench.ints(sampled), logits=bench.array(self.logits),
             stats=bench.array(self.stats), ids=self.ids, positions=self.positions, pending_count=self.pending_count,
-            accepted=self.accepted, turns=self.turns, states=self.states, records=self.records,
-            hidden=bench.array(self.hidden), carried=self.carried,
+            drafted=bench.ints([drafted]), accepted=self.accepted, turns=self.turns, states=self.states,
+            records=self.records, hidden=bench.array(self.hidden), carried=self.carried,
         )  # fmt: skip
         bench.run(launch)
         return self.records.view(RECORD)[number % RECORDS].copy()
@@ -69,8 +71,9 @@ class Slots:
                 part: Buffer = getattr(run, name)
                 buffer.copy_from(part, part.nbytes, slot * part.nbytes)
 
-    def step(self, sampled: np.ndarray, ids: np.ndarray, evaluated: bool) -> None:
-        """A step whose sequences evaluate `ids` and choose `sampled` [sequences, rows]."""
+    def step(self, sampled: np.ndarray, ids: np.ndarray, evaluated: bool, drafted: Sequence[int]) -> None:
+        """A step whose sequences evaluate `ids`, of which `drafted` were guessed, and choose `sampled` [sequences,
+        rows]."""
         bench, sequences, rows = self.bench, self.batch, ids.shape[1]
         logits, stats, hidden = (
             bench.array(interleaved([getattr(run, name)[:rows] for run in sequences]))
@@ -80,7 +83,8 @@ class Slots:
         self.positions = bench.array(interleaved([run.positions.read(np.int32, MAX_ROWS) for run in sequences]))
         launch = sequences[0].op.launch(
             rows, evaluated, bench.batch(RUN_SLOTS), sampled=bench.array(sampled.T), logits=logits, stats=stats,
-            ids=self.ids, positions=self.positions, accepted=self.accepted, hidden=hidden, **self.kept,
+            ids=self.ids, positions=self.positions, drafted=bench.ints(drafted), accepted=self.accepted, hidden=hidden,
+            **self.kept,
         )  # fmt: skip
         bench.run(launch)
 
@@ -104,18 +108,21 @@ class Slots:
 @pytest.mark.parametrize("evaluated", [True, False])
 def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, evaluated: bool) -> None:
     rng = np.random.default_rng(1)
-    ends = 0
+    ends = cut = 0
     for case in range(60):
         rows, left = int(rng.integers(1, 9)), int(rng.integers(1, 12))
         sampled, ids = rng.integers(0, VOCAB, rows), rng.integers(0, VOCAB, rows)
         right = int(rng.integers(0, rows))
         ids[1 : 1 + right] = sampled[:right]
+        drafted = int(rng.integers(0, MAX_ROWS + 1))
+        cut += drafted < min(right, rows - 1)
         sequence = Turn(bench, case, left)
-        record = sequence.step(sampled.tolist(), ids.tolist(), evaluated)
-        tokens, done = reference(sampled.tolist(), ids.tolist(), left, [STOP, 3])
+        record = sequence.step(sampled.tolist(), ids.tolist(), evaluated, drafted)
+        tokens, done = reference(sampled.tolist(), ids.tolist(), left, [STOP, 3], drafted)
         count = len(tokens)
         ends += done
         assert (record["count"], record["done"], record["accepted"]) == (count, done, count - 1)
+        assert record["drafted"] == min(drafted, rows - 1)
         assert record["tokens"][:count].tolist() == tokens
         want = sequence.logits[np.arange(count), tokens] - sequence.stats[:count, 1]
         np.testing.assert_array_equal(record["logprobs"][:count], want)
@@ -129,7 +136,7 @@ def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, evaluated: bool
         position = case + count - 1
         np.testing.assert_array_equal(carried[position % CARRIED_ROWS], sequence.hidden[count - 1])
         assert np.isnan(np.delete(carried, position % CARRIED_ROWS, axis=0)).all()
-    assert 10 < ends < 50
+    assert 10 < ends < 50 and cut > 5
 
 
 def test_after_the_end_a_step_changes_nothing(bench: Bench) -> None:
@@ -158,9 +165,10 @@ def test_runs_in_any_slots_end_as_each_ends_alone(bench: Bench, rows: int, evalu
     sampled = np.add.outer([8, 11, 12], np.arange(rows)).astype(np.int32)
     ids = np.pad(sampled, ((0, 0), (1, 0)))[:, :rows]  # all drafts are right
     together = Slots(bench, sequences)
-    together.step(sampled, ids, evaluated)
-    alone = [run.step(sampled[i].tolist(), ids[i].tolist(), evaluated) for i, run in enumerate(sequences)]
-    assert [int(record["count"]) for record in alone] == [0, 1, rows]
+    drafted = (0, 5, 2)  # the last one's further rows are right by chance
+    together.step(sampled, ids, evaluated, drafted)
+    alone = [run.step(sampled[i].tolist(), ids[i].tolist(), evaluated, drafted[i]) for i, run in enumerate(sequences)]
+    assert [int(record["count"]) for record in alone] == [0, 1, min(rows, 3)]
     together.check(ids)
 
 

@@ -67,7 +67,7 @@ def test_an_argument_of_neither_launch_of_sampling_is_named() -> None:
     op, rows = GumbelSampling(Vocabulary(16, 16), cpu_device().card.geometry), {"logits": values, "stats": values}
     of_both: dict[str, Argument] = {**rows, "targets": ids, "ids": ids, "scratch": values, "counters": ids}
     score, choose = op.launches(1, history, **of_both)
-    assert "ids" not in score.arguments and "targets" not in choose.arguments
+    assert "ids" not in score.arguments and "positions" not in score.arguments and "ids" in choose.arguments
     with pytest.raises(TypeError, match=r"^score_columns has no parameter 'bias'"):
         op.launches(1, history, **of_both, bias=values)
 
@@ -125,6 +125,21 @@ def test_a_kernel_is_told_its_runs_as_one_value() -> None:
     assert kernel.knows_sequences and not SCALE.knows_sequences
     assert kernel.name == "gather"
     assert kernel.statements == "gather<4>(x, {batch_size, slots}, out);"
+
+
+def test_a_guarded_launch_is_the_same_but_for_the_flag_that_it_asks_first() -> None:
+    plain, flag = scale(given(), layer=3, part="down"), tensor("flag", I32)
+    guarded = plain.only_if(flag)
+    assert guarded.arguments == {**plain.arguments, "guard": flag}
+    assert replace(guarded, kernel=plain.kernel, arguments=plain.arguments) == plain
+    assert guarded.cost_of is plain.cost_of
+    assert guarded.kernel.name == "scale_of_4_guarded"
+    assert guarded.kernel.source(packed=False) == (
+        "ARCMTP_KERNEL(scale_of_4_guarded)"
+        "(const float * x, const int * ids, float factor, int rows, float * out, const int * guard) {\n"
+        "    if (guard[0] == 0)\n        return;\n    scale<4>(x, ids, factor, rows, out);\n}\n"
+    )
+    assert "const auto [x, ids, factor, rows, out, guard] = arguments;" in guarded.kernel.source(packed=True)
 
 
 def test_a_parameter_that_the_template_takes_otherwise_does_not_compile() -> None:

@@ -145,9 +145,29 @@ def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small
             assert np.array_equal(got_stats[place], stats[0]), f"row {place} of {rows}, {launched=}"
 
 
-def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_none(small: Case) -> None:
-    _, stats = small.run(np.zeros((3, 1003)), np.array([-1, 1003, 2**31 - 1]))
-    assert list(stats[:, 2]) == [0, -np.inf, -np.inf]
+def test_a_guarded_launch_writes_nothing_or_all_and_its_counters_are_zero_again(small: Case) -> None:
+    logits, bench = np.random.default_rng(4).standard_normal((2, 1003)), small.bench
+    want = small.run(logits)
+    ids, stats, flag = bench.poisoned(8), bench.poisoned(2 * STATS * 4), bench.zeros(4)
+    launch = small.op.launch(
+        2, logits=bench.array(small.padded(logits)), targets=bench.ints([-1] * 2), ids=ids, stats=stats,
+        partials=small.partials, arrivals=small.arrivals, row_count=bench.ints([2]),
+    ).only_if(flag)  # fmt: skip
+    bench.run(launch)
+    assert not bench.written(ids, 2).any() and not bench.written(stats, 2).any()
+    flag.write(np.ones(1, np.int32))
+    bench.run(launch)
+    assert np.array_equal(bench.rows(ids, 2, 1, np.int32)[:, 0], want[0])
+    assert np.array_equal(bench.rows(stats, 2, STATS), want[1])
+    assert not small.arrivals.read(np.int32, CHUNK_ROWS).any()
+
+
+def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_the_chosen_token(small: Case) -> None:
+    logits = np.zeros((3, 1003))
+    logits[:, 70] = 3
+    _, stats = small.run(logits, np.array([-1, 1003, 2**31 - 1]))
+    assert list(stats[:, 2]) == [stats[0, 0] - stats[0, 1], -np.inf, -np.inf]
+    assert stats[0, 0] == 3
 
 
 def test_columns_that_do_not_fit_the_rows_are_refused() -> None:

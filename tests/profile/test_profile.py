@@ -183,6 +183,19 @@ def test_without_drafts_there_are_two_phases(tmp_path: Path) -> None:
     assert found["phases"].keys() == {"prompt", "decode"} and found["drafting"] is None
 
 
+def test_calls_whose_work_was_skipped_take_time_and_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    arguments = ["--draft", "3", "--draft-p-min", "1", "-n", "24", "--ctx", "256", "--device", "cpu"]
+    assert main(["profile", *arguments, "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    cycles = found["drafting"]["cycles"]
+    assert all(cycle["drafted"] == 1 and len(cycle["draft_us"]) == 3 for cycle in cycles)
+    assert found["drafting"]["acceptance"] == sum(cycle["accepted"] for cycle in cycles) / len(cycles)
+    drafts = found["phases"]["draft"]
+    (logits,) = (row for row in drafts["operators"] if (row["operator"], row["part"]) == ("mul_mat", "head"))
+    assert logits["calls"] == drafts["units"]
+
+
 def test_a_dense_network_has_no_experts_and_its_feed_forward_is_named(tmp_path: Path) -> None:
     model, path = tmp_path / "dense.gguf", tmp_path / "p.json"
     write_model(model, SIZE, Type.Q4_0, Type.Q6_K, seed=3)

@@ -43,6 +43,21 @@ def test_replays_give_what_eager_launches_give(device: Device) -> None:
     assert results[0][1] != 1
 
 
+@pytest.mark.parametrize("enabled", [True, False], ids=["graphs", "launches"])
+def test_a_guarded_launch_does_all_or_nothing_as_its_flag_says_when_it_begins(device: Device, enabled: bool) -> None:
+    x, flag, values = device.zeros(64), device.zeros(4), np.arange(16, dtype=np.int32)
+    negate, double = launch(NEGATE, 16, x=x).only_if(flag), launch(DOUBLE, 16, x=x, add=1).only_if(flag)
+    raising = kernel("raise", parameters(flag=writes(I32)), "flag[0] += 1;")
+    launches = device.bind([negate, double, launch(raising, flag=flag), negate])
+    graphs = GraphCache(device, enabled)
+    for before, expected in ((0, -values), (1, -(1 - 2 * values)), (-1, 1 - 2 * values), (0, -values)):
+        x.write(values)
+        flag.write(np.array([before], np.int32))
+        graphs.submit("guarded", launches)
+        device.wait()
+        assert np.array_equal(x.read(np.int32, 16), expected), before
+
+
 def test_a_list_is_captured_once_and_replayed_ever_after(device: Device) -> None:
     graphs, launches = GraphCache(device), chain(device, device.zeros(64))
     for _ in range(4):

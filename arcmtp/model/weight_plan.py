@@ -9,7 +9,8 @@ import numpy as np
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.matrix import Matrix, Requant, Scheme, format_of
-from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.runtime.tensor import F32, U8, Arena, Kind, Tensor
 
 SEGMENT_ALIGNMENT = 64

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from arcmtp.formats.matrix import LANES, Floats
-from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.model.weight_plan import Merged, Segment, WeightPlan
 from arcmtp.runtime import _host
 from arcmtp.runtime.tensor import Allocator, Tensor

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arcmtp.formats.matrix import Format
-from arcmtp.gguf import TensorInfo
+from arcmtp.gguf_header import TensorInfo
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.model.stage import LaunchList

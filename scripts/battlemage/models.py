@@ -6,7 +6,8 @@ from math import prod
 from pathlib import Path
 
 from arcmtp.formats.matrix import Requant
-from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.runtime.device import Device

@@ -23,7 +23,7 @@ def load(options: argparse.Namespace, ctx: int | None, draft: int | None = 0, pa
     with ProgressBar() as progress:
         llm = LLM(
             options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            getattr(options, "mtp_hidden", "post"), parallel,
+            getattr(options, "mtp_hidden", "post"), parallel, mtp_model=getattr(options, "mtp_model", None),
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)

@@ -40,10 +40,12 @@ class LLM:
         remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
     progress: called as progress(stage, done, total) while loading (in bytes) and compiling.
     draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; None takes 2 if
-        the file has an MTP block. With 0 the block takes no memory.
+        there is an MTP block. With 0 the block takes no memory.
     mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
     parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
         is read. Further ones wait until one of them finishes or is closed.
+    mtp_model: a file of the same model whose MTP block drafts, in place of one that `path` may have; whole, or as
+        `arcmtp mtp extract` writes it. Nothing but the block is loaded from there, with draft=0 nothing at all.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -63,10 +65,11 @@ class LLM:
     def __init__(  # noqa: PLR0913 the public interface
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
-        draft: int | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
+        draft: int | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *,
+        mtp_model: str | Path | None = None,
     ) -> None:  # fmt: skip
         file = data_dir() / BUNDLED_MODEL if path is None else path
-        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel)
+        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel, mtp_model)
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation

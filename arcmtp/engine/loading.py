@@ -13,6 +13,7 @@ from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.config import Config
+from arcmtp.model.mtp_donor import check_donor
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.launch import STEP_ROWS
@@ -36,6 +37,7 @@ class LoadOptions:
     draft: int | None = None
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
+    mtp_model: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.draft is not None:
@@ -57,12 +59,13 @@ class LoadedModel:
         self.config = Config.from_gguf(gguf)
         self.tokenizer = Tokenizer(gguf.metadata)
         self.context = self.config.usable_context(options.ctx)
-        default = DEFAULT_DRAFT if has_mtp(gguf, self.config) else 0
+        donor = _donor(gguf, self.config, options.mtp_model)
+        default = DEFAULT_DRAFT if donor or has_mtp(gguf, self.config) else 0
         self.draft = default if options.draft is None else options.draft
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
         of_network = NetworkOptions(
-            self.context, self.tokenizer.vocab_used, options.parallel, mtp=self.draft > 0,
-            hidden_rows=options.mtp_hidden, requant=options.requant,
+            self.context, self.tokenizer.vocab_used, options.parallel,
+            mtp=(donor or gguf) if self.draft > 0 else None, hidden_rows=options.mtp_hidden, requant=options.requant,
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
         check_memory(network, self.context)
@@ -86,6 +89,15 @@ class LoadedModel:
     def close(self) -> None:
         """Let go of the network, and so of the device's memory."""
         self._network = None
+
+
+def _donor(trunk: GGUF, config: Config, path: str | Path | None) -> GGUF | None:
+    """The file at `path`, checked, whose MTP block drafts for the trunk; None: the trunk's own block."""
+    if path is None:
+        return None
+    donor = GGUF(path)
+    check_donor(trunk, config, donor)
+    return donor
 
 
 def _compile(network: Network, draft: int, progress: Progress) -> None:

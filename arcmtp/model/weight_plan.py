@@ -59,7 +59,7 @@ class WeightPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of device memory that the weights take."""
+        """Bytes of device memory that the weights of all plans of the arena take."""
         return self._arena.nbytes(Kind.WEIGHTS)
 
     def merge(self, name: str, segments: Iterable[Segment]) -> Merged:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arcmtp.formats.matrix import Format
+from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import TensorInfo
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -140,10 +141,10 @@ def total(rows: Iterable[Row]) -> Row:
 class Unloaded(WeightLoader):
     """Weights that come from no file. Large allocations are zero, and take no memory of the host until written."""
 
-    def values(self, tensor: TensorInfo) -> np.ndarray:
+    def values(self, gguf: GGUF, tensor: TensorInfo) -> np.ndarray:
         return np.full(tensor.elements, tensor.name.endswith("norm.weight"), np.float32)
 
-    def fill_segment(self, target: Tensor, segment: Segment) -> None:
+    def fill_segment(self, gguf: GGUF, target: Tensor, segment: Segment) -> None:
         matrix, name = segment.matrix, segment.tensor.name
         if target.nbytes <= POISONED_BYTES:
             target.fill(0, matrix.offset, matrix.nbytes)

@@ -64,7 +64,7 @@ class Loaded:
     def __init__(self, network: Network, progress: weights.Progress | None = None) -> None:
         self.network, self.plan = network, network.weights
         device: Any = FakeDevice()
-        self.requant_errors = WeightLoader(self.plan, device, progress).load()
+        self.requant_errors = WeightLoader(network.plans, device, progress).load()
         assert device.allocated_bytes == self.plan.nbytes
 
     def __getitem__(self, name: str) -> Merged:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from arcmtp.engine.batch import most_sequences
 from arcmtp.engine.draft_policy import FixedDrafts
-from arcmtp.engine.memory_plan import check_memory
+from arcmtp.engine.memory_plan import load
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
@@ -68,8 +68,7 @@ class LoadedModel:
             mtp=(donor or gguf) if self.draft > 0 else None, hidden_rows=options.mtp_hidden, requant=options.requant,
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
-        check_memory(network, self.context)
-        self.requant_errors = network.load(lambda done, total: progress("loading weights", done, total))
+        self.requant_errors = load(network, self.context, progress)
         _compile(network, self.draft, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = options.graphs is None and not self.device.is_cpu

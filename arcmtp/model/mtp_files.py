@@ -98,7 +98,7 @@ def _check_tensors(trunk: _Model, donor: _Model) -> None:
     )  # fmt: skip
     embedding = EmbeddingBlock(build).weights
     of_trunk = Trunk(embedding, trunk_head(build, embedding, config.vocab, 0, plain=True), 0, "post")
-    MtpBlock(replace(build, weights=WeightPlan(donor.gguf, arena)), of_trunk, feed_forward)
+    MtpBlock(replace(build, weights=build.weights.with_file(donor.gguf)), of_trunk, feed_forward)
 
 
 def _merged_entries(trunk: _Model, mtp_layers: int) -> dict[str, bytes]:

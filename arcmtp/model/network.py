@@ -49,9 +49,9 @@ class Network:
     """A file's network on a device, with a slot for each sequence.
 
     A step advances a batch: the sequences in the slots that `controls.slots` names, each by as many rows. A network is
-    made before anything is loaded: `weights.nbytes` and `nbytes` tell what `load` will take. `plans` are the trunk's
-    weights and, with an MTP block, those of the block. The other methods give launch lists, which are compiled when
-    they are first asked for. Raises ArcmtpError, naming the file, for tensors that are missing or wrong.
+    made before anything is loaded: `weights.nbytes` and `nbytes` tell what `load` will take. The other methods give
+    launch lists, which are compiled when they are first asked for. Raises ArcmtpError, naming the file, for tensors
+    that are missing or wrong.
     """
 
     def __init__(self, gguf: GGUF, config: Config, options: NetworkOptions, device: Device) -> None:
@@ -73,11 +73,10 @@ class Network:
             build, self.embedding.weights, options.vocabulary_used, partial_sums, plain=options.mtp is not None
         )
         self.mtp: MtpBlock | None = None
-        self.plans = [self.weights]
         if options.mtp:
             trunk = Trunk(self.embedding.weights, self.head, partial_sums, options.hidden_rows)
-            self.plans.append(WeightPlan(options.mtp, stage.arena, options.requant))
-            self.mtp = MtpBlock(replace(build, weights=self.plans[-1]), trunk, feed_forward)
+            of_block = replace(build, weights=self.weights.with_file(options.mtp))
+            self.mtp = MtpBlock(of_block, trunk, feed_forward)
         self.step_hidden = trunk.hidden if self.mtp else self.head.rows.plain
         carried = self.mtp.carried.tensor if self.mtp else build.per_slot("carried hidden row", F32, 0)
         self._carried = carried
@@ -99,7 +98,7 @@ class Network:
 
         Raises ArcmtpError when the device has no room.
         """
-        errors = loader(self.plans, self.device, progress).load()
+        errors = loader(self.weights, self.device, progress).load()
         self.stage.arena.allocate(self.device)
         for slot in range(self.slots):
             self.reset(slot)

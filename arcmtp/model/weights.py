@@ -1,10 +1,10 @@
-"""From plans to device memory: every matrix repacked tile by tile through one staging array, which lets go of the
+"""From a plan to device memory: every matrix repacked tile by tile through one staging array, which lets go of the
 file's pages as it passes them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,46 +21,44 @@ Progress = Callable[[int, int], None]
 
 
 class WeightLoader:
-    """Brings the weights of a network's plans, which share an arena, into a device's memory, calling
-    `progress(done_bytes, total_bytes)` as it goes.
+    """Brings the weights of a plan into a device's memory, calling `progress(done_bytes, total_bytes)` as it goes.
 
     Raises ArcmtpError when the device has no room.
     """
 
-    def __init__(self, plans: Sequence[WeightPlan], device: Allocator, progress: Progress | None = None) -> None:
-        self.plans, self.device = plans, device
+    def __init__(self, plan: WeightPlan, device: Allocator, progress: Progress | None = None) -> None:
+        self.plan, self.device = plan, device
         self.progress = progress or (lambda done, total: None)
         self.threads = len(os.sched_getaffinity(0))
-        largest_tile = max(matrix.tile_bytes for plan in plans for merged in plan.merged for matrix in merged.matrices)
+        largest_tile = max(matrix.tile_bytes for merged in plan.merged for matrix in merged.matrices)
         self.staging = np.empty(max(STAGING_BYTES, largest_tile), np.uint8)
-        self.done_bytes, self.total_bytes = 0, plans[0].nbytes
+        self.done_bytes, self.total_bytes = 0, plan.nbytes
         self.squares: dict[str, tuple[float, float]] = {}  # of errors and of values
 
     def load(self) -> dict[str, float]:
         """Load everything; the relative RMS error of each requantised tensor."""
-        for plan in self.plans:
-            for merged in plan.merged:
-                self.fill(plan.gguf, merged)
-            for source, target in plan.vectors:
-                if target.region.buffer is None:  # two blocks may share one
-                    target.region.buffer = self.device.alloc(target.nbytes)
-                    target.write(self.values(plan.gguf, source))
-                    self.advance(target.nbytes)
+        for merged in self.plan.merged:
+            self.fill(merged)
+        for file, source, target in self.plan.vectors:
+            if target.region.buffer is None:  # two blocks may share one
+                target.region.buffer = self.device.alloc(target.nbytes)
+                target.write(self.values(file, source))
+                self.advance(target.nbytes)
         return {name: (error / value) ** 0.5 if value else 0.0 for name, (error, value) in self.squares.items()}
 
-    def fill(self, gguf: GGUF, merged: Merged) -> None:
+    def fill(self, merged: Merged) -> None:
         """Allocate and fill the buffer of a merged tensor."""
         merged.tensor.region.buffer = self.device.alloc(merged.tensor.nbytes)
         end = 0
         for segment in merged.segments:
             self.advance(segment.matrix.offset - end)
-            self.fill_segment(gguf, merged.tensor, segment)
+            self.fill_segment(merged.tensor, segment)
             end = segment.matrix.offset + segment.matrix.nbytes
 
-    def fill_segment(self, gguf: GGUF, target: Tensor, segment: Segment) -> None:
+    def fill_segment(self, target: Tensor, segment: Segment) -> None:
         """Repack one matrix into its place in a merged tensor."""
         matrix, tile_bytes = segment.matrix, segment.matrix.tile_bytes
-        rows = gguf.rows(segment.tensor)[:, segment.first_row : segment.first_row + matrix.n]
+        rows = segment.file.rows(segment.tensor)[:, segment.first_row : segment.first_row + matrix.n]
         tiles, step = matrix.experts * matrix.tiles, len(self.staging) // tile_bytes
         for first in range(0, tiles, step):
             stop = min(first + step, tiles)
@@ -73,19 +71,19 @@ class WeightLoader:
             else:
                 _host.repack(*arguments)
             target.write(packed, matrix.offset + first * tile_bytes)
-            self._release(gguf, segment, first, stop)
+            self._release(segment, first, stop)
             self.advance(packed.nbytes)
 
-    def values(self, gguf: GGUF, tensor: TensorInfo) -> Floats:
+    def values(self, file: GGUF, tensor: TensorInfo) -> Floats:
         """A vector's numbers as float32."""
-        return _vector_values(gguf, tensor)
+        return _vector_values(file, tensor)
 
     def advance(self, nbytes: int) -> None:
         """So many bytes more are done."""
         self.done_bytes += nbytes
         self.progress(self.done_bytes, self.total_bytes)
 
-    def _release(self, gguf: GGUF, segment: Segment, first_tile: int, stop_tile: int) -> None:
+    def _release(self, segment: Segment, first_tile: int, stop_tile: int) -> None:
         matrix, tensor = segment.matrix, segment.tensor
         expert_rows = tensor.elements // matrix.experts // matrix.k
 
@@ -93,7 +91,7 @@ class WeightLoader:
             return tile // matrix.tiles * expert_rows + segment.first_row + tile % matrix.tiles * LANES
 
         stop = min(row_at(stop_tile - 1) + LANES, matrix.experts * expert_rows)
-        gguf.release(tensor, row_at(first_tile) * tensor.row_bytes, stop * tensor.row_bytes)
+        segment.file.release(tensor, row_at(first_tile) * tensor.row_bytes, stop * tensor.row_bytes)
 
 
 def _vector_values(gguf: GGUF, tensor: TensorInfo) -> Floats:

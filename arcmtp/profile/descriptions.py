@@ -77,7 +77,7 @@ def memory(llm: LLM) -> Memory:
     """What a loaded model takes."""
     network = llm.network
     weights: dict[str, int] = {}
-    for merged in (merged for plan in network.plans for merged in plan.merged):
+    for merged in network.weights.merged:
         for matrix in merged.matrices:
             weights[matrix.format.name] = weights.get(matrix.format.name, 0) + matrix.nbytes
     weights["vectors and padding"] = network.weights.nbytes - sum(weights.values())

@@ -141,10 +141,10 @@ def total(rows: Iterable[Row]) -> Row:
 class Unloaded(WeightLoader):
     """Weights that come from no file. Large allocations are zero, and take no memory of the host until written."""
 
-    def values(self, gguf: GGUF, tensor: TensorInfo) -> np.ndarray:
+    def values(self, file: GGUF, tensor: TensorInfo) -> np.ndarray:
         return np.full(tensor.elements, tensor.name.endswith("norm.weight"), np.float32)
 
-    def fill_segment(self, gguf: GGUF, target: Tensor, segment: Segment) -> None:
+    def fill_segment(self, target: Tensor, segment: Segment) -> None:
         matrix, name = segment.matrix, segment.tensor.name
         if target.nbytes <= POISONED_BYTES:
             target.fill(0, matrix.offset, matrix.nbytes)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from arcmtp.gguf import GGUF, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import TensorInfo
 from arcmtp.progress import Progress
 
 PIECE_BYTES = 8 << 20

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.gguf import GGUF, GgmlType
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType
 
 ROOT = Path(__file__).parents[1]
 FILES = [

@@ -24,7 +24,8 @@ def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, 
     with ProgressBar() as progress:
         llm = LLM(
             options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            getattr(options, "mtp_hidden", "post"), parallel, getattr(options, "draft_p_min", 0.0),
+            getattr(options, "mtp_hidden", "post"), parallel, draft_p_min=getattr(options, "draft_p_min", 0.0),
+            mtp_model=getattr(options, "mtp_model", None),
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)

@@ -84,7 +84,7 @@ def add_model_options(
 
 
 def add_draft_options(parser: Parser) -> None:
-    """`--draft`, `--draft-p-min` and `--mtp-hidden`."""
+    """`--draft`, `--draft-p-min`, `--mtp-hidden` and `--mtp-model`."""
     parser.add_argument(
         "--draft", metavar="N|auto", type=draft,
         help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
@@ -94,6 +94,15 @@ def add_draft_options(parser: Parser) -> None:
     parser.add_argument(
         "--mtp-hidden", choices=["post", "pre"], default="post",
         help="hidden rows for the MTP block: after (default) or before the final norm",
+    )  # fmt: skip
+    add_mtp_model_option(parser)
+
+
+def add_mtp_model_option(parser: Parser) -> None:
+    """`--mtp-model`."""
+    parser.add_argument(
+        "--mtp-model", metavar="FILE",
+        help="draft with the MTP block of this file of the same model, such as `arcmtp mtp extract` writes",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import add_draft_p_min, add_model_options, draft, integer
+from arcmtp.cli.options import add_draft_p_min, add_model_options, add_mtp_model_option, draft, integer
 
 if TYPE_CHECKING:
     from arcmtp import LLM
@@ -35,6 +35,7 @@ def add(commands: SubParsers) -> None:
         "block)",
     )  # fmt: skip
     add_draft_p_min(profile)
+    add_mtp_model_option(profile)
     for option, text in (
         ("--json", "write everything that was found, as arcmtp/profile/schema.json says"),
         ("--trace", "write the spans of host and device, for ui.perfetto.dev"),

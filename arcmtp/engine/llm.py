@@ -39,13 +39,15 @@ class LLM:
         remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
     progress: called as progress(stage, done, total) while loading (in bytes) and compiling.
     draft: tokens that are drafted before each step, 0 to 7, which changes the speed and not the text; "auto" finds the
-        number, 0 to 4, that is fastest (`AutoDrafts`); None takes "auto" if the file has an MTP block. With 0 the block
+        number, 0 to 4, that is fastest (`AutoDrafts`); None takes "auto" if there is an MTP block. With 0 the block
         takes no memory.
     draft_p_min: 0 to 1, a draft less likely than this is the last one before its step: the device skips the work of
         further draft calls. 0 ends none early. The text is the same.
     mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
     parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
         is read. Further ones wait until one of them finishes or is closed.
+    mtp_model: a file of the same model whose MTP block drafts, in place of one that `path` may have; whole, or as
+        `arcmtp mtp extract` writes it. Nothing but the block is loaded from there, with draft=0 nothing at all.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -65,10 +67,13 @@ class LLM:
     def __init__(  # noqa: PLR0913 the public interface
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
-        draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, draft_p_min: float = 0.0,
+        draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
+        mtp_model: str | Path | None = None,
     ) -> None:  # fmt: skip
         file = data_dir() / BUNDLED_MODEL if path is None else path
-        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel, draft_p_min)
+        options = LoadOptions(
+            file, device, ctx, requant, graphs, draft, mtp_hidden, parallel, draft_p_min, mtp_model
+        )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation

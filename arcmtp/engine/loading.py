@@ -8,13 +8,14 @@ from typing import Literal
 
 from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, longest, may_draft
-from arcmtp.engine.memory_plan import check_memory
+from arcmtp.engine.memory_plan import load
 from arcmtp.engine.request import check_p_min
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.config import Config
+from arcmtp.model.mtp_donor import check_donor
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
@@ -43,6 +44,7 @@ class LoadOptions:
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
     draft_p_min: float = 0.0
+    mtp_model: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.draft is not None:
@@ -65,17 +67,18 @@ class LoadedModel:
         self.config = Config.from_gguf(gguf)
         self.tokenizer = Tokenizer(gguf.metadata)
         self.context = self.config.usable_context(options.ctx)
-        default: Draft = AUTO if has_mtp(gguf, self.config) else 0
+        donor = _donor(gguf, self.config, options.mtp_model)
+        default: Draft = AUTO if donor or has_mtp(gguf, self.config) else 0
         self.draft = default if options.draft is None else options.draft
         self.policy = policy_of(self.draft)
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
         of_network = NetworkOptions(
-            self.context, self.tokenizer.vocab_used, options.parallel, mtp=may_draft(self.policy),
-            hidden_rows=options.mtp_hidden, requant=options.requant,
+            self.context, self.tokenizer.vocab_used, options.parallel,
+            mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
+            requant=options.requant,
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
-        check_memory(network, self.context)
-        self.requant_errors = network.load(lambda done, total: progress("loading weights", done, total))
+        self.requant_errors = load(network, self.context, progress)
         _compile(network, {0, *self.policy.lengths}, options.draft_p_min > 0, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = options.graphs is None and not self.device.is_cpu
@@ -104,6 +107,15 @@ def policy_of(draft: Draft) -> DraftPolicy:
     if not isinstance(draft, int):
         raise ArcmtpError(f"draft is {draft!r}; it must be 'auto' or a number from 0 to {MAX_ROWS - 1}")
     return FixedDrafts(draft)
+
+
+def _donor(trunk: GGUF, config: Config, path: str | Path | None) -> GGUF | None:
+    """The file at `path`, checked, whose MTP block drafts for the trunk; None: the trunk's own block."""
+    if path is None:
+        return None
+    donor = GGUF(path)
+    check_donor(trunk, config, donor)
+    return donor
 
 
 def _compile(network: Network, lengths: Iterable[int], if_likely: bool, progress: Progress) -> None:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, OutOfMemory
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class MemoryPlan:
     def nbytes(self) -> int:
         """All that the model needs."""
         return self.weights_bytes + self.cache_bytes + self.buffer_bytes
+
+    def __str__(self) -> str:
+        return f"{self.nbytes / 2**30:.1f} GiB ({self.weights_bytes / 2**30:.1f} of them weights)"
 
     @property
     def advice(self) -> str:
@@ -48,11 +52,19 @@ def memory_plan(network: Network) -> MemoryPlan:
     )
 
 
-def check_memory(network: Network, context: int) -> None:
-    """Refuse what the device cannot hold before anything is allocated: ArcmtpError."""
+def load(network: Network, context: int, progress: Progress) -> dict[str, float]:
+    """`Network.load`; progress: called as progress("loading weights", done bytes, all bytes).
+
+    Raises ArcmtpError for what the device cannot hold, before anything is allocated, and if it refuses an allocation,
+    since other programs take memory too, or memory is in too small pieces.
+    """
     need = memory_plan(network)
+    free = f"{need.free_bytes / 2**30:.1f} GiB"
     if need.nbytes > need.free_bytes:
-        raise ArcmtpError(
-            f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "
-            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}"
-        )
+        name = network.device.sycl_device.name
+        raise ArcmtpError(f"ctx {context} needs {need} and {name} has {free} free: {need.advice}")
+    try:
+        return network.load(lambda done, total: progress("loading weights", done, total))
+    except OutOfMemory as error:
+        message = f"ctx {context} needs {need} of {free} that were free, but {error}: a smaller ctx may fit"
+        raise OutOfMemory(message) from None

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.gguf import Bytes, GgmlType
+from arcmtp.gguf_header import Bytes, GgmlType
 
 LANES = 16  # outputs of a column tile
 GROUP = 32  # inputs that share a scale

@@ -11,7 +11,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.gguf import GGUF, Value
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import Value
 
 Architecture = Literal["qwen35moe", "qwen35"]  # with a mixture of experts, or with a dense feed-forward, in every layer
 LayerKind = Literal["gdn", "attention"]

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_writer import Source, file_pieces, longer_entry, uint32_entry
-from arcmtp.model.blocks.mtp import has_mtp
+from arcmtp.model.architecture import feed_forward
+from arcmtp.model.blocks.embedding import EmbeddingBlock
+from arcmtp.model.blocks.head import trunk_head
+from arcmtp.model.blocks.mtp import MtpBlock, Trunk
+from arcmtp.model.builder import Builder
 from arcmtp.model.config import Config
+from arcmtp.model.controls import Controls
+from arcmtp.model.mtp_donor import check_donor, require_block
+from arcmtp.model.weight_plan import WeightPlan
 from arcmtp.progress import Progress
+from arcmtp.runtime.card import cards
 from arcmtp.runtime.files import OutputFile
+from arcmtp.runtime.tensor import Arena
 
-# Numbers of `Config` that the MTP block needs as they are, by their metadata keys.
-NEEDED = {
-    "embedding_length": "hidden",
-    "attention.layer_norm_rms_epsilon": "rms_eps",
-    "attention.head_count": "q_heads",
-    "attention.head_count_kv": "kv_heads",
-    "attention.key_length": "head_dim",
-    "rope.dimension_count": "rope_dim",
-    "rope.freq_base": "rope_theta",
-    "feed_forward_length": "ffn",
-    "expert_count": "experts",
-    "expert_used_count": "experts_used",
-    "expert_feed_forward_length": "expert_ffn",
-    "expert_shared_feed_forward_length": "shared_ffn",
-}
-TOKENS = "tokenizer.ggml.tokens"
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
@@ -58,17 +53,8 @@ class _Model:
         """The metadata as a file has it that is not split."""
         return {key: self.gguf.entry(key) for key in self.gguf.metadata if not key.startswith("split.")}
 
-    def tokens(self) -> list[str]:
-        """The vocabulary; none where the file has no tokenizer."""
-        tokens = self.gguf.metadata.get(TOKENS)
-        return tokens if isinstance(tokens, list) else []
-
     def error(self, message: str) -> ArcmtpError:
         return ArcmtpError(f"{self.gguf.path}: {message}")
-
-    def require_block(self) -> None:
-        if not has_mtp(self.gguf, self.config):
-            raise self.error(f"has no MTP block (tensors 'blk.{self.config.layers}.nextn.*')")
 
 
 def extract(path: Path, out: Path, progress: Progress) -> None:
@@ -78,7 +64,7 @@ def extract(path: Path, out: Path, progress: Progress) -> None:
     Raises ArcmtpError for a file without the block, and if `out` cannot be written.
     """
     model = _Model(path)
-    model.require_block()
+    require_block(model.gguf, model.config)
     with OutputFile(out, model.gguf.paths) as output:
         entries = list(model.entries().values())
         tensors = [*model.others, *model.mtp_block]
@@ -89,53 +75,30 @@ def merge(trunk_path: Path, donor_path: Path, out: Path, progress: Progress) -> 
     """Write the file `trunk_path`, which has no MTP block, with that of the file `donor_path`; a file that `extract`
     wrote will do.
 
-    Raises ArcmtpError for a trunk with a block, a donor without one, hyperparameters or vocabularies that differ, and
-    if `out` cannot be written.
+    Raises ArcmtpError for a trunk with a block, a donor without one, hyperparameters or vocabularies that differ,
+    tensors of the block that are missing or wrong, and if `out` cannot be written.
     """
     trunk, donor = _Model(trunk_path), _Model(donor_path)
     if trunk.mtp_block:
         raise trunk.error(f"has an MTP block already (tensor '{trunk.mtp_block[0].tensor.name}')")
-    _check_architecture(trunk, donor)
-    donor.require_block()
-    _check_numbers(trunk, donor)
-    _check_vocabulary(trunk, donor)
+    check_donor(trunk.gguf, trunk.config, donor.gguf)
+    _check_tensors(trunk, donor)
     with OutputFile(out, [*trunk.gguf.paths, *donor.gguf.paths]) as output:
         entries = list(_merged_entries(trunk, donor.config.mtp_layers).values())
         tensors = [*trunk.others, *trunk.trunk_layers, *donor.mtp_block]
         output.write_pieces(file_pieces(entries, tensors, trunk.gguf.alignment, progress))
 
 
-def _check_architecture(trunk: _Model, donor: _Model) -> None:
-    ours, theirs = trunk.config.architecture, donor.config.architecture
-    if theirs != ours:
-        raise _differs(trunk, donor, f"metadata key 'general.architecture' is {theirs!r}", repr(ours))
-
-
-def _check_numbers(trunk: _Model, donor: _Model) -> None:
-    ours, theirs = trunk.config.layers, donor.config.layers
-    if theirs != ours:
-        what = f"metadata keys '{donor.key('block_count')}' and 'nextn_predict_layers' leave {theirs} layers"
-        raise _differs(trunk, donor, what, ours)
-    for name, field in NEEDED.items():
-        number, other = getattr(trunk.config, field), getattr(donor.config, field)
-        if other != number:
-            raise _differs(trunk, donor, f"metadata key '{donor.key(name)}' is {other}", number)
-
-
-def _check_vocabulary(trunk: _Model, donor: _Model) -> None:
-    if donor.config.vocab != trunk.config.vocab:
-        what = f"tensor 'token_embd.weight' has {donor.config.vocab} rows"
-        raise _differs(trunk, donor, what, trunk.config.vocab)
-    ours, theirs = trunk.tokens(), donor.tokens()
-    if len(theirs) != len(ours):
-        raise _differs(trunk, donor, f"metadata key '{TOKENS}' has {len(theirs)} tokens", len(ours))
-    for index, (token, other) in enumerate(zip(ours, theirs, strict=True)):
-        if other != token:
-            raise _differs(trunk, donor, f"metadata key '{TOKENS}' has {other!r} for token {index}", repr(token))
-
-
-def _differs(trunk: _Model, donor: _Model, what: str, expected: object) -> ArcmtpError:
-    return donor.error(f"{what}, expected {expected} as in {trunk.gguf.path}")
+def _check_tensors(trunk: _Model, donor: _Model) -> None:
+    """Plan the donor's MTP block beside the trunk's embedding and head, as a network does, for no device."""
+    arena, config = Arena(), trunk.config
+    build = Builder(
+        config, WeightPlan(trunk.gguf, arena), arena, Controls(arena, 1, config.vocab), cards()["cpu"].geometry,
+        activation_orders=1, slots=1, context=KEY_TILE,
+    )  # fmt: skip
+    embedding = EmbeddingBlock(build).weights
+    of_trunk = Trunk(embedding, trunk_head(build, embedding, config.vocab, 0, plain=True), 0, "post")
+    MtpBlock(replace(build, weights=build.weights.with_file(donor.gguf)), of_trunk, feed_forward)
 
 
 def _merged_entries(trunk: _Model, mtp_layers: int) -> dict[str, bytes]:

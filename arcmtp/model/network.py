@@ -11,7 +11,7 @@ from arcmtp.gguf import GGUF
 from arcmtp.model.architecture import feed_forward, trunk_layers
 from arcmtp.model.blocks.cache import Cache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
-from arcmtp.model.blocks.head import Head, HeadWeights, SamplingMode
+from arcmtp.model.blocks.head import SamplingMode, trunk_head
 from arcmtp.model.blocks.mtp import HiddenRows, MtpBlock, Trunk
 from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
@@ -34,13 +34,14 @@ class NetworkOptions:
     """How a network is made.
 
     context: tokens of each sequence. slots: sequences. vocabulary_used: rows of the embedding that are tokens. mtp:
-    with the file's MTP block, which is given the `hidden_rows`. requant: "int4" turns large matrices into W4.
+    the file whose MTP block drafts, the network's own or another; None: nothing drafts. hidden_rows: what the block is
+    given. requant: "int4" turns large matrices into W4.
     """
 
     context: int
     vocabulary_used: int
     slots: int = 1
-    mtp: bool = False
+    mtp: GGUF | None = None
     hidden_rows: HiddenRows = "post"
     requant: Requant | None = None
 
@@ -50,8 +51,8 @@ class Network:
 
     A step advances a batch: the sequences in the slots that `controls.slots` names, each by as many rows. A network is
     made before anything is loaded: `weights.nbytes` and `nbytes` tell what `load` will take. The other methods give
-    launch lists, which are compiled when they are first asked for. Raises ArcmtpError for tensors of the file that are
-    missing or wrong.
+    launch lists, which are compiled when they are first asked for. Raises ArcmtpError, naming the file, for tensors
+    that are missing or wrong.
     """
 
     def __init__(self, gguf: GGUF, config: Config, options: NetworkOptions, device: Device) -> None:
@@ -69,11 +70,14 @@ class Network:
         stage.layers += trunk_layers(build)
         partial_sums = stage.layers[-1].feed_forward.partial_sums
         self._residual = Residual(build, partial_sums)
-        self.head = self._head(build, options, partial_sums)
+        self.head = trunk_head(
+            build, self.embedding.weights, options.vocabulary_used, partial_sums, plain=options.mtp is not None
+        )
         self.mtp: MtpBlock | None = None
         if options.mtp:
             trunk = Trunk(self.embedding.weights, self.head, partial_sums, options.hidden_rows)
-            self.mtp = MtpBlock(build, trunk, feed_forward)
+            of_block = replace(build, weights=self.weights.with_file(options.mtp))
+            self.mtp = MtpBlock(of_block, trunk, feed_forward)
         self.step_hidden = trunk.hidden if self.mtp else self.head.rows.plain
         carried = self.mtp.carried.tensor if self.mtp else build.per_slot("carried hidden row", F32, 0)
         self._carried = carried
@@ -281,14 +285,6 @@ class Network:
             ids=c.ids, positions=c.positions, pending_count=c.pending_count, drafted=c.drafted, accepted=c.accepted,
             turns=c.turns, states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
-
-    def _head(self, build: Builder, options: NetworkOptions, partial_sums: int) -> Head:
-        config, weights, output = self.config, self.weights, self.embedding.weights
-        norm = weights.vector("output_norm.weight", config.hidden)
-        if "output.weight" in weights:
-            output = weights.merge("output", [weights.matrix("output.weight", config.vocab, config.hidden)])
-        of_head = HeadWeights(norm, output, options.vocabulary_used)
-        return Head(build, "trunk", of_head, partial_sums, plain=options.mtp, gather=True)
 
 
 def _of_sequences(sequences: int) -> str:

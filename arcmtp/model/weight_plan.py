@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.matrix import Matrix, Requant, Scheme, format_of
-from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.runtime.tensor import F32, U8, Arena, Kind, Tensor
 
 SEGMENT_ALIGNMENT = 64
@@ -21,6 +23,7 @@ class Segment:
     """One matrix and its rows in the file: n rows from `first_row` of the tensor, or of its each expert."""
 
     matrix: Matrix
+    file: GGUF
     tensor: TensorInfo
     first_row: int
     requantised: bool
@@ -40,7 +43,7 @@ class Merged:
 
 
 class WeightPlan:
-    """The weights that blocks ask a file for, each by name and shape, as tensors of an arena.
+    """The weights that blocks ask files for, each by name and shape, as tensors of an arena.
 
     Tensors that nobody asks for are ignored. requant: "int4" turns the large matrices into W4.
     All methods raise ArcmtpError, naming file and tensor, for a tensor that is missing, has another shape than asked
@@ -50,7 +53,7 @@ class WeightPlan:
     def __init__(self, gguf: GGUF, arena: Arena, requant: Requant | None = None) -> None:
         self.gguf = gguf
         self.merged: list[Merged] = []
-        self.vectors: list[tuple[TensorInfo, Tensor]] = []
+        self.vectors: list[tuple[GGUF, TensorInfo, Tensor]] = []
         self._arena, self._requant = arena, requant
 
     def __contains__(self, name: str) -> bool:
@@ -60,6 +63,12 @@ class WeightPlan:
     def nbytes(self) -> int:
         """Bytes of device memory that the weights take."""
         return self._arena.nbytes(Kind.WEIGHTS)
+
+    def with_file(self, gguf: GGUF) -> WeightPlan:
+        """The same plan, by which further tensors come from the file `gguf`."""
+        plan = copy.copy(self)
+        plan.gguf = gguf
+        return plan
 
     def merge(self, name: str, segments: Iterable[Segment]) -> Merged:
         """Lay segments out one after the other in the tensor `name`."""
@@ -83,7 +92,7 @@ class WeightPlan:
         except ArcmtpError as error:
             raise self.error(f"tensor '{name}': {error}") from None
         form = format_of(tensor.type, self._requant if large else None)
-        return Segment(Matrix(form, n, k, 0, experts or 1), tensor, 0, requantised=form is not exact)
+        return Segment(Matrix(form, n, k, 0, experts or 1), self.gguf, tensor, 0, requantised=form is not exact)
 
     def plain_matrix(self, name: str, n: int, k: int) -> Segment:
         """A matrix that must not be quantised."""
@@ -110,7 +119,7 @@ class WeightPlan:
         tensor = self._tensor(name, shape)
         self._vector_type(tensor)
         made = self._arena.tensor(name, F32, *shape, kind=Kind.WEIGHTS)
-        self.vectors.append((tensor, made))
+        self.vectors.append((self.gguf, tensor, made))
         return made
 
     def error(self, message: str) -> ArcmtpError:

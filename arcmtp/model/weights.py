@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from arcmtp.formats.matrix import LANES, Floats
-from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.model.weight_plan import Merged, Segment, WeightPlan
 from arcmtp.runtime import _host
 from arcmtp.runtime.tensor import Allocator, Tensor
@@ -38,10 +39,10 @@ class WeightLoader:
         """Load everything; the relative RMS error of each requantised tensor."""
         for merged in self.plan.merged:
             self.fill(merged)
-        for source, target in self.plan.vectors:
+        for file, source, target in self.plan.vectors:
             if target.region.buffer is None:  # two blocks may share one
                 target.region.buffer = self.device.alloc(target.nbytes)
-                target.write(self.values(source))
+                target.write(self.values(file, source))
                 self.advance(target.nbytes)
         return {name: (error / value) ** 0.5 if value else 0.0 for name, (error, value) in self.squares.items()}
 
@@ -57,7 +58,7 @@ class WeightLoader:
     def fill_segment(self, target: Tensor, segment: Segment) -> None:
         """Repack one matrix into its place in a merged tensor."""
         matrix, tile_bytes = segment.matrix, segment.matrix.tile_bytes
-        rows = self.plan.gguf.rows(segment.tensor)[:, segment.first_row : segment.first_row + matrix.n]
+        rows = segment.file.rows(segment.tensor)[:, segment.first_row : segment.first_row + matrix.n]
         tiles, step = matrix.experts * matrix.tiles, len(self.staging) // tile_bytes
         for first in range(0, tiles, step):
             stop = min(first + step, tiles)
@@ -73,9 +74,9 @@ class WeightLoader:
             self._release(segment, first, stop)
             self.advance(packed.nbytes)
 
-    def values(self, tensor: TensorInfo) -> Floats:
+    def values(self, file: GGUF, tensor: TensorInfo) -> Floats:
         """A vector's numbers as float32."""
-        return _vector_values(self.plan.gguf, tensor)
+        return _vector_values(file, tensor)
 
     def advance(self, nbytes: int) -> None:
         """So many bytes more are done."""
@@ -90,7 +91,7 @@ class WeightLoader:
             return tile // matrix.tiles * expert_rows + segment.first_row + tile % matrix.tiles * LANES
 
         stop = min(row_at(stop_tile - 1) + LANES, matrix.experts * expert_rows)
-        self.plan.gguf.release(tensor, row_at(first_tile) * tensor.row_bytes, stop * tensor.row_bytes)
+        segment.file.release(tensor, row_at(first_tile) * tensor.row_bytes, stop * tensor.row_bytes)
 
 
 def _vector_values(gguf: GGUF, tensor: TensorInfo) -> Floats:

@@ -8,7 +8,7 @@ import dpctl
 import dpctl.memory
 import numpy as np
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import OutOfMemory
 from arcmtp.runtime import _host
 
 HUGE_PAGE_BYTES = 4 << 20  # from here on the CPU device's memory comes in large pages
@@ -30,7 +30,7 @@ class Pointer:
 class Buffer:
     """`nbytes` of USM device memory on `queue`; the host reaches it through `read` and `write` alone.
 
-    Raises ArcmtpError when the device refuses the allocation.
+    Raises OutOfMemory when the device refuses the allocation.
     """
 
     _kind: Callable[..., Any] = dpctl.memory.MemoryUSMDevice
@@ -39,8 +39,9 @@ class Buffer:
         self.nbytes = nbytes
         try:
             self._memory = self._kind(max(nbytes, 64), alignment=64, queue=queue)
-        except (RuntimeError, MemoryError) as error:
-            raise ArcmtpError(f"{queue.sycl_device.name} has no {nbytes / 2**20:.0f} MiB left in one piece") from error
+        except dpctl.memory.USMAllocationError:
+            name = queue.sycl_device.name
+            raise OutOfMemory(f"{name} has no {nbytes / 2**20:.1f} MiB left in one piece") from None
         self._queue = queue
         self.pointer: int = self._memory._pointer
         if queue.sycl_device.is_cpu and nbytes >= HUGE_PAGE_BYTES:

@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arcmtp.formats.matrix import Format
-from arcmtp.gguf import TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import TensorInfo
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.model.stage import LaunchList
@@ -140,7 +141,7 @@ def total(rows: Iterable[Row]) -> Row:
 class Unloaded(WeightLoader):
     """Weights that come from no file. Large allocations are zero, and take no memory of the host until written."""
 
-    def values(self, tensor: TensorInfo) -> np.ndarray:
+    def values(self, file: GGUF, tensor: TensorInfo) -> np.ndarray:
         return np.full(tensor.elements, tensor.name.endswith("norm.weight"), np.float32)
 
     def fill_segment(self, target: Tensor, segment: Segment) -> None:

@@ -6,7 +6,8 @@ from math import prod
 from pathlib import Path
 
 from arcmtp.formats.matrix import Requant
-from arcmtp.gguf import GGUF, GgmlType, TensorInfo
+from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.runtime.device import Device
@@ -73,8 +74,8 @@ def network(
     device: Device, config: Config, mix: Mix, requant: Requant | None = None, slots: int = 1, context: int = CONTEXT
 ) -> Network:
     """A model's network with its MTP block, of which nothing is loaded."""
-    options = NetworkOptions(context, VOCAB_USED, slots, mtp=True, requant=requant)
-    return Network(Header(config, mix), config, options, device)
+    file = Header(config, mix)
+    return Network(file, config, NetworkOptions(context, VOCAB_USED, slots, mtp=file, requant=requant), device)
 
 
 def stock_q4_0(layer: int, name: str) -> GgmlType:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -11,7 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import dpctl.memory
 import gguf
 import pytest
 from gguf import GGMLQuantizationType as Type
@@ -21,6 +24,7 @@ from arcmtp.bench.mtp import Report
 from arcmtp.cli import main
 from arcmtp.engine.llm import BUNDLED_MODEL
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import Buffer
 from arcmtp.runtime.paths import data_dir as package_data_dir
 from tests.engine.conftest import scripted
 
@@ -347,6 +351,24 @@ def test_a_model_beyond_the_devices_memory_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr(Device, "free_memory", llm.network.weights.nbytes)
     assert refused("generate", "-p", "x", "--device", "cpu").endswith(" GiB free: too little for any context")
+
+
+def test_a_device_that_is_full_all_the_same_is_told_in_one_line(
+    refused: Refused, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(nbytes: int, **options: Any) -> Any:
+        if nbytes >= llm.network.embedding.weights.tensor.nbytes:
+            raise dpctl.memory.USMAllocationError("USM allocation failed")
+        return dpctl.memory.MemoryUSMDevice(nbytes, **options)
+
+    monkeypatch.setattr(Buffer, "_kind", staticmethod(allocate))
+    monkeypatch.setattr(Device, "free_memory", 8 << 30)
+    line, name = refused("generate", "-p", "x", "--device", "cpu"), llm.device.sycl_device.name
+    largest = llm.network.embedding.weights.tensor.nbytes / 2**20
+    assert re.fullmatch(
+        rf"arcmtp: ctx \d+ needs 0\.\d GiB \(0\.0 of them weights\) of 8\.0 GiB that were free, but {re.escape(name)} "
+        rf"has no {largest:.1f} MiB left in one piece: a smaller ctx may fit", line,
+    )  # fmt: skip
 
 
 def test_a_file_with_a_prompt_that_is_not_utf8_is_refused_in_one_line(refused: Refused, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from arcmtp.formats.matrix import LANES, Array, Format, Planes, Scheme, format_of
-from arcmtp.gguf import Bytes, GgmlType
+from arcmtp.gguf_header import Bytes, GgmlType
 
 
 def pack(ggml_type: GgmlType, rows: Bytes, n: int, k: int) -> Bytes:

@@ -20,7 +20,7 @@ from arcmtp.formats.matrix import (
     format_of,
     unpack,
 )
-from arcmtp.gguf import Bytes, GgmlType
+from arcmtp.gguf_header import Bytes, GgmlType
 from arcmtp.runtime import _host
 from tests.formats.packing import pack
 

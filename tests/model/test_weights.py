@@ -120,7 +120,7 @@ def assert_loaded_values(
             name, rows = segment.tensor.name, slice(segment.first_row, segment.first_row + segment.matrix.n)
             whole = expected[name].reshape(segment.matrix.experts, -1, segment.matrix.k)
             assert close(value, whole[:, rows].reshape(value.shape)), name
-    for tensor, target in found.plan.vectors:
+    for _, tensor, target in found.plan.vectors:
         assert np.array_equal(memory_of(target).view(np.float32), expected[tensor.name].reshape(-1)), tensor.name
 
 
@@ -130,7 +130,7 @@ def test_loaded_weights_are_the_files_values_bit_for_bit(path: Path) -> None:
     assert_loaded_values(found, expected)
     segments = [segment.tensor.name for merged in found.plan.merged for segment in merged.segments]
     of_mtp = f"blk.{found.network.config.layers}."
-    asked_for = {*segments, *(tensor.name for tensor, _ in found.plan.vectors)}
+    asked_for = {*segments, *(tensor.name for _, tensor, _ in found.plan.vectors)}
     assert asked_for == {name for name in expected if not name.startswith(of_mtp)}
 
 

@@ -99,3 +99,12 @@ class Head:
                 rows.count, rows.batch, logits=logits, stats=c.stats, counts=c.top_counts, chosen=chosen,
                 ids=c.top_ids, logprobs=c.top_logprobs, scratch=self._top_scratch, counters=self._top_counters,
             )  # fmt: skip
+
+
+def trunk_head(build: Builder, embedding: Merged, vocabulary_used: int, partial_sums: int, plain: bool) -> Head:
+    """The trunk's head; its output matrix is the embedding in files that have no other."""
+    config, weights, output = build.config, build.weights, embedding
+    norm = weights.vector("output_norm.weight", config.hidden)
+    if "output.weight" in weights:
+        output = weights.merge("output", [weights.matrix("output.weight", config.vocab, config.hidden)])
+    return Head(build, "trunk", HeadWeights(norm, output, vocabulary_used), partial_sums, plain, gather=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,128 +15,13 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 
-from arcmtp import LLM, Generation
 from arcmtp.cli import main
-from arcmtp.engine.llm import BUNDLED_MODEL
 from arcmtp.gguf import GGUF
 from arcmtp.model.mtp_files import extract, merge
-from arcmtp.runtime.paths import data_dir as package_data_dir
 from scripts.make_random_model import write_model
 from scripts.random_model.tensors import Geometry
-
-TINY = package_data_dir() / BUNDLED_MODEL
-MOE = Geometry(
-    layers=4, experts=8, experts_used=2, vocab=512, mtp=True, hidden=256, heads=4, kv_heads=2, head_dim=64,
-    rope_dims=32, rope_sections=(6, 5, 5, 0), gdn_k_heads=2, gdn_v_heads=4, gdn_head_dim=32, expert_width=64,
-)  # fmt: skip
-DENSE = replace(MOE, experts=0, experts_used=0, expert_width=0, dense_width=544)
-PROMPT = "def __len__(self):\n        return"
-
-
-def rewritten(
-    path: Path, out: Path, changes: Mapping[str, Any], keep: Callable[[str], bool] = lambda _: True, parts: int = 1
-) -> Path:
-    """A copy by the gguf package, with other metadata (None: no such key) and only some tensors; its (first) part."""
-    reader = gguf.GGUFReader(path)
-    tensors = [tensor for tensor in reader.tensors if keep(tensor.name)]
-    architecture = reader.fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(out, architecture, split_max_tensors=-(-len(tensors) // parts) if parts > 1 else 0)
-    for key, field in reader.fields.items():
-        value = changes.get(key, field.contents())
-        if not key.startswith("GGUF.") and key != "general.architecture" and value is not None:
-            writer.add_key_value(key, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
-    if "general.alignment" in changes:
-        writer.add_custom_alignment(changes["general.alignment"])
-    for key, value in changes.items():
-        if key not in reader.fields and isinstance(value, list):
-            writer.add_array(key, value)
-    for tensor in tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return out if parts == 1 else out.with_name(f"{out.stem}-00001-of-{parts:05}.gguf")
-
-
-def stripped(path: Path, out: Path, changes: Mapping[str, Any] | None = None, parts: int = 1) -> Path:
-    """The file without its MTP block, as publishers write it who leave the block out."""
-    metadata = GGUF(path).metadata
-    architecture, blocks = metadata["general.architecture"], metadata[f"{metadata['general.architecture']}.block_count"]
-    assert isinstance(blocks, int)
-    counts = {f"{architecture}.block_count": blocks - 1, f"{architecture}.nextn_predict_layers": None}
-    return rewritten(
-        path, out, {**counts, **(changes or {})}, lambda name: not name.startswith(f"blk.{blocks - 1}."), parts
-    )
-
-
-def contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metadata and tensors of a file: values, and shape, type and bytes."""
-    file = GGUF(path)
-    metadata = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in file.metadata.items()}
-    return metadata, {
-        tensor.name: (tensor.shape, tensor.type, file.data(tensor).tobytes()) for tensor in file.tensors.values()
-    }
-
-
-def types(path: Path) -> dict[str, Any]:
-    """The types of the metadata, as the gguf package reads them."""
-    return {key: field.types for key, field in gguf.GGUFReader(path).fields.items() if not key.startswith("GGUF.")}
-
-
-def generated(path: Path) -> Generation:
-    with LLM(path, device="cpu", ctx=256) as llm:
-        return llm.generate(PROMPT, 40, draft=3)
-
-
-def fates(result: Generation) -> list[tuple[int, int, bool]]:
-    return [(call.cycle, call.index, call.accepted) for call in result.draft_calls]
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Files:
-    """A model, the same without its MTP block, and the block."""
-
-    whole: Path
-    trunk: Path
-    block: Path
-
-
-def files_of(folder: Path, whole: Path) -> Files:
-    extract(whole, folder / "block.gguf", silent)
-    return Files(whole, stripped(whole, folder / "trunk.gguf"), folder / "block.gguf")
-
-
-@pytest.fixture(scope="module")
-def moe(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("moe")
-    write_model(folder / "whole.gguf", MOE, Type.Q4_0, Type.Q6_K, seed=3)
-    return files_of(folder, folder / "whole.gguf")
-
-
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("dense")
-    write_model(folder / "whole.gguf", DENSE, Type.Q4_1, Type.Q6_K, seed=4)
-    return files_of(folder, folder / "whole.gguf")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return files_of(tmp_path_factory.mktemp("tiny"), TINY)
-
-
-@pytest.fixture
-def files(request: pytest.FixtureRequest) -> Files:
-    files: Files = request.getfixturevalue(request.param)
-    return files
-
-
-ALL = pytest.mark.parametrize("files", ["tiny", "moe", "dense"], indirect=True)
+from tests.mtp.conftest import ALL, Refused
+from tests.mtp.models import DENSE, MOE, TINY, Files, contents, generated, rewritten, silent, stripped, types
 
 
 @ALL
@@ -161,11 +46,10 @@ def test_a_merged_file_has_the_metadata_and_tensors_of_the_original(files: Files
 @ALL
 def test_a_merged_file_generates_and_drafts_what_the_original_does(files: Files, tmp_path: Path) -> None:
     merge(files.trunk, files.block, tmp_path / "merged.gguf", silent)
-    original, merged = generated(files.whole), generated(tmp_path / "merged.gguf")
-    assert (merged.ids, merged.token_logprobs) == (original.ids, original.token_logprobs)
-    assert fates(merged) == fates(original) != []
+    merged = generated(tmp_path / "merged.gguf")
+    assert merged == generated(files.whole) and merged.fates
     if files.whole == TINY:
-        assert len({accepted for _, _, accepted in fates(merged)}) == 2
+        assert len({accepted for _, _, accepted in merged.fates}) == 2
 
 
 def test_split_inputs_and_other_alignments_end_in_one_file(moe: Files, tmp_path: Path) -> None:
@@ -194,7 +78,7 @@ def test_metadata_with_a_number_per_layer_gets_one_for_the_block(moe: Files, tmp
         {**metadata, "qwen35moe.attention.recurrent_layers": [*recurrent, False]}, tensors,
     )  # fmt: skip
     assert types(tmp_path / "merged.gguf")["qwen35moe.attention.recurrent_layers"][-1] == gguf.GGUFValueType.BOOL
-    assert len(generated(tmp_path / "merged.gguf").draft_calls) > 0
+    assert generated(tmp_path / "merged.gguf").fates
 
 
 def test_the_commands_print_the_size_and_replace_an_older_file(
@@ -211,38 +95,22 @@ def test_the_commands_print_the_size_and_replace_an_older_file(
     assert contents(out) == contents(moe.whole)
 
 
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
-    """Runs `arcmtp mtp`, which must end with status 2 and one line and leave the folder as it is; gives that line."""
-
-    def run(*arguments: object) -> str:
-        before = sorted(tmp_path.iterdir())
-        assert main(["mtp", *map(str, arguments)]) == 2
-        output = capfd.readouterr()
-        lines = [line for line in output.err.splitlines() if not line.endswith(" …")]
-        assert (output.out, len(lines), sorted(tmp_path.iterdir())) == ("", 1, before), output
-        return lines[0].removeprefix("arcmtp: ")
-
-    return run
-
-
 def test_extract_refuses_a_file_without_an_mtp_block(refused: Refused, moe: Files, tmp_path: Path) -> None:
-    assert refused("extract", moe.trunk, tmp_path / "out") == f"{moe.trunk}: has no MTP block (tensors 'blk.4.nextn.*')"
+    line = refused("mtp", "extract", moe.trunk, tmp_path / "out")
+    assert line == f"{moe.trunk}: has no MTP block (tensors 'blk.4.nextn.*')"
 
 
 def test_merge_refuses_a_trunk_with_a_block_and_a_donor_without(refused: Refused, moe: Files, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for trunk in (moe.whole, moe.block):
-        message = refused("merge", trunk, moe.whole, out)
+        message = refused("mtp", "merge", trunk, moe.whole, out)
         assert message == f"{trunk}: has an MTP block already (tensor 'blk.4.attn_norm.weight')"
-    assert refused("merge", moe.trunk, moe.trunk, out) == f"{moe.trunk}: has no MTP block (tensors 'blk.4.nextn.*')"
+    line = refused("mtp", "merge", moe.trunk, moe.trunk, out)
+    assert line == f"{moe.trunk}: has no MTP block (tensors 'blk.4.nextn.*')"
 
 
 def test_merge_refuses_another_architecture(refused: Refused, moe: Files, dense: Files, tmp_path: Path) -> None:
-    assert refused("merge", moe.trunk, dense.block, tmp_path / "out") == (
+    assert refused("mtp", "merge", moe.trunk, dense.block, tmp_path / "out") == (
         f"{dense.block}: metadata key 'general.architecture' is 'qwen35', expected 'qwen35moe' as in {moe.trunk}"
     )
 
@@ -269,7 +137,7 @@ def test_merge_refuses_a_donor_of_other_dimensions(
 ) -> None:  # fmt: skip
     trunk: Path = request.getfixturevalue("moe" if size is MOE else "dense").trunk
     write_model(tmp_path / "donor.gguf", replace(size, **change), Type.F16, Type.F16, seed=3)
-    line = refused("merge", trunk, tmp_path / "donor.gguf", tmp_path / "out")
+    line = refused("mtp", "merge", trunk, tmp_path / "donor.gguf", tmp_path / "out")
     assert line == f"{tmp_path / 'donor.gguf'}: {message} as in {trunk}"
 
 
@@ -290,8 +158,29 @@ def test_merge_refuses_a_donor_of_other_metadata(
     refused: Refused, moe: Files, tmp_path: Path, key: str, change: Callable[[Any], Any], message: str
 ) -> None:
     donor = rewritten(moe.whole, tmp_path / "donor.gguf", {key: change(contents(moe.whole)[0][key])})
-    line = refused("merge", moe.trunk, donor, tmp_path / "out")
+    line = refused("mtp", "merge", moe.trunk, donor, tmp_path / "out")
     assert line.startswith(f"{donor}: metadata key '{key}' {message}") and line.endswith(f" as in {moe.trunk}")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("blk.4.attn_k.weight", (64, 256), "has shape [64, 256], expected [128, 256]"),
+        ("blk.4.nextn.eh_proj.weight", (256, 256), "has shape [256, 256], expected [256, 512]"),
+        ("blk.4.nextn.hnorm.weight", None, "of shape [256] is missing"),
+        ("blk.4.ffn_down_exps.weight", (8, 64, 256), "has shape [8, 64, 256], expected [8, 256, 64]"),
+        ("blk.4.ffn_gate_shexp.weight", None, "of shape [64, 256] is missing"),
+        ("blk.4.nextn.shared_head_head.weight", (500, 256), "has shape [500, 256], expected [512, 256]"),
+        ("blk.4.nextn.shared_head_norm.weight", (64,), "has shape [64], expected [256]"),
+    ],
+)
+def test_merge_refuses_a_block_whose_tensors_are_missing_or_misshapen(
+    refused: Refused, moe: Files, tmp_path: Path, name: str, values: tuple[int, ...] | None, message: str
+) -> None:
+    others = {name: np.zeros(values, np.float32)} if values else {}
+    donor = rewritten(moe.block, tmp_path / "donor.gguf", {}, lambda kept: kept != name, others=others)
+    line = refused("mtp", "merge", moe.trunk, donor, tmp_path / "out")
+    assert line == f"{donor}: tensor '{name}' {message}"
 
 
 def test_out_is_never_an_input(refused: Refused, moe: Files, tmp_path: Path) -> None:
@@ -300,24 +189,24 @@ def test_out_is_never_an_input(refused: Refused, moe: Files, tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(second)
     os.link(second, tmp_path / "hard")
     for out in (part, second, tmp_path / "link", tmp_path / "hard"):
-        assert refused("extract", part, out) == f"{out}: is also read; expected another file to write"
-        assert refused("merge", moe.trunk, part, out) == f"{out}: is also read; expected another file to write"
+        assert refused("mtp", "extract", part, out) == f"{out}: is also read; expected another file to write"
+        assert refused("mtp", "merge", moe.trunk, part, out) == f"{out}: is also read; expected another file to write"
     assert part.read_bytes() == before
     before = moe.trunk.read_bytes()
-    assert refused("merge", moe.trunk, moe.block, moe.trunk).endswith("expected another file to write")
+    assert refused("mtp", "merge", moe.trunk, moe.block, moe.trunk).endswith("expected another file to write")
     assert moe.trunk.read_bytes() == before
 
 
 def test_out_must_be_a_place_for_a_file(refused: Refused, moe: Files, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for out in (tmp_path, tmp_path / "fifo", Path("/dev/null")):
-        assert refused("extract", moe.whole, out) == f"{out}: is not a file; expected one that can be written"
+        assert refused("mtp", "extract", moe.whole, out) == f"{out}: is not a file; expected one that can be written"
     for out, reason in (
         (tmp_path / "none/out", "No such file or directory"),
         (tmp_path / "fifo/out", "Not a directory"),
         (tmp_path / ("x" * 300), "File name too long"),
     ):
-        assert refused("extract", moe.whole, out) == f"{out}: {reason}; expected a file that can be written"
+        assert refused("mtp", "extract", moe.whole, out) == f"{out}: {reason}; expected a file that can be written"
 
 
 def test_a_write_that_fails_leaves_the_older_file(refused: Refused, moe: Files, tmp_path: Path) -> None:
@@ -327,7 +216,7 @@ def test_a_write_that_fails_leaves_the_older_file(refused: Refused, moe: Files, 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (moe.block.stat().st_size // 2, limits[1]))
     try:
-        line = refused("extract", moe.whole, out)
+        line = refused("mtp", "extract", moe.whole, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert line == f"{out}: File too large; expected a file that can be written"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import Parser, add_model_options, integer, integers
+from arcmtp.cli.options import Parser, add_draft_weights_options, add_model_options, integer, integers
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _add_mtp(kinds: SubParsers) -> None:
     mtp.add_argument(
         "--draft", metavar="N,N…", type=integers, default=[0, 1, 2, 3], help="draft lengths (default 0,1,2,3)"
     )
+    add_draft_weights_options(mtp)
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
     _add_output(mtp, "mtp", _mtp)
 

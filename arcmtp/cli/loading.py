@@ -24,6 +24,8 @@ def load(options: argparse.Namespace, ctx: int | None, draft: int | None = 0, pa
         llm = LLM(
             options.model, options.device, ctx, options.requant, options.graph, progress, draft,
             getattr(options, "mtp_hidden", "post"), parallel,
+            draft_vocab=getattr(options, "draft_vocab", "full"),
+            draft_requant=getattr(options, "draft_requant", None),
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
@@ -71,7 +73,7 @@ class ProgressBar:
             self._stage = stage
             if not sys.stderr.isatty():
                 print(f"{stage} …", file=sys.stderr, flush=True)
-            in_bytes = stage in ("loading weights", "writing tensors")
+            in_bytes = stage in ("loading weights", "writing tensors", "counting tokens")
             self._bar = tqdm(
                 desc=stage, total=total, unit="B" if in_bytes else "", unit_scale=in_bytes, leave=False, disable=None
             )

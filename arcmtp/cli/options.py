@@ -78,6 +78,20 @@ def add_draft_options(parser: Parser) -> None:
         "--mtp-hidden", choices=["post", "pre"], default="post",
         help="hidden rows for the MTP block: after (default) or before the final norm",
     )  # fmt: skip
+    add_draft_weights_options(parser)
+
+
+def add_draft_weights_options(parser: Parser) -> None:
+    """`--draft-vocab` and `--draft-requant`."""
+    parser.add_argument(
+        "--draft-vocab", metavar="full|N|FILE", type=_draft_vocab, default="full",
+        help="draft all tokens (default), the N lowest ids, or the ids in FILE (arcmtp mtp count-tokens); "
+        "the text is the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--draft-requant", choices=["int4"],
+        help="turn the MTP block into 4-bit weights while loading; the text is the same",
+    )  # fmt: skip
 
 
 def add_sampling_options(parser: Parser, title: str = "sampling (default: always the likeliest token)") -> None:
@@ -108,6 +122,10 @@ def sampling_options(options: argparse.Namespace, defaults: SamplingOptions | No
 
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplingOptions) if hasattr(options, f.name)}
     return dataclasses.replace(defaults or SamplingOptions(), **{**given, "logit_bias": dict(options.logit_bias)})
+
+
+def _draft_vocab(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import add_model_options, integer
+from arcmtp.cli.options import add_draft_weights_options, add_model_options, integer
 
 if TYPE_CHECKING:
     from arcmtp import LLM
@@ -33,6 +33,7 @@ def add(commands: SubParsers) -> None:
         "--draft", metavar="N", type=integer(0),
         help="draft N tokens before each step, 0 to 7 (default 2 if the file has an MTP block)",
     )  # fmt: skip
+    add_draft_weights_options(profile)
     for option, text in (
         ("--json", "write everything that was found, as arcmtp/profile/schema.json says"),
         ("--trace", "write the spans of host and device, for ui.perfetto.dev"),

@@ -21,12 +21,18 @@ from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.mtp import HiddenRows
+from arcmtp.model.draft_vocabulary import DraftVocab
 from arcmtp.model.network import Network
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
+
+
+def bundled_model() -> Path:
+    """The small model that comes with the package."""
+    return data_dir() / BUNDLED_MODEL
 
 
 class LLM:
@@ -44,6 +50,9 @@ class LLM:
     mtp_hidden: which hidden rows the MTP block is given, those after ("post") or before the final norm.
     parallel: 1 to 32 generations go side by side, each with a context of its own; their steps share every weight that
         is read. Further ones wait until one of them finishes or is closed.
+    draft_vocab: the tokens that may be drafted, which changes the speed and not the text: "full", the N lowest ids, or
+        a file of ids (`draft_tokens` in model/draft_vocabulary.py says more).
+    draft_requant: "int4" stores the MTP block in 4-bit weights; the text is the same.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -64,9 +73,12 @@ class LLM:
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: int | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1,
+        draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
     ) -> None:  # fmt: skip
-        file = data_dir() / BUNDLED_MODEL if path is None else path
-        options = LoadOptions(file, device, ctx, requant, graphs, draft, mtp_hidden, parallel)
+        options = LoadOptions(
+            bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
+            draft_vocab, draft_requant,
+        )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation

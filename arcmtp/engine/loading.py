@@ -13,6 +13,7 @@ from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.config import Config
+from arcmtp.model.draft_vocabulary import DraftVocab, draft_tokens
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.launch import STEP_ROWS
@@ -36,6 +37,8 @@ class LoadOptions:
     draft: int | None = None
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
+    draft_vocab: DraftVocab = "full"
+    draft_requant: Literal["int4"] | None = None
 
     def __post_init__(self) -> None:
         if self.draft is not None:
@@ -62,7 +65,8 @@ class LoadedModel:
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
         of_network = NetworkOptions(
             self.context, self.tokenizer.vocab_used, options.parallel, mtp=self.draft > 0,
-            hidden_rows=options.mtp_hidden, requant=options.requant,
+            hidden_rows=options.mtp_hidden, requant=options.requant, draft_requant=options.draft_requant,
+            draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer),
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
         check_memory(network, self.context)

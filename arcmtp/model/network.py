@@ -11,13 +11,13 @@ from arcmtp.gguf import GGUF
 from arcmtp.model.architecture import feed_forward, trunk_layers
 from arcmtp.model.blocks.cache import Cache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
-from arcmtp.model.blocks.head import Head, HeadWeights, SamplingMode
+from arcmtp.model.blocks.head import HeadWeights, SamplingMode, TrunkHead
 from arcmtp.model.blocks.mtp import HiddenRows, MtpBlock, Trunk
 from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.stage import LaunchList, Stage
-from arcmtp.model.weight_plan import WeightPlan
+from arcmtp.model.weight_plan import RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
 from arcmtp.ops.accept import Accept
 from arcmtp.ops.launch import MAX_ROWS
@@ -34,6 +34,8 @@ class NetworkOptions:
 
     context: tokens of each sequence. slots: sequences. vocabulary_used: rows of the embedding that are tokens. mtp:
     with the file's MTP block, which is given the `hidden_rows`. requant: "int4" turns large matrices into W4.
+    draft_tokens: int32, ascending, the tokens that are ever drafted; None: all. draft_requant: "int4" turns the large
+    matrices of the MTP block into W4, and its copy of the output matrix.
     """
 
     context: int
@@ -42,6 +44,8 @@ class NetworkOptions:
     mtp: bool = False
     hidden_rows: HiddenRows = "post"
     requant: Requant | None = None
+    draft_tokens: RowIds | None = None
+    draft_requant: Requant | None = None
 
 
 class Network:
@@ -72,7 +76,8 @@ class Network:
         self.mtp: MtpBlock | None = None
         if options.mtp:
             trunk = Trunk(self.embedding.weights, self.head, partial_sums, options.hidden_rows)
-            self.mtp = MtpBlock(build, trunk, feed_forward)
+            of_mtp = replace(build, weights=self.weights.with_requant(options.draft_requant or options.requant))
+            self.mtp = MtpBlock(of_mtp, trunk, feed_forward, options.draft_tokens)
         self.step_hidden = trunk.hidden if self.mtp else self.head.rows.plain
         carried = self.mtp.carried.tensor if self.mtp else build.per_slot("carried hidden row", F32, 0)
         self._carried = carried
@@ -241,13 +246,13 @@ class Network:
             states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
 
-    def _head(self, build: Builder, options: NetworkOptions, partial_sums: int) -> Head:
+    def _head(self, build: Builder, options: NetworkOptions, partial_sums: int) -> TrunkHead:
         config, weights, output = self.config, self.weights, self.embedding.weights
         norm = weights.vector("output_norm.weight", config.hidden)
         if "output.weight" in weights:
             output = weights.merge("output", [weights.matrix("output.weight", config.vocab, config.hidden)])
         of_head = HeadWeights(norm, output, options.vocabulary_used)
-        return Head(build, "trunk", of_head, partial_sums, plain=options.mtp, gather=True)
+        return TrunkHead(build, of_head, partial_sums, hidden_rows=options.mtp)
 
 
 def _of_sequences(sequences: int) -> str:

@@ -13,6 +13,7 @@ from arcmtp.model.weight_plan import RowIds
 
 DraftVocab = Literal["full"] | int | str | Path
 LINE_BYTES = 4096  # of a vocabulary file's line at most, so that no file that is none fills the memory
+SHOWN = 40  # characters of a line that a message shows
 
 
 def draft_tokens(vocab: DraftVocab, tokenizer: Tokenizer) -> RowIds | None:
@@ -68,7 +69,7 @@ def _id(place: str, line: bytes, used: int) -> int | None:
     if not words:
         return None
     if len(words) > 2 or not all(word.isascii() and word.isdecimal() for word in words):
-        raise ArcmtpError(f"{place}: {' '.join(words)!r} is no token id, with a count or without")
+        raise ArcmtpError(f"{place}: {' '.join(words)[:SHOWN]!r} is no token id, with a count or without")
     if int(words[0]) >= used:
-        raise ArcmtpError(f"{place}: id {words[0]} is outside the vocabulary of {used} tokens")
+        raise ArcmtpError(f"{place}: id {words[0][:SHOWN]} is outside the vocabulary of {used} tokens")
     return int(words[0])

@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import (
-    Parser,
-    add_draft_p_min,
-    add_model_options,
-    add_mtp_model_option,
-    drafts,
-    integer,
-    integers,
-)
+from arcmtp.cli.options import Parser, add_model_options, add_mtp_options, drafts, integer, integers
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -62,8 +54,7 @@ def _add_mtp(kinds: SubParsers) -> None:
         "--draft", metavar="N,N…", type=drafts, default=[0, 1, 2, 3, "auto"],
         help="draft lengths, or auto (default 0,1,2,3,auto)",
     )
-    add_draft_p_min(mtp)
-    add_mtp_model_option(mtp)
+    add_mtp_options(mtp)
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
     _add_output(mtp, "mtp", _mtp)
 

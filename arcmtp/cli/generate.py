@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 from arcmtp.cli.loading import load, read_text
 from arcmtp.cli.options import (
     Parser,
-    add_draft_options,
+    add_draft_option,
     add_model_options,
+    add_mtp_options,
     add_sampling_options,
     integer,
     sampling_options,
@@ -39,7 +40,8 @@ def add(commands: SubParsers) -> None:
         "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    add_draft_options(generate)
+    add_draft_option(generate)
+    add_mtp_options(generate)
     generate.add_argument(
         "--draft-log", metavar="FILE", type=Path, help="write the latest draft calls there, a line of JSON each"
     )

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from arcmtp import LLM
     from arcmtp.engine.loading import Draft
 
+MTP_OPTIONS = ("draft_p_min", "draft_vocab", "draft_requant", "mtp_model", "mtp_hidden")
+
 
 def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1) -> LLM:
-    """The model that `add_model_options` describe; ArcmtpError if it cannot be used."""
+    """The model that `add_model_options` and `add_mtp_options` describe; ArcmtpError if it cannot be used."""
     from arcmtp.engine import LLM
 
     with ProgressBar() as progress:
+        of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
-            options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            getattr(options, "mtp_hidden", "post"), parallel, draft_p_min=getattr(options, "draft_p_min", 0.0),
-            mtp_model=getattr(options, "mtp_model", None),
+            options.model, options.device, ctx, options.requant, options.graph, progress, draft, parallel=parallel,
+            **of_mtp,
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
@@ -73,7 +75,7 @@ class ProgressBar:
             self._stage = stage
             if not sys.stderr.isatty():
                 print(f"{stage} …", file=sys.stderr, flush=True)
-            in_bytes = stage in ("loading weights", "writing tensors")
+            in_bytes = stage in ("loading weights", "writing tensors", "counting tokens")
             self._bar = tqdm(
                 desc=stage, total=total, unit="B" if in_bytes else "", unit_scale=in_bytes, leave=False, disable=None
             )

@@ -83,34 +83,37 @@ def add_model_options(
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
 
 
-def add_draft_options(parser: Parser) -> None:
-    """`--draft`, `--draft-p-min`, `--mtp-hidden` and `--mtp-model`."""
+def add_draft_option(parser: Parser) -> None:
+    """`--draft`."""
     parser.add_argument(
         "--draft", metavar="N|auto", type=draft,
-        help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
+        help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if there is an MTP "
         "block); the text is the same",
     )  # fmt: skip
-    add_draft_p_min(parser)
+
+
+def add_mtp_options(parser: Parser) -> None:
+    """What drafts come from, as the fields of `LLM` are named."""
     parser.add_argument(
-        "--mtp-hidden", choices=["post", "pre"], default="post",
-        help="hidden rows for the MTP block: after (default) or before the final norm",
+        "--draft-p-min", metavar="P", type=float, default=0.0,
+        help="draft no further behind a draft less likely than P, 0 to 1 (default 0); the text is the same",
     )  # fmt: skip
-    add_mtp_model_option(parser)
-
-
-def add_mtp_model_option(parser: Parser) -> None:
-    """`--mtp-model`."""
+    parser.add_argument(
+        "--draft-vocab", metavar="full|N|FILE", type=_draft_vocab, default="full",
+        help="draft all tokens (default), the N lowest ids, or the ids in FILE (arcmtp mtp count-tokens); "
+        "the text is the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--draft-requant", choices=["int4"],
+        help="turn the MTP block into 4-bit weights while loading; the text is the same",
+    )  # fmt: skip
     parser.add_argument(
         "--mtp-model", metavar="FILE",
         help="draft with the MTP block of this file of the same model, such as `arcmtp mtp extract` writes",
     )  # fmt: skip
-
-
-def add_draft_p_min(parser: Parser) -> None:
-    """`--draft-p-min`, which every command that drafts has."""
     parser.add_argument(
-        "--draft-p-min", metavar="P", type=float, default=0.0,
-        help="draft no further behind a draft less likely than P, 0 to 1 (default 0); the text is the same",
+        "--mtp-hidden", choices=["post", "pre"], default="post",
+        help="hidden rows for the MTP block: after (default) or before the final norm",
     )  # fmt: skip
 
 
@@ -142,6 +145,10 @@ def sampling_options(options: argparse.Namespace, defaults: SamplingOptions | No
 
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplingOptions) if hasattr(options, f.name)}
     return dataclasses.replace(defaults or SamplingOptions(), **{**given, "logit_bias": dict(options.logit_bias)})
+
+
+def _draft_vocab(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import add_draft_p_min, add_model_options, add_mtp_model_option, draft, integer
+from arcmtp.cli.options import add_draft_option, add_model_options, add_mtp_options, integer
 
 if TYPE_CHECKING:
     from arcmtp import LLM
@@ -29,13 +29,8 @@ def add(commands: SubParsers) -> None:
     profile.add_argument(
         "-n", "--max-tokens", metavar="N", type=integer(8), default=128, help="tokens at most (default 128)"
     )
-    profile.add_argument(
-        "--draft", metavar="N|auto", type=draft,
-        help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if the file has an MTP "
-        "block)",
-    )  # fmt: skip
-    add_draft_p_min(profile)
-    add_mtp_model_option(profile)
+    add_draft_option(profile)
+    add_mtp_options(profile)
     for option, text in (
         ("--json", "write everything that was found, as arcmtp/profile/schema.json says"),
         ("--trace", "write the spans of host and device, for ui.perfetto.dev"),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from arcmtp.cli.loading import load, model_path
 from arcmtp.cli.options import (
     Parser,
-    add_draft_options,
+    add_draft_option,
     add_model_options,
+    add_mtp_options,
     add_sampling_options,
     integer,
     positive,
@@ -27,7 +28,8 @@ def add(commands: SubParsers) -> None:
     """Add the command `serve`."""
     serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests")
     add_model_options(serve)
-    add_draft_options(serve)
+    add_draft_option(serve)
+    add_mtp_options(serve)
     _add_server_options(serve)
     add_sampling_options(serve, "sampling of requests that do not say (default: --temp 1 --top-p 0.95 --top-k 20)")
     serve.set_defaults(run=_serve)

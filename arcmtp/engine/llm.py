@@ -20,12 +20,18 @@ from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.mtp import HiddenRows
+from arcmtp.model.draft_vocabulary import DraftVocab
 from arcmtp.model.network import Network
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir
 
 BUNDLED_MODEL = "tiny-qwen36moe-q4_0.gguf"
+
+
+def bundled_model() -> Path:
+    """The small model that comes with the package."""
+    return data_dir() / BUNDLED_MODEL
 
 
 class LLM:
@@ -48,6 +54,9 @@ class LLM:
         is read. Further ones wait until one of them finishes or is closed.
     mtp_model: a file of the same model whose MTP block drafts, in place of one that `path` may have; whole, or as
         `arcmtp mtp extract` writes it. Nothing but the block is loaded from there, with draft=0 nothing at all.
+    draft_vocab: the tokens that may be drafted, which changes the speed and not the text: "full", the N lowest ids, or
+        a file of ids (`draft_tokens` in model/draft_vocabulary.py says more).
+    draft_requant: "int4" stores the MTP block in 4-bit weights; the text is the same.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -68,11 +77,12 @@ class LLM:
         self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
+        draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
         mtp_model: str | Path | None = None,
     ) -> None:  # fmt: skip
-        file = data_dir() / BUNDLED_MODEL if path is None else path
         options = LoadOptions(
-            file, device, ctx, requant, graphs, draft, mtp_hidden, parallel, draft_p_min, mtp_model
+            bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
+            draft_p_min, draft_vocab, draft_requant, mtp_model,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device

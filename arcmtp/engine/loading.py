@@ -15,6 +15,7 @@ from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.config import Config
+from arcmtp.model.draft_vocabulary import DraftVocab, draft_tokens
 from arcmtp.model.mtp_donor import check_donor
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.model.tokenizer import Tokenizer
@@ -44,6 +45,8 @@ class LoadOptions:
     mtp_hidden: HiddenRows = "post"
     parallel: int = 1
     draft_p_min: float = 0.0
+    draft_vocab: DraftVocab = "full"
+    draft_requant: Literal["int4"] | None = None
     mtp_model: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +78,8 @@ class LoadedModel:
         of_network = NetworkOptions(
             self.context, self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
-            requant=options.requant,
+            requant=options.requant, draft_requant=options.draft_requant,
+            draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer),
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
         self.requant_errors = load(network, self.context, progress)

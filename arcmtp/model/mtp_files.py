@@ -97,7 +97,7 @@ def _check_tensors(trunk: _Model, donor: _Model) -> None:
         activation_orders=1, slots=1, context=KEY_TILE,
     )  # fmt: skip
     embedding = EmbeddingBlock(build).weights
-    of_trunk = Trunk(embedding, trunk_head(build, embedding, config.vocab, 0, plain=True), 0, "post")
+    of_trunk = Trunk(embedding, trunk_head(build, embedding, config.vocab, 0, hidden_rows=True), 0, "post")
     MtpBlock(replace(build, weights=build.weights.with_file(donor.gguf)), of_trunk, feed_forward)
 
 

@@ -17,7 +17,7 @@ from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.stage import LaunchList, Stage
-from arcmtp.model.weight_plan import WeightPlan
+from arcmtp.model.weight_plan import RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
 from arcmtp.ops import draft_chain
 from arcmtp.ops.accept import Accept
@@ -35,7 +35,9 @@ class NetworkOptions:
 
     context: tokens of each sequence. slots: sequences. vocabulary_used: rows of the embedding that are tokens. mtp:
     the file whose MTP block drafts, the network's own or another; None: nothing drafts. hidden_rows: what the block is
-    given. requant: "int4" turns large matrices into W4.
+    given. requant: "int4" turns large matrices into W4. draft_tokens: int32, ascending, the tokens that are ever
+    drafted; None: all. draft_requant: "int4" turns the large matrices of the MTP block into W4, and its copy of the
+    output matrix.
     """
 
     context: int
@@ -44,6 +46,8 @@ class NetworkOptions:
     mtp: GGUF | None = None
     hidden_rows: HiddenRows = "post"
     requant: Requant | None = None
+    draft_tokens: RowIds | None = None
+    draft_requant: Requant | None = None
 
 
 class Network:
@@ -71,13 +75,13 @@ class Network:
         partial_sums = stage.layers[-1].feed_forward.partial_sums
         self._residual = Residual(build, partial_sums)
         self.head = trunk_head(
-            build, self.embedding.weights, options.vocabulary_used, partial_sums, plain=options.mtp is not None
+            build, self.embedding.weights, options.vocabulary_used, partial_sums, hidden_rows=options.mtp is not None
         )
         self.mtp: MtpBlock | None = None
         if options.mtp:
             trunk = Trunk(self.embedding.weights, self.head, partial_sums, options.hidden_rows)
-            of_block = replace(build, weights=self.weights.with_file(options.mtp))
-            self.mtp = MtpBlock(of_block, trunk, feed_forward)
+            plan = self.weights.with_file(options.mtp).with_requant(options.draft_requant or options.requant)
+            self.mtp = MtpBlock(replace(build, weights=plan), trunk, feed_forward, options.draft_tokens)
         self.step_hidden = trunk.hidden if self.mtp else self.head.rows.plain
         carried = self.mtp.carried.tensor if self.mtp else build.per_slot("carried hidden row", F32, 0)
         self._carried = carried

@@ -54,6 +54,7 @@ class Tokenizer:
         eos_ids: the ids that end a generation.
         bos_id: the id to put before a prompt when `add_bos` is set, else None. `encode` never adds it.
         add_bos: whether the file asks for a beginning-of-sequence token.
+        user_defined_ids: the ids of user-defined tokens such as `<think>`.
         vocab_used: 1 + the highest id that has text; rows from there on are padding and must not be sampled.
     """
 
@@ -70,6 +71,7 @@ class Tokenizer:
         self.add_bos = bool(metadata.get(_PREFIX + "add_bos_token", False))
         self.bos_id = self._metadata_id(metadata, "bos_token_id") if self.add_bos else None
         self.eos_ids = self._end_of_generation(metadata)
+        self.user_defined_ids = frozenset(self._ids_of_types(_USER_DEFINED))
         self.vocab_used = 1 + int(np.flatnonzero(self._types != _UNUSED)[-1])
 
     def encode(self, text: str, special: bool = True, context: int | None = None) -> list[int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.matrix import Matrix, Requant, Scheme, format_of
@@ -17,16 +18,25 @@ from arcmtp.runtime.tensor import F32, U8, Arena, Kind, Tensor
 SEGMENT_ALIGNMENT = 64
 VECTOR_TYPES = (GgmlType.F32, GgmlType.F16, GgmlType.BF16)
 
+RowIds = npt.NDArray[np.int32]
+
 
 @dataclass(frozen=True)
 class Segment:
-    """One matrix and its rows in the file: n rows from `first_row` of the tensor, or of its each expert."""
+    """One matrix and its rows in the file: n rows from `first_row` of the tensor, or of its each expert.
+
+    row_ids: int [n], ascending, of a matrix that has only these rows of the tensor."""
 
     matrix: Matrix
     file: GGUF
     tensor: TensorInfo
     first_row: int
     requantised: bool
+    row_ids: RowIds | None = field(default=None, compare=False)
+
+    def some(self, row_ids: RowIds) -> Segment:
+        """A matrix of these of the rows."""
+        return replace(self, matrix=replace(self.matrix, n=len(row_ids)), row_ids=row_ids)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,12 @@ class WeightPlan:
         """The same plan, by which further tensors come from the file `gguf`."""
         plan = copy.copy(self)
         plan.gguf = gguf
+        return plan
+
+    def with_requant(self, requant: Requant | None) -> WeightPlan:
+        """The same plan, by which further matrices are requantised as `requant` says."""
+        plan = copy.copy(self)
+        plan._requant = requant
         return plan
 
     def merge(self, name: str, segments: Iterable[Segment]) -> Merged:

@@ -10,7 +10,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import LANES, Floats
 from arcmtp.gguf import GGUF
-from arcmtp.gguf_header import GgmlType, TensorInfo
+from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
 from arcmtp.model.weight_plan import Merged, Segment, WeightPlan
 from arcmtp.runtime import _host
 from arcmtp.runtime.tensor import Allocator, Tensor
@@ -58,12 +58,12 @@ class WeightLoader:
     def fill_segment(self, target: Tensor, segment: Segment) -> None:
         """Repack one matrix into its place in a merged tensor."""
         matrix, tile_bytes = segment.matrix, segment.matrix.tile_bytes
-        rows = segment.file.rows(segment.tensor)[:, segment.first_row : segment.first_row + matrix.n]
         tiles, step = matrix.experts * matrix.tiles, len(self.staging) // tile_bytes
         for first in range(0, tiles, step):
             stop = min(first + step, tiles)
             packed = self.staging[: (stop - first) * tile_bytes]
-            arguments = (int(segment.tensor.type), rows, packed, first, self.threads)
+            rows, first_tile = self._rows(segment, first, stop)
+            arguments = (int(segment.tensor.type), rows, packed, first_tile, self.threads)
             if segment.requantised:
                 error, value = self.squares.get(segment.tensor.name, (0.0, 0.0))
                 more_error, more_value = _host.requant_int4(*arguments)
@@ -83,8 +83,20 @@ class WeightLoader:
         self.done_bytes += nbytes
         self.progress(self.done_bytes, self.total_bytes)
 
+    def _rows(self, segment: Segment, first: int, stop: int) -> tuple[Bytes, int]:
+        """The file's rows uint8 [experts, n, row_bytes] from which to pack tiles `first` to `stop`, and the place of
+        the first among their tiles."""
+        rows, row_ids = segment.file.rows(segment.tensor), segment.row_ids
+        if row_ids is not None:  # a copy, but of these tiles' rows only
+            return rows[:, row_ids[first * LANES : stop * LANES]], 0
+        return rows[:, segment.first_row : segment.first_row + segment.matrix.n], first
+
     def _release(self, segment: Segment, first_tile: int, stop_tile: int) -> None:
         matrix, tensor = segment.matrix, segment.tensor
+        if segment.row_ids is not None:
+            read = segment.row_ids[first_tile * LANES : stop_tile * LANES].tolist()
+            segment.file.release(tensor, read[0] * tensor.row_bytes, (read[-1] + 1) * tensor.row_bytes)
+            return
         expert_rows = tensor.elements // matrix.experts // matrix.k
 
         def row_at(tile: int) -> int:

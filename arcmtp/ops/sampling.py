@@ -49,7 +49,7 @@ class Vocabulary:
     @property
     def variant(self) -> str:
         """The part of a kernel's name that tells it."""
-        return f"{self.used}_of_{self.stride}{'_some' if self.tokens is not None else ''}"
+        return f"{self.used}_of_{self.stride}" + (f"_of_{self.all_tokens}" if self.tokens is not None else "")
 
     def __post_init__(self) -> None:
         if not 0 < self.used <= self.stride or self.stride % TILE:

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterable
 
+import numpy as np
+
 from arcmtp.formats.matrix import Requant
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.config import Config
@@ -16,7 +18,7 @@ from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Kernel, kernels_of
-from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
+from scripts.battlemage.models import DENSE, DRAFT_TOKENS, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 
 ROW_COUNTS = (1, 4, 0)  # a step, one that verifies drafts, a prompt chunk
 SLOTS = 4  # of a network that advances several sequences at once
@@ -33,12 +35,19 @@ def main() -> None:
     print(f"{device.card.name}: {device.sycl_device.name}", flush=True)
     networks = [network(device, *file) for file in FILES]
     networks.append(network(device, *FILES[0], slots=SLOTS))
+    networks.append(of_some_tokens(device))
     for rows in ROW_COUNTS:
         kernels = _distinct(kernel for network in networks for kernel in all_kernels(network, rows))
         begin = time.perf_counter()
         device.compile(kernels)
         what = f"{rows} rows" if rows > 1 else "1 row" if rows else "chunk"
         print(f"{what}: {len(kernels)} kernels in {time.perf_counter() - begin:.1f} s", flush=True)
+
+
+def of_some_tokens(device: Device) -> Network:
+    """The commonest file, whose drafts are of some tokens in 4-bit weights."""
+    tokens = np.arange(DRAFT_TOKENS, dtype=np.int32)
+    return network(device, *FILES[1], draft_tokens=tokens, draft_requant="int4")
 
 
 def all_kernels(network: Network, rows: int) -> list[Kernel]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
@@ -14,6 +15,7 @@ from arcmtp.runtime.device import Device
 
 CONTEXT = 8192
 VOCAB_USED = 248_077  # the rest of the vocabulary is padding
+DRAFT_TOKENS = 65_536  # of a network whose drafts are of some tokens
 
 MOE = Config(
     architecture="qwen35moe",
@@ -71,11 +73,13 @@ class Header(GGUF):
 
 
 def network(
-    device: Device, config: Config, mix: Mix, requant: Requant | None = None, slots: int = 1, context: int = CONTEXT
-) -> Network:
-    """A model's network with its MTP block, of which nothing is loaded."""
+    device: Device, config: Config, mix: Mix, requant: Requant | None = None, slots: int = 1, context: int = CONTEXT,
+    **of_drafts: Any,
+) -> Network:  # fmt: skip
+    """A model's network with its MTP block, of which nothing is loaded. of_drafts: further `NetworkOptions`."""
     file = Header(config, mix)
-    return Network(file, config, NetworkOptions(context, VOCAB_USED, slots, mtp=file, requant=requant), device)
+    options = NetworkOptions(context, VOCAB_USED, slots, mtp=file, requant=requant, **of_drafts)
+    return Network(file, config, options, device)
 
 
 def stock_q4_0(layer: int, name: str) -> GgmlType:

@@ -49,6 +49,14 @@ def test_drafts_of_any_length(
     assert (result.statistics.graph_replays > 0) == graphs
 
 
+def test_drafts_of_some_tokens_in_4_bit_weights(emulated_card: Device, text: str) -> None:
+    pair = Pair(emulated_card, ctx=256, draft=3, draft_vocab=1000, draft_requant="int4")
+    prompt = pair.card.tokenize(text)[:20]
+    for sampling in (SamplingOptions(), WARM):
+        pair.generate(prompt, max_tokens=16, draft=3, sampling=sampling)
+    pair.close()
+
+
 def test_four_sequences_at_once(emulated_card: Device, text: str) -> None:
     pair = Pair(emulated_card, ctx=256, draft=3, parallel=4)
     ids = pair.card.tokenize(text)

@@ -281,10 +281,47 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["profile", "--draft-p-min", "nan"], "draft_p_min is nan; it must be a number from 0 to 1"),
         (["serve", "--draft-p-min", "x"], "argument --draft-p-min: invalid float value: 'x'"),
         (["bench", "mtp", "--draft", "0,"], "argument --draft: '' is not a whole number from 0 on"),
+        (
+            ["generate", "-p", "x", "--draft-vocab", "0"],
+            "draft_vocab is 0; it must be 'full', a file, or 1 to 6144 tokens",
+        ),
+        (["serve", "--draft-vocab", "6145"], "draft_vocab is 6145; it must be 'full', a file, or 1 to 6144 tokens"),
+        (["bench", "mtp", "--draft-vocab", "none"], "none: No such file or directory; expected a file with a token id"),
+        (["profile", "--draft-requant", "int8"], "argument --draft-requant: invalid choice: 'int8'"),
+        (["mtp", "count-tokens"], "the following arguments are required: CORPUS"),
+        (["mtp", "count-tokens", "none"], "none: No such file or directory; expected a text or a folder of texts"),
+        (["mtp", "count-tokens", "x", "-n", "0"], "argument -n/--count: '0' is not a whole number from 1 on"),
+        (["mtp", "count-tokens", "x", "-m", "none.gguf"], "none.gguf: no such file"),
     ],
 )
 def test_wrong_usage_is_refused_in_one_line(refused: Refused, arguments: list[str], message: str) -> None:
     assert refused(*arguments).startswith(f"arcmtp: {message}")
+
+
+def test_counted_tokens_are_a_vocabulary_for_drafts(
+    capsys: pytest.CaptureFixture[str], data_dir: Path, tmp_path: Path
+) -> None:
+    vocabulary, texts = tmp_path / "vocabulary.txt", []
+    count = ["mtp", "count-tokens", str(data_dir / "perplexity.txt"), "-n", "500"]
+    assert main(count) == 0
+    printed = capsys.readouterr().out
+    assert main([*count, "-o", str(vocabulary)]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, vocabulary.read_text()) == ("", printed) and len(printed.splitlines()) == 500
+    assert "shares of the lowest ids, of the commonest tokens" in shown.err
+    for options in ([], ["--draft-vocab", str(vocabulary), "--draft-requant", "int4"]):
+        command = ["generate", "--raw", "-p", "import os", "-n", "24", "--device", "cpu", "--json", *options]
+        assert main(command) == 0
+        texts.append(json.loads(capsys.readouterr().out))
+    assert texts[0]["ids"] == texts[1]["ids"]
+    assert [text["draft_calls"][0]["head_rows"] for text in texts] == [6144, 505]
+
+
+def test_a_wrong_line_of_a_vocabulary_is_refused_in_one_line(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.txt"
+    path.write_text("1 9\n6144 8\n")
+    line = refused("generate", "-p", "x", "--draft-vocab", str(path))
+    assert line == f"arcmtp: {path}: line 2: id 6144 is outside the vocabulary of 6144 tokens"
 
 
 @pytest.mark.parametrize("content", [b"", b"GGU", b"some text\n"])

@@ -28,6 +28,16 @@ def tiny_f16(data_dir: Path) -> Iterator[LLM]:
         yield llm
 
 
+SOME_TOKENS = 1500  # of 6144
+
+
+@pytest.fixture(scope="session")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    """The bundled model, whose drafts are of some tokens in 4-bit weights."""
+    with LLM(device="cpu", ctx=CONTEXT, draft_vocab=SOME_TOKENS, draft_requant="int4") as llm:
+        yield llm
+
+
 class Feeder:
     """Feeds one sequence to a network in chunks and steps of any size, rejecting rows as a verifier does.
 

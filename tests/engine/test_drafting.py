@@ -26,6 +26,10 @@ WARM = SamplingOptions(
     frequency_penalty=0.1, logit_bias={120: 1.5, 300: -2.0}, seed=11,
 )  # fmt: skip
 LENGTHS = range(8)
+SMALL = Geometry(
+    layers=4, experts=8, experts_used=2, vocab=1024, mtp=True, hidden=256, heads=4, kv_heads=2, head_dim=64,
+    rope_dims=32, rope_sections=(6, 5, 5, 0), gdn_k_heads=2, gdn_v_heads=6, gdn_head_dim=32, expert_width=64,
+)  # fmt: skip
 CLOSE_DRAFTS = 0.1  # nat; llama.cpp rounds activations to halves for F16 weights, and calls of a chain add that up
 
 
@@ -33,11 +37,7 @@ CLOSE_DRAFTS = 0.1  # nat; llama.cpp rounds activations to halves for F16 weight
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
     """Random weights, so that next to nothing is accepted."""
     path = tmp_path_factory.mktemp("random") / "random.gguf"
-    size = Geometry(
-        layers=4, experts=8, experts_used=2, vocab=1024, mtp=True, hidden=256, heads=4, kv_heads=2, head_dim=64,
-        rope_dims=32, rope_sections=(6, 5, 5, 0), gdn_k_heads=2, gdn_v_heads=6, gdn_head_dim=32, expert_width=64,
-    )  # fmt: skip
-    write_model(path, size, Type.Q4_0, Type.Q6_K, seed=3)
+    write_model(path, SMALL, Type.Q4_0, Type.Q6_K, seed=3)
     with LLM(path, device="cpu", ctx=256, draft=2) as llm:
         yield llm
 
@@ -70,18 +70,26 @@ class Cycles:
         self.none += sum(each == 0 for each in accepted.values())
 
 
+@pytest.fixture
+def drafting(request: pytest.FixtureRequest) -> LLM:
+    """The model that a test names: `tiny`, or `some` whose drafts are of some tokens."""
+    llm: LLM = request.getfixturevalue(request.param)
+    return llm
+
+
 @pytest.mark.parametrize("sampling", [SamplingOptions(), WARM], ids=["greedy", "warm"])
 @pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "launches"])
+@pytest.mark.parametrize("drafting", ["tiny", "some"], indirect=True)
 def test_any_draft_length_gives_the_same_ids_and_log_probabilities(
-    tiny: LLM, text: str, monkeypatch: pytest.MonkeyPatch, sampling: SamplingOptions, graphs: bool
+    tiny: LLM, drafting: LLM, text: str, monkeypatch: pytest.MonkeyPatch, sampling: SamplingOptions, graphs: bool
 ) -> None:
-    monkeypatch.setattr(tiny.network.stage.graphs, "enabled", graphs)
+    monkeypatch.setattr(drafting.network.stage.graphs, "enabled", graphs)
     cycles, rng = Cycles(), np.random.default_rng(5)
     for prompt in prompts(tiny, text, 6):
         limit = int(rng.integers(1, 60))
         plain = tiny.generate(prompt, limit, logprobs=3, sampling=sampling, draft=0)
         for draft in LENGTHS[1:]:
-            result = tiny.generate(prompt, limit, logprobs=3, sampling=sampling, draft=draft)
+            result = drafting.generate(prompt, limit, logprobs=3, sampling=sampling, draft=draft)
             assert same(result, plain), f"{draft} drafts after {prompt}"
             cycles.count(result, draft)
     assert cycles.some >= 0.2 * (cycles.all + cycles.some + cycles.none), vars(cycles)

@@ -43,6 +43,12 @@ def test_steps_of_several_rows_give_the_logits_of_single_steps(
     np.testing.assert_array_equal(logits, expected[: len(logits)])
 
 
+def test_the_trunk_is_the_same_whatever_is_drafted(some: LLM, ids: list[int], expected: np.ndarray) -> None:
+    feeder = Feeder(some.network)
+    logits = [feeder.chunk(ids[:8]), feeder.step(ids[8:12]), feeder.step(ids[12:13])]
+    np.testing.assert_array_equal(np.concatenate(logits), expected[7:13])
+
+
 @pytest.mark.avx2
 def test_one_chunk_gives_the_logits_of_single_steps(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     np.testing.assert_array_equal(Feeder(tiny.network).chunk(ids), expected[-1:])

@@ -10,7 +10,7 @@ from arcmtp.formats.matrix import Requant
 from arcmtp.model.config import Config
 from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
-from scripts.battlemage.compile_kernels import FILES, SLOTS, all_kernels
+from scripts.battlemage.compile_kernels import FILES, SLOTS, all_kernels, of_some_tokens
 from scripts.battlemage.models import DENSE, MOE, Header, Mix, network, stock_q4_0, unsloth_q4_k_m
 from scripts.random_model.tensors import FULL, inventory
 
@@ -37,6 +37,14 @@ def test_kernels_of_one_name_are_one_kernel(
 ) -> None:
     kernels = set(all_kernels(network(Device("cpu", B70), config, mix, requant, slots), rows))
     assert len(kernels) == len({kernel.name for kernel in kernels})
+
+
+def test_drafts_of_some_tokens_have_kernels_of_their_own() -> None:
+    device = Device("cpu", B70)
+    made = [kernel.name for kernel in all_kernels(of_some_tokens(device), 1)]
+    others = {kernel.name for file in FILES for kernel in all_kernels(network(device, *file), 1)}
+    of_drafts = {"sampling_65536_of_65536_of_248320_r1", "mul_mat_2048_w4x4096_r1"}
+    assert len(made) == len({*made}) and of_drafts <= {*made} - others, {*made} - others
 
 
 def test_what_several_sequences_need_besides_is_drafts_of_all_and_steps_of_any_row_count() -> None:

@@ -27,11 +27,14 @@ class SamplingMode(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadWeights:
-    """The norm's weight f32 [hidden], the output matrix [vocabulary, hidden], and how many of its rows are tokens."""
+    """The norm's weight f32 [hidden], the output matrix [rows, hidden], and how many of its rows are tokens.
+
+    tokens: i32 [whole quads of 64], the token of each row, where these are some tokens and not all."""
 
     norm: Tensor
     output: Merged
     vocabulary_used: int
+    tokens: Tensor | None = None
 
 
 class Head:
@@ -50,10 +53,11 @@ class Head:
         readers = Consumers(readers.quantised, readers.plain or plain)
         self.norm = Norm(config.hidden, config.rms_eps, partial_sums, readers, geometry, gather)
         self.product = MulMat(weights.output.matrices, geometry)
-        vocabulary = self.vocabulary = Vocabulary(weights.vocabulary_used, self.product.columns)
+        all_tokens = build.controls.token_states.shape[1]
+        vocabulary = Vocabulary(weights.vocabulary_used, self.product.columns, weights.tokens, all_tokens)
+        self.vocabulary = vocabulary
         self.sampling = Sampling(vocabulary, geometry)
         self.gumbel_sampling = GumbelSampling(vocabulary, geometry)
-        self.top_logprobs = TopLogprobs(vocabulary, geometry)
 
         self._residual = Residual(build, partial_sums)
         self.before_norm = build.step(f"{name} rows before the norm", config.hidden)
@@ -63,8 +67,6 @@ class Head:
         self._arrivals = build.counters("sampling arrivals", step_rows)
         self._scratch = build.step("sampling scratch", *self.gumbel_sampling.scratch_shape(1)[1:])
         self._counters = build.counters("sampling counters", step_rows, 3)
-        self._top_scratch = build.step("likeliest scratch", *self.top_logprobs.scratch_shape(1)[1:])
-        self._top_counters = build.counters("likeliest counters", step_rows)
         self._controls = build.controls
 
     def launches(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
@@ -94,17 +96,37 @@ class Head:
                 rows.count, logits=logits, targets=c.targets, ids=chosen, stats=c.stats, partials=self._partials,
                 arrivals=self._arrivals, row_count=rows.row_count,
             )  # fmt: skip
+
+
+class TrunkHead(Head):
+    """The head of a step: takes the rows that `source_rows` names, and can also find the likeliest tokens of each.
+
+    hidden_rows: also keep the normed rows as float32.
+    """
+
+    def __init__(self, build: Builder, weights: HeadWeights, partial_sums: int, hidden_rows: bool) -> None:
+        super().__init__(build, "trunk", weights, partial_sums, plain=hidden_rows, gather=True)
+        self._top_logprobs = TopLogprobs(self.vocabulary, build.geometry)
+        self._top_scratch = build.step("likeliest scratch", *self._top_logprobs.scratch_shape(1)[1:])
+        self._top_counters = build.counters("likeliest counters", build.controls.step_rows)
+
+    def launches(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
+        """Those of `Head`, and with `mode.top` one more."""
+        yield from super().launches(rows, mode, chosen, first_row)
+        c = self._controls
         if mode.top:
-            yield self.top_logprobs.launch(
-                rows.count, rows.batch, logits=logits, stats=c.stats, counts=c.top_counts, chosen=chosen,
+            yield self._top_logprobs.launch(
+                rows.count, rows.batch, logits=self.logits, stats=c.stats, counts=c.top_counts, chosen=chosen,
                 ids=c.top_ids, logprobs=c.top_logprobs, scratch=self._top_scratch, counters=self._top_counters,
             )  # fmt: skip
 
 
-def trunk_head(build: Builder, embedding: Merged, vocabulary_used: int, partial_sums: int, plain: bool) -> Head:
+def trunk_head(
+    build: Builder, embedding: Merged, vocabulary_used: int, partial_sums: int, hidden_rows: bool
+) -> TrunkHead:
     """The trunk's head; its output matrix is the embedding in files that have no other."""
     config, weights, output = build.config, build.weights, embedding
     norm = weights.vector("output_norm.weight", config.hidden)
     if "output.weight" in weights:
         output = weights.merge("output", [weights.matrix("output.weight", config.vocab, config.hidden)])
-    return Head(build, "trunk", HeadWeights(norm, output, vocabulary_used), partial_sums, plain, gather=True)
+    return TrunkHead(build, HeadWeights(norm, output, vocabulary_used), partial_sums, hidden_rows)

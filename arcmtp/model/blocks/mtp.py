@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.attention import AttentionBlock
 from arcmtp.model.blocks.cache import StateCache
@@ -18,13 +20,14 @@ from arcmtp.model.blocks.head import Head, HeadWeights, SamplingMode
 from arcmtp.model.blocks.layer import FeedForward
 from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
-from arcmtp.model.weight_plan import Merged, WeightPlan
+from arcmtp.model.weight_plan import Merged, RowIds, WeightPlan
 from arcmtp.ops.draft_input import DraftInput, Order
+from arcmtp.ops.gumbel_sampling import QUAD
 from arcmtp.ops.launch import CARRIED_ROWS, Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.ops.norm import Norm
 from arcmtp.runtime.launch import Launch
-from arcmtp.runtime.tensor import F32, I32, Tensor
+from arcmtp.runtime.tensor import F32, I32, Kind, Tensor
 
 HiddenRows = Literal["post", "pre"]  # those after or before the norm that precedes the head
 
@@ -54,9 +57,15 @@ class Trunk:
 
 
 class MtpBlock:
-    """Raises ArcmtpError for a file without such a block."""
+    """Raises ArcmtpError for a file without such a block.
 
-    def __init__(self, build: Builder, trunk: Trunk, feed_forward: Callable[[Builder, str], FeedForward]) -> None:
+    tokens: int32, ascending, all that are ever drafted; None: every token.
+    """
+
+    def __init__(
+        self, build: Builder, trunk: Trunk, feed_forward: Callable[[Builder, str], FeedForward],
+        tokens: RowIds | None = None,
+    ) -> None:  # fmt: skip
         config, weights, controls = build.config, build.weights, build.controls
         hidden, prefix = config.hidden, f"blk.{config.layers}."
         if _joining(config) not in weights:
@@ -70,14 +79,11 @@ class MtpBlock:
         )
         self._token_norm = weights.vector(f"{prefix}nextn.enorm.weight", hidden)
         self._hidden_norm = weights.vector(f"{prefix}nextn.hnorm.weight", hidden)
-        self.embedding = _own(weights, f"{prefix}nextn.embed_tokens.weight", trunk.embedding)
+        self.embedding = _own_embedding(weights, f"{prefix}nextn.embed_tokens.weight", trunk.embedding)
         own_norm = f"{prefix}nextn.shared_head_norm.weight"
         norm = weights.vector(own_norm, hidden) if own_norm in weights else trunk.head.weights.norm
-        output = _own(weights, f"{prefix}nextn.shared_head_head.weight", trunk.head.weights.output)
-        self.head = Head(
-            build, "draft", HeadWeights(norm, output, trunk.head.weights.vocabulary_used),
-            self.feed_forward.partial_sums, plain=True,
-        )  # fmt: skip
+        of_head = _head_weights(build, norm, f"{prefix}nextn.shared_head_head.weight", trunk.head.weights, tokens)
+        self.head = Head(build, "draft", of_head, self.feed_forward.partial_sums, plain=True)
 
         (embedding,), readers = self.embedding.matrices, Consumers.of(self.joined_weights.matrices)
         self._input = DraftInput(embedding, config.rms_eps, readers, build.geometry)
@@ -188,12 +194,31 @@ class MtpBlock:
         yield from self.head.launches(rows, mode, chosen, first_row)
 
 
-def _own(weights: WeightPlan, name: str, of_trunk: Merged) -> Merged:
-    """A vocabulary matrix of the block's own, or the trunk's."""
+def _own_embedding(weights: WeightPlan, name: str, of_trunk: Merged) -> Merged:
+    """The block's own embedding, or the trunk's."""
     if name not in weights:
         return of_trunk
     matrix = of_trunk.matrices[0]
     return weights.merge(name.removesuffix(".weight"), [weights.matrix(name, matrix.n, matrix.k)])
+
+
+def _head_weights(
+    build: Builder, norm: Tensor, own_output: str, of_trunk: HeadWeights, tokens: RowIds | None
+) -> HeadWeights:
+    """The block's own output matrix, or that of the trunk's head, with the rows of `tokens` or all; the trunk's in its
+    place if nothing differs."""
+    (whole,), weights = of_trunk.output.segments, build.weights
+    own = own_output in weights
+    source, name = (weights, own_output) if own else (weights.with_file(whole.file), whole.tensor.name)
+    output = source.matrix(name, whole.matrix.n, whole.matrix.k)
+    if tokens is None:
+        merged = of_trunk.output if output == whole else weights.merge("draft output", [output])
+        return HeadWeights(norm, merged, of_trunk.vocabulary_used)
+    columns = np.pad(tokens, (0, -len(tokens) % QUAD), mode="edge")
+    of_columns = build.arena.tensor(
+        "tokens of draft columns", I32, len(columns), kind=Kind.STATE, initial=lambda: columns
+    )
+    return HeadWeights(norm, weights.merge("draft output", [output.some(tokens)]), len(tokens), of_columns)
 
 
 def _hidden(head: Head, rows: HiddenRows) -> Tensor:

@@ -93,3 +93,9 @@ def next_length(policy: DraftPolicy, histories: Sequence[DraftHistory]) -> int:
             f"{longest(len(histories))}"
         )
     return length
+
+
+def check_p_min(p_min: float) -> None:
+    """Raises ArcmtpError for a least probability of drafts that is none."""
+    if not (isinstance(p_min, int | float) and 0 <= p_min <= 1):
+        raise ArcmtpError(f"draft_p_min is {p_min!r}; it must be a number from 0 to 1")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from arcmtp.engine.auto_drafts import AutoDrafts
-from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, longest, may_draft
+from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
 from arcmtp.engine.memory_plan import load
-from arcmtp.engine.request import check_p_min
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arcmtp.engine.draft_policy import DraftPolicy
+from arcmtp.engine.draft_policy import DraftPolicy, check_p_min
 from arcmtp.engine.loading import Draft
 from arcmtp.engine.sampling import GREEDY, SamplingOptions
 from arcmtp.errors import ArcmtpError
@@ -32,9 +32,3 @@ class Request:
             check_p_min(self.draft_p_min)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ArcmtpError(f"stop is {self.stop!r}; it must be a list of strings that are not empty")
-
-
-def check_p_min(p_min: float) -> None:
-    """Raises ArcmtpError for a least probability of drafts that is none."""
-    if not (isinstance(p_min, int | float) and 0 <= p_min <= 1):
-        raise ArcmtpError(f"draft_p_min is {p_min!r}; it must be a number from 0 to 1")

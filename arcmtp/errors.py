@@ -7,3 +7,11 @@ class ArcmtpError(Exception):
 
 class ContextExceeded(ArcmtpError):
     """A prompt of more tokens than the context holds (`LLM.context`)."""
+
+
+class MemoryExceeded(ArcmtpError):
+    """A model and a context that the device has no memory for; a context of `largest` tokens fits, of 0: none."""
+
+    def __init__(self, message: str, largest: int) -> None:
+        super().__init__(message)
+        self.largest = largest

@@ -20,6 +20,7 @@ from arcmtp.runtime.paths import data_dir
 from arcmtp.runtime.tensor import Tensor
 
 PROMPTS = "bench_prompts.toml"
+DRAFTS = (0, 1, 2, 3)
 STEP_ROUNDS = 15
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arcmtp.cli import matrix
 from arcmtp.cli.loading import ProgressBar, load, model_path
 from arcmtp.cli.options import Parser, add_model_options, integer, integers
 from arcmtp.errors import ArcmtpError
@@ -51,10 +52,11 @@ def _add_mtp(kinds: SubParsers) -> None:
         "-n", "--max-tokens", metavar="N", type=integer(1), default=192, help="tokens a request at most (default 192)"
     )
     mtp.add_argument(
-        "--draft", metavar="N,N…", type=integers, default=[0, 1, 2, 3], help="draft lengths (default 0,1,2,3)"
+        "--draft", metavar="N,N…", type=integers, help="draft lengths (default 0,1,2,3; with --matrix 0,1,2,3,4)"
     )
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
-    _add_output(mtp, "mtp", _mtp)
+    matrix.add_options(mtp)
+    _add_output(mtp, "mtp", _mtp, ["md", "json", "csv"])
 
 
 def _add_ops(kinds: SubParsers) -> None:
@@ -115,11 +117,15 @@ def _speed(options: argparse.Namespace) -> None:
 
 def _mtp(options: argparse.Namespace) -> int:
     """Status 1 if the tokens depend on the draft length."""
-    from arcmtp.bench.mtp import bench_mtp, prompts
+    matrix.check_options(options)
+    if options.matrix:
+        return matrix.measure(options)
+    from arcmtp.bench.mtp import DRAFTS, bench_mtp, prompts
     from arcmtp.bench.mtp_text import as_json, as_markdown
 
-    with load(options, options.ctx, max(options.draft)) as llm, ProgressBar() as progress:
-        report = bench_mtp(llm, prompts(), options.max_tokens, options.draft, options.repetitions, progress)
+    drafts = options.draft or DRAFTS
+    with load(options, options.ctx, max(drafts)) as llm, ProgressBar() as progress:
+        report = bench_mtp(llm, prompts(), options.max_tokens, drafts, options.repetitions, progress)
         model = _model(options, llm)
     print(as_json(report, model) if options.output == "json" else as_markdown(report))
     return int(bool(report.differences()))

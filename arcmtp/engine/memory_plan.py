@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import MemoryExceeded
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
@@ -49,10 +49,11 @@ def memory_plan(network: Network) -> MemoryPlan:
 
 
 def check_memory(network: Network, context: int) -> None:
-    """Refuse what the device cannot hold before anything is allocated: ArcmtpError."""
+    """Refuse what the device cannot hold before anything is allocated: MemoryExceeded."""
     need = memory_plan(network)
     if need.nbytes > need.free_bytes:
-        raise ArcmtpError(
+        raise MemoryExceeded(
             f"ctx {context} needs {need.nbytes / 2**30:.1f} GiB ({need.weights_bytes / 2**30:.1f} of them weights) and "
-            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}"
+            f"{network.device.sycl_device.name} has {need.free_bytes / 2**30:.1f} GiB free: {need.advice}",
+            need.largest_context,
         )

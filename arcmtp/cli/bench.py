@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from arcmtp.cli import matrix
 from arcmtp.cli.loading import ProgressBar, load, model_path
-from arcmtp.cli.options import Parser, add_model_options, integer, integers
+from arcmtp.cli.options import Parser, add_model_options, drafts, integer, integers
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _add_mtp(kinds: SubParsers) -> None:
         "-n", "--max-tokens", metavar="N", type=integer(1), default=192, help="tokens a request at most (default 192)"
     )
     mtp.add_argument(
-        "--draft", metavar="N,N…", type=integers, help="draft lengths (default 0,1,2,3; with --matrix 0,1,2,3,4)"
+        "--draft", metavar="N,N…", type=drafts, help="draft lengths (default 0,1,2,3; with --matrix off,1,2,3,4)"
     )
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
     matrix.add_options(mtp)
@@ -123,9 +123,9 @@ def _mtp(options: argparse.Namespace) -> int:
     from arcmtp.bench.mtp import DRAFTS, bench_mtp, prompts
     from arcmtp.bench.mtp_text import as_json, as_markdown
 
-    drafts = options.draft or DRAFTS
-    with load(options, options.ctx, max(drafts)) as llm, ProgressBar() as progress:
-        report = bench_mtp(llm, prompts(), options.max_tokens, drafts, options.repetitions, progress)
+    lengths = options.draft or DRAFTS
+    with load(options, options.ctx, max(lengths)) as llm, ProgressBar() as progress:
+        report = bench_mtp(llm, prompts(), options.max_tokens, lengths, options.repetitions, progress)
         model = _model(options, llm)
     print(as_json(report, model) if options.output == "json" else as_markdown(report))
     return int(bool(report.differences()))

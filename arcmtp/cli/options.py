@@ -42,6 +42,11 @@ def integers(text: str) -> list[int]:
     return [integer(0)(part) for part in text.split(",")]
 
 
+def drafts(text: str) -> list[int]:
+    """Draft settings with commas between them: `off`, which is 0, or draft lengths."""
+    return [0 if part == "off" else integer(0)(part) for part in text.split(",")]
+
+
 def positive(text: str) -> float:
     """A finite number above 0."""
     try:

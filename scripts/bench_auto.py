@@ -136,7 +136,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=integer(2), default=512, help="of an answer at most (%(default)s)")
     parser.add_argument("--rounds", type=integer(2), default=10, help="that count (%(default)s)")
     parser.add_argument("--device", help="of arcmtp, as dpctl's filter string")
-    parser.add_argument("--llama", type=Path, metavar="DIR", help="build folder of llama.cpp, as of bench_vs_llama_cpp.py")
+    parser.add_argument("--llama", type=Path, metavar="DIR", help="folder where llama.cpp is, or gets, built")
     parser.add_argument(
         "--threads", type=integer(1), default=len(os.sched_getaffinity(0)), help="of llama-server (%(default)s)"
     )

@@ -27,7 +27,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cell:
-    """Requests of one prompt length and one draft setting; they differ in time alone."""
+    """Requests of one prompt length and one draft setting. The counts are the last one's: where the engine chooses the
+    draft length they change with what it has learnt."""
 
     prompt: int  # tokens
     draft: Draft
@@ -130,9 +131,9 @@ def bench_matrix(
 
 
 def _cell(length: int, draft: Draft, requests: list[Request]) -> Cell:
-    first = requests[0]
+    last = requests[-1]
     cold, *warm = (Speed(length / (r.seconds - r.decode_seconds), r.tokens_per_second) for r in requests)
-    return Cell(length, draft, len(first.ids), first.drafted, first.accepted, cold, warm)
+    return Cell(length, draft, len(last.ids), last.drafted, last.accepted, cold, warm)
 
 
 def _differences(done: dict[tuple[int, Draft], list[Request]]) -> list[str]:

@@ -38,7 +38,7 @@ class Plot:
         """
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(13, 4.2), layout="constrained")
+        figure = Figure(figsize=(11.5, 3.8), layout="constrained")
         figure.suptitle(f"{setup.model} on {setup.device}", fontsize="medium")
         over_drafts, over_lengths, inputs = figure.subplots(1, 3)
         _over_drafts(over_drafts, matrix)
@@ -55,7 +55,7 @@ def _over_drafts(axes: Axes, matrix: Matrix) -> None:
     names = [name_of(draft) for draft in matrix.drafts]
     for length in matrix.lengths:
         cells = [cell for cell in matrix.cells if cell.prompt == length]
-        axes.plot(names, [median(cell.outputs) for cell in cells], marker="o", label=f"{length} tokens")
+        axes.plot(names, [median(cell.outputs) for cell in cells], marker="o", label=f"{_short(length)} tokens")
     _finish(axes, "tokens drafted before each step", "output", "after a prompt of")
 
 
@@ -65,8 +65,12 @@ def _over_lengths(axes: Axes, matrix: Matrix, what: str) -> None:
         speeds = [median(cell.inputs if what == "input" else cell.outputs) for cell in cells]
         axes.plot([cell.prompt for cell in cells], speeds, marker="o", label=name_of(draft))
     axes.set_xscale("log", base=2)
-    axes.set_xticks(matrix.lengths, labels=[str(length) for length in matrix.lengths], minor=False)
+    axes.set_xticks(matrix.lengths, labels=list(map(_short, matrix.lengths)), minor=False)
     _finish(axes, "tokens of the prompt", what, "drafts")
+
+
+def _short(length: int) -> str:
+    return f"{length // 1024} K" if length % 1024 == 0 else str(length)
 
 
 def _finish(axes: Axes, below: str, what: str, lines: str) -> None:

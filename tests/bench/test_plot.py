@@ -27,7 +27,7 @@ def test_both_files_are_drawn_with_a_line_for_each_prompt_and_setting(tmp_path: 
     assert svg.getroot().tag == "{http://www.w3.org/2000/svg}svg"
     lines = [group for group in svg.iter() if group.get("id", "").startswith("line2d_")]
     text = (tmp_path / "speed.svg").read_text()
-    for label in ("m.gguf on a card", "1024 tokens", "2048 tokens", "off", "tokens drafted before each step"):
+    for label in ("m.gguf on a card", "1 K tokens", "2 K tokens", "off", "tokens drafted before each step"):
         assert f"<!-- {label} -->" in text
     assert len(lines) > 2 + 3 + 3
 

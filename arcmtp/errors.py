@@ -11,3 +11,11 @@ class OutOfMemory(ArcmtpError):
 
 class ContextExceeded(ArcmtpError):
     """A prompt of more tokens than the context holds (`LLM.context`)."""
+
+
+class MemoryExceeded(ArcmtpError):
+    """A model and a context that the device has no memory for; a context of `largest` tokens fits, of 0: none."""
+
+    def __init__(self, message: str, largest: int) -> None:
+        super().__init__(message)
+        self.largest = largest

@@ -42,7 +42,7 @@ def imported(folder: Path) -> Iterator[str]:
                 yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("arcmtp", []), ("scripts", ["test"]), ("tests", ["test"])])
+@pytest.mark.parametrize(("folder", "extras"), [("arcmtp", ["plot"]), ("scripts", ["test"]), ("tests", ["test"])])
 def test_every_package_that_is_imported_is_declared(folder: str, extras: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for name in extras for line in project["optional-dependencies"][name])]

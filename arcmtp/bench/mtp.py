@@ -21,6 +21,7 @@ from arcmtp.runtime.paths import data_dir
 from arcmtp.runtime.tensor import Tensor
 
 PROMPTS = "bench_prompts.toml"
+DRAFTS: tuple[Draft, ...] = (0, 1, 2, 3, AUTO)
 STEP_ROUNDS = 15
 
 

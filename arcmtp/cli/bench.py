@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arcmtp.cli import matrix
 from arcmtp.cli.loading import ProgressBar, load, model_path
 from arcmtp.cli.options import Parser, add_model_options, add_mtp_options, drafts, integer, integers
 from arcmtp.errors import ArcmtpError
@@ -51,12 +52,13 @@ def _add_mtp(kinds: SubParsers) -> None:
         "-n", "--max-tokens", metavar="N", type=integer(1), default=192, help="tokens a request at most (default 192)"
     )
     mtp.add_argument(
-        "--draft", metavar="N,N…", type=drafts, default=[0, 1, 2, 3, "auto"],
-        help="draft lengths, or auto (default 0,1,2,3,auto)",
+        "--draft", metavar="N,N…", type=drafts,
+        help="draft lengths, off or auto (default 0,1,2,3,auto; with --matrix off,1,2,3,4,auto)",
     )
     add_mtp_options(mtp)
     mtp.add_argument("-r", "--repetitions", metavar="N", type=integer(1), default=3, help="of each (default 3)")
-    _add_output(mtp, "mtp", _mtp)
+    matrix.add_options(mtp)
+    _add_output(mtp, "mtp", _mtp, ["md", "json", "csv"])
 
 
 def _add_ops(kinds: SubParsers) -> None:
@@ -117,11 +119,15 @@ def _speed(options: argparse.Namespace) -> None:
 
 def _mtp(options: argparse.Namespace) -> int:
     """Status 1 if the tokens depend on the draft length."""
-    from arcmtp.bench.mtp import bench_mtp, most_drafts, prompts
+    matrix.check_options(options)
+    if options.matrix:
+        return matrix.measure(options)
+    from arcmtp.bench.mtp import DRAFTS, bench_mtp, most_drafts, prompts
     from arcmtp.bench.mtp_text import as_json, as_markdown
 
-    with load(options, options.ctx, most_drafts(options.draft)) as llm, ProgressBar() as progress:
-        report = bench_mtp(llm, prompts(), options.max_tokens, options.draft, options.repetitions, progress)
+    settings = options.draft or DRAFTS
+    with load(options, options.ctx, most_drafts(settings)) as llm, ProgressBar() as progress:
+        report = bench_mtp(llm, prompts(), options.max_tokens, settings, options.repetitions, progress)
         model = _model(options, llm)
     print(as_json(report, model) if options.output == "json" else as_markdown(report))
     return int(bool(report.differences()))

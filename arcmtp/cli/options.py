@@ -53,8 +53,8 @@ def draft(text: str) -> Draft:
 
 
 def drafts(text: str) -> list[Draft]:
-    """Draft lengths or "auto", with commas between them."""
-    return [draft(part) for part in text.split(",")]
+    """Draft settings with commas between them: draft lengths, `off`, which is 0, or `auto`."""
+    return [0 if part == "off" else draft(part) for part in text.split(",")]
 
 
 def positive(text: str) -> float:

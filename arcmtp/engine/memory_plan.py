@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from arcmtp.errors import ArcmtpError, OutOfMemory
+from arcmtp.errors import MemoryExceeded, OutOfMemory
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
@@ -55,14 +55,15 @@ def memory_plan(network: Network) -> MemoryPlan:
 def load(network: Network, context: int, progress: Progress) -> dict[str, float]:
     """`Network.load`; progress: called as progress("loading weights", done bytes, all bytes).
 
-    Raises ArcmtpError for what the device cannot hold, before anything is allocated, and if it refuses an allocation,
-    since other programs take memory too, or memory is in too small pieces.
+    Raises MemoryExceeded for what the device cannot hold, before anything is allocated, and OutOfMemory if it refuses
+    an allocation, since other programs take memory too, or memory is in too small pieces.
     """
     need = memory_plan(network)
     free = f"{need.free_bytes / 2**30:.1f} GiB"
     if need.nbytes > need.free_bytes:
         name = network.device.sycl_device.name
-        raise ArcmtpError(f"ctx {context} needs {need} and {name} has {free} free: {need.advice}")
+        message = f"ctx {context} needs {need} and {name} has {free} free: {need.advice}"
+        raise MemoryExceeded(message, need.largest_context)
     try:
         return network.load(lambda done, total: progress("loading weights", done, total))
     except OutOfMemory as error:

@@ -1,7 +1,8 @@
 """The draft length that gives the most tokens per second, found while generating."""
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
@@ -10,8 +11,8 @@ from arcmtp.ops.launch import MAX_ROWS
 
 LENGTHS = range(5)
 PROBING = 0.0125  # share of the time that may be lost to lengths tried out
-SETTLED = 8  # cycles after which the cost of a length is known
-SLOWEST_GAIN = 0.1  # of what a cycle's time says about the cost of cycles like it
+SAMPLES = 9  # cycles of a length whose time counts
+KNOWN = 2  # cycles after which a length's cost is not guessed any more
 FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
 PAUSE = 8  # cycles before a length is tried out again
 SHARED_WEIGHT = 3.0  # drafts: how much a sequence's own acceptance leans on that of all
@@ -31,36 +32,52 @@ class Estimate:
     gain: float | None  # expected speed, of that without drafts
 
 
-@dataclass
 class Costs:
-    """Microseconds of a cycle of so many sequences, by draft length; 0: not known."""
+    """What a cycle of so many sequences takes, by draft length: the lower quartile, since others only add time.
 
-    us: list[float] = field(default_factory=lambda: [0.0] * len(LENGTHS))
-    cycles: list[int] = field(default_factory=lambda: [0] * len(LENGTHS))
+    A machine may be slower now than a moment ago. So lengths are compared with the best one, whose cycles go on: its
+    latest ones say how long a unit of time is in which all costs are kept.
+    """
+
+    def __init__(self) -> None:
+        self._unit = 0.0  # microseconds
+        self._latest: tuple[int, deque[float]] = 0, deque()  # the best length, and microseconds of its cycles
+        self._samples = [deque[float](maxlen=SAMPLES) for _ in LENGTHS]  # units
+
+    def tries(self, length: int) -> int:
+        """How many cycles its cost rests on."""
+        return len(self._samples[length])
+
+    def us(self, length: int) -> float:
+        """Microseconds; 0 before any cycle of that length."""
+        samples = self._samples[length]
+        return self._unit * _undisturbed(samples) if samples else 0.0
 
     def note(self, length: int, us: float, best: int) -> None:
-        """A cycle's time. Once the best length is settled its cycles tell how fast the machine is now, and move the
-        costs of all lengths; those of other lengths move their own cost."""
-        self.cycles[length] += 1
-        if not self.us[length]:
-            self.us[length] = us
+        """A cycle's time."""
+        samples = self._samples[length]
+        if length != best or len(samples) < SAMPLES:
+            self._unit = self._unit or us
+            samples.append(us / self._unit)
             return
-        gain = max(1 / self.cycles[length], SLOWEST_GAIN)
-        factor = min(max(us / self.us[length], 0.5), 2.0) ** gain
-        settled = length == best and self.cycles[length] > SETTLED
-        for other in LENGTHS if settled else (length,):
-            self.us[other] *= factor
+        if self._latest[0] != best:
+            self._latest = best, deque(maxlen=SAMPLES)
+        latest = self._latest[1]
+        latest.append(us)
+        if len(latest) > SAMPLES // 2:
+            self._unit = _undisturbed(latest) / _undisturbed(samples)
 
     def expected(self, length: int) -> float:
-        """That of a length, if need be from shorter ones: as much more for each draft as between the last two."""
-        known = [k for k in LENGTHS if self.us[k] and k <= length]
+        """`us`, if need be from shorter lengths: as much more for each draft as between the last two known."""
+        known = [k for k in LENGTHS if k <= length and len(self._samples[k]) >= KNOWN]
         if not known:
             return 0.0
         last = known[-1]
-        slope = STEP_GROWTH * self.us[last] / (last + 1)
+        us = self.us(last)
+        slope = STEP_GROWTH * us / (last + 1)
         if len(known) > 1:
-            slope = max((self.us[last] - self.us[known[-2]]) / (last - known[-2]), 0.0)
-        return self.us[last] + (length - last) * slope
+            slope = max((us - self.us(known[-2])) / (last - known[-2]), 0.0)
+        return us + (length - last) * slope
 
 
 class AutoDrafts:
@@ -91,7 +108,7 @@ class AutoDrafts:
         """The best length, or one to try out."""
         costs, most = self._costs(len(histories)), min(longest(len(histories)), LENGTHS[-1])
         for length in (1, 0):
-            if length <= most and not costs.us[length]:
+            if length <= most and costs.tries(length) < KNOWN:
                 return length
         tokens = self.expected_tokens(histories)[: most + 1]
         speeds = [expected / costs.expected(length) for length, expected in enumerate(tokens)]
@@ -121,8 +138,9 @@ class AutoDrafts:
     def estimates(self) -> list[Estimate]:
         """What the choice rests on, of all sequences so far, by draft length."""
         costs, tokens, found = self._costs(1), self.expected_tokens([DraftHistory()]), []
-        for length, (us, expected) in enumerate(zip(costs.us, tokens, strict=True)):
-            gain = expected / us * costs.us[0] if us and costs.us[0] else None
+        for length, expected in enumerate(tokens):
+            us, plain_us = costs.us(length), costs.us(0)
+            gain = expected / us * plain_us if us and plain_us else None
             found.append(Estimate(length, self.chosen[length], expected, us or None, gain))
         return found
 
@@ -142,17 +160,24 @@ class AutoDrafts:
         self._allowance += PROBING * microseconds
         if drafted != self._best:
             self._allowance -= microseconds - sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens * best_us
-        self._allowance = min(self._allowance, best_us)
+        self._allowance = min(max(self._allowance, -best_us), best_us)
 
     def _probe(self, costs: Costs, tokens: Sequence[float]) -> int:
         """The length beside the best one that was taken longest ago, if what it loses may be lost; else the best."""
         beside = [length for length in (self._best - 1, self._best + 1) if 0 <= length < len(tokens)]
         length = max(beside, key=lambda length: self._since[length], default=self._best)
         loss = costs.expected(length) - tokens[length] / self._best_tokens * costs.expected(self._best)
-        return length if loss <= self._allowance and self._since[length] >= PAUSE else self._best
+        # An allowance that is full is enough for any trial: what a length seems to cost may be wrong.
+        affordable = self._allowance >= min(loss, costs.expected(self._best))
+        return length if affordable and self._since[length] >= PAUSE else self._best
 
     def _costs(self, sequences: int) -> Costs:
         return self.costs.setdefault(sequences, Costs())
+
+
+def _undisturbed(times: Collection[float]) -> float:
+    """The lower quartile; of less than five the least."""
+    return sorted(times)[(len(times) - 1) // 4]
 
 
 def _acceptance(history: DraftHistory, shared: Sequence[float]) -> Iterator[float]:

@@ -7,7 +7,7 @@ from arcmtp.engine.cycle import Cycle
 from arcmtp.ops.launch import MAX_ROWS
 
 LATEST = 64
-FADING = 0.97  # weight of a cycle for each one after it
+FADING = 0.98  # weight of a cycle for each one after it
 
 
 @dataclass(eq=False)

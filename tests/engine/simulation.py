@@ -13,6 +13,9 @@ Costs = Callable[[int, int], float]  # µs of a cycle of so many sequences at a 
 Chain = Callable[[int], int]  # drafts that are right one after the other at a place of a text
 
 
+PLACES = 4096  # of a text, after which it begins again
+
+
 @dataclass
 class Drive:
     """A policy that drives simulated sequences, and what it did."""
@@ -52,11 +55,9 @@ class Drive:
 def accepting(shares: Sequence[float], seed: int = 0) -> Chain:
     """Draft i of a chain is right, behind right ones, with probability shares[i]; always the same at one place."""
 
-    def chain(place: int) -> int:
-        wrong = np.random.default_rng([seed, place]).random(len(shares)) >= shares
-        return int(wrong.argmax()) if wrong.any() else len(shares)
-
-    return chain
+    wrong = np.random.default_rng(seed).random((PLACES, len(shares))) >= shares
+    lengths = np.where(wrong.any(axis=1), wrong.argmax(axis=1), len(shares)).tolist()
+    return lambda place: lengths[place % PLACES]
 
 
 def expected_tokens(shares: Sequence[float], length: int) -> float:

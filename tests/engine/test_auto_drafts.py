@@ -1,6 +1,7 @@
 """The draft length that `auto` takes, where costs and acceptance are given."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from arcmtp.engine.auto_drafts import LENGTHS, AutoDrafts
 from arcmtp.engine.draft_history import DraftHistory
 from arcmtp.engine.draft_policy import FixedDrafts
-from tests.engine.simulation import Costs, Drive, accepting, expected_tokens
+from tests.engine.simulation import Chain, Costs, Drive, accepting, expected_tokens
 
+CHANGE = 500  # the cycle in which acceptance changes, in some tests
 FOUND = 64  # cycles after which the best length is known
 KEPT = 0.98  # of the best length's speed, from then on
 
@@ -49,13 +51,21 @@ def kept(drive: Drive, first: int, shares: Sequence[Sequence[float]]) -> float:
     return tokens / us / best(drive.costs, shares)[1]
 
 
+def changing(drive: Drive, before: Sequence[float], after: Sequence[float], seed: int) -> Chain:
+    """Acceptance that changes in cycle CHANGE."""
+    first, then = accepting(before, seed), accepting(after, seed)
+    return lambda place: (first if len(drive.lengths) < CHANGE else then)(place)
+
+
 @pytest.mark.parametrize("acceptance", ACCEPTANCE)
 @pytest.mark.parametrize("costs", COSTS)
 def test_the_best_length_is_found_and_kept(costs: str, acceptance: str) -> None:
-    shares = ACCEPTANCE[acceptance]
-    drive = Drive(AutoDrafts(), COSTS[costs])
-    drive.run([accepting(shares)], cycles=1000)
-    assert kept(drive, FOUND, [shares]) >= KEPT
+    shares, found = ACCEPTANCE[acceptance], []
+    for seed in range(5):
+        drive = Drive(AutoDrafts(), COSTS[costs])
+        drive.run([accepting(shares, seed)], cycles=1000)
+        found.append(kept(drive, FOUND, [shares]))
+    assert fmean(found) >= KEPT
 
 
 @pytest.mark.parametrize("costs", COSTS)
@@ -63,18 +73,22 @@ def test_the_best_length_is_found_and_kept(costs: str, acceptance: str) -> None:
     ("before", "after"), [("good", "useless"), ("useless", "good"), ("a fine-tune", "perfect"), ("perfect", "poor")]
 )
 def test_a_change_midway_is_followed(costs: str, before: str, after: str) -> None:
-    drive = Drive(AutoDrafts(), COSTS[costs])
-    first, then = accepting(ACCEPTANCE[before]), accepting(ACCEPTANCE[after])
-    drive.run([lambda place: (first if len(drive.lengths) < 500 else then)(place)], cycles=1500)
-    assert kept(drive, 500 + FOUND, [ACCEPTANCE[after]]) >= KEPT
+    found = []
+    for seed in range(5):
+        drive = Drive(AutoDrafts(), COSTS[costs])
+        drive.run([changing(drive, ACCEPTANCE[before], ACCEPTANCE[after], seed)], cycles=1500)
+        found.append(kept(drive, CHANGE + FOUND, [ACCEPTANCE[after]]))
+    assert fmean(found) >= KEPT
 
 
 @pytest.mark.parametrize("costs", COSTS)
 def test_sequences_that_differ_have_the_length_that_is_best_for_all(costs: str) -> None:
-    shares = [ACCEPTANCE[name] for name in ("good", "useless", "poor")]
-    drive = Drive(AutoDrafts(), COSTS[costs])
-    drive.run([accepting(one, seed) for seed, one in enumerate(shares)], cycles=1000)
-    assert kept(drive, FOUND, shares) >= KEPT
+    shares, found = [ACCEPTANCE[name] for name in ("good", "useless", "poor")], []
+    for seed in range(5):
+        drive = Drive(AutoDrafts(), COSTS[costs])
+        drive.run([accepting(one, 3 * seed + place) for place, one in enumerate(shares)], cycles=1000)
+        found.append(kept(drive, FOUND, shares))
+    assert fmean(found) >= KEPT
 
 
 @pytest.mark.parametrize("costs", COSTS)
@@ -85,6 +99,21 @@ def test_what_one_sequence_taught_serves_the_next(costs: str) -> None:
         drive = Drive(policy, COSTS[costs])
         drive.run([accepting(shares, seed)], tokens=64)
         assert seed == 0 or kept(drive, 0, [shares]) >= 0.96, seed
+
+
+@pytest.mark.parametrize("acceptance", ACCEPTANCE)
+@pytest.mark.parametrize("seed", range(3))
+def test_other_programs_mislead_little(acceptance: str, seed: int) -> None:
+    """A fifth of the cycles takes up to ten times as long."""
+    shares, others = ACCEPTANCE[acceptance], np.random.default_rng(seed)
+    costs = COSTS["bundled model on two CPU cores"]
+    drive = Drive(AutoDrafts(), costs)
+    drive.costs = lambda sequences, length: (
+        costs(sequences, length) * (float(others.uniform(1, 10)) if others.random() < 0.2 else 1.0)
+    )
+    drive.run([accepting(shares)], cycles=1000)
+    drive.costs = costs
+    assert kept(drive, 200, [shares]) >= 0.95
 
 
 @pytest.mark.parametrize("acceptance", ACCEPTANCE)

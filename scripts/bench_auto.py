@@ -4,9 +4,9 @@ fixed draft length and with the length that the engine chooses, one after the ot
 
 Prints for each request the speed of every setting, how many times as fast the best fixed length is as no drafts, and
 the chosen length as both. Ratios are taken within each round; beside their geometric mean stands the 95 % interval by
-Student's t of their logarithms. The best fixed length is the one with the most tokens per second over all rounds, for
-each request. With `--llama DIR` llama-server answers the same requests with the same fixed lengths in each round; its
-threads spin, so it needs a quiet machine.
+Student's t of their logarithms. The best fixed length is that of the request over all rounds; for a round's ratio it is
+chosen by the other rounds. With `--llama DIR` llama-server answers the same requests in each round, with the same fixed
+lengths; its threads spin, so it needs a quiet machine.
 Exit status 1: a text depends on the draft setting.
 """
 
@@ -55,13 +55,20 @@ class Measured:
         return decoded / sum(self.seconds(draft, requests))
 
     def best(self, requests: Sequence[int]) -> Draft:
-        """The fastest of the fixed draft lengths."""
-        return max((draft for draft in self.rounds if isinstance(draft, int)), key=lambda d: self.speed(d, requests))
+        """The fixed draft length that took the least time in all rounds."""
+        return min(self._fixed, key=lambda draft: sum(self.seconds(draft, requests)))
 
-    def ratio(self, draft: Draft, other: Draft, requests: Sequence[int]) -> str:
-        """How many times as fast `draft` is as `other`, with its interval; the texts are the same."""
-        pairs = zip(self.seconds(draft, requests), self.seconds(other, requests), strict=True)
-        return "{:.3f} ({:.3f} – {:.3f})".format(*interval([theirs / ours for ours, theirs in pairs]))
+    def best_seconds(self, requests: Sequence[int]) -> list[float]:
+        """What decoding took in each round with the fixed length that is the best one in all other rounds: were it
+        chosen by this round too, it would be the one that this round was kindest to."""
+        seconds = [self.seconds(draft, requests) for draft in self._fixed]
+        return [
+            min(seconds, key=lambda rounds: sum(rounds) - rounds[number])[number] for number in range(len(seconds[0]))
+        ]
+
+    @property
+    def _fixed(self) -> list[Draft]:
+        return [draft for draft in self.rounds if isinstance(draft, int)]
 
     def differences(self, names: Sequence[str]) -> list[str]:
         """Requests whose text is not the same in all rounds and with all settings, a line each."""
@@ -72,6 +79,12 @@ class Measured:
             for number, request in enumerate(expected)
             if any(done[number].ids != request.ids for done in rounds)
         ]
+
+
+def times_as_fast(seconds: Sequence[float], others: Sequence[float]) -> str:
+    """How many times as fast as `others` something is in the same rounds, with its interval."""
+    ratios = [theirs / ours for ours, theirs in zip(seconds, others, strict=True)]
+    return "{:.3f} ({:.3f} – {:.3f})".format(*interval(ratios))
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
@@ -119,10 +132,10 @@ def table(measured: Measured, names: Sequence[str]) -> str:
     head = [measured.program, *map(name_of, drafts), "best", *ratios]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for name, requests in [*((name, [number]) for number, name in enumerate(names)), ("all", range(len(names)))]:
-        best = measured.best(requests)
-        pairs = [(best, 0), *((draft, other) for draft in chosen for other in (best, 0))]
-        cells = [name, *(f"{measured.speed(draft, requests):.0f}" for draft in drafts), name_of(best)]
-        cells += [measured.ratio(draft, other, requests) for draft, other in pairs]
+        best, off = measured.best_seconds(requests), measured.seconds(0, requests)
+        cells = [name, *(f"{measured.speed(draft, requests):.0f}" for draft in drafts)]
+        cells += [name_of(measured.best(requests)), times_as_fast(best, off)]
+        cells += [times_as_fast(measured.seconds(draft, requests), other) for draft in chosen for other in (best, off)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -38,7 +38,7 @@ class Plot:
         """
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(11.5, 3.8), layout="constrained")
+        figure = Figure(figsize=(10.5, 3.6), layout="constrained")
         figure.suptitle(f"{setup.model} on {setup.device}", fontsize="medium")
         over_drafts, over_lengths, inputs = figure.subplots(1, 3)
         _over_drafts(over_drafts, matrix)
@@ -46,7 +46,7 @@ class Plot:
         _over_lengths(inputs, matrix, "input")
         for file in self.files:
             try:
-                figure.savefig(file, dpi=80)
+                figure.savefig(file, dpi=75)
             except OSError as error:
                 raise ArcmtpError(f"{file}: {error.strerror}; the plot cannot be written") from None
 

@@ -104,5 +104,5 @@ def _setup(options: argparse.Namespace, llm: LLM) -> Setup:
     return Setup(
         model_path(options).name, llm.network.weights.nbytes, device.name, device.driver_version,
         llm.device.card.profile, llm.network.stage.graphs.enabled,
-        {"tokens": options.max_tokens, "requant": options.requant},
+        {name: getattr(options, name) for name in ("max_tokens", "requant")},
     )  # fmt: skip

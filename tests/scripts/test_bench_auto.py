@@ -70,6 +70,9 @@ def test_the_best_length_is_found_for_each_request_and_for_all() -> None:
         "| all | 1 | 1 | 2 | 1.667 (1.667 – 1.667) |",
     ]
     assert measured.differences(list(ASKED)) == []
+    kind = Measured("ours", {}, {0: [[request(2.0)], [request(2.0)]], 1: [[request(1.0)], [request(3.5)]]})
+    assert kind.best([0]) == 0  # 4 against 4.5 seconds
+    assert kind.best_seconds([0]) == [2.0, 3.5]  # each of the rounds would choose the other length for itself
     rounds[2][1][1] = request(4.0, (1, 2, 4))
     assert measured.differences(list(ASKED)) == ["ours: the text of prose differs with draft 2"]
 

@@ -21,7 +21,7 @@ from arcmtp.bench.matrix import Matrix, name_of
 from arcmtp.cli.options import positive
 from arcmtp.errors import ArcmtpError
 
-MATRIX = ["bench", "mtp", "--matrix", "--max-prompt", "1024", "--draft", "off,1,2", "-n", "128", "-r", "5"]
+MATRIX = ["bench", "mtp", "--matrix", "--max-prompt", "1024", "--draft", "off,2,auto", "-n", "128", "-r", "5"]
 STORED = Path("build/sanity.json")
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.loading import ProgressBar, load, model_path
+from arcmtp.cli.loading import MTP_OPTIONS, ProgressBar, load, model_path
 from arcmtp.cli.options import Parser, integer, positive
 from arcmtp.errors import ArcmtpError, MemoryExceeded
 
@@ -104,5 +104,5 @@ def _setup(options: argparse.Namespace, llm: LLM) -> Setup:
     return Setup(
         model_path(options).name, llm.network.weights.nbytes, device.name, device.driver_version,
         llm.device.card.profile, llm.network.stage.graphs.enabled,
-        {name: getattr(options, name) for name in ("max_tokens", "requant")},
+        {name: getattr(options, name) for name in ("max_tokens", "requant", *MTP_OPTIONS)},
     )  # fmt: skip

@@ -14,7 +14,7 @@ PROBING = 0.0125  # share of the time that may be lost to lengths tried out
 SAMPLES = 9  # cycles of a length whose time counts
 KNOWN = 2  # cycles after which a length's cost is not guessed any more
 FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
-PAUSE = 8  # cycles before a length is tried out again
+PAUSES = (7, 10, 8, 12, 9, 11)  # cycles before a length is tried out again; not one, since texts repeat too
 SHARED_WEIGHT = 3.0  # drafts: how much a sequence's own acceptance leans on that of all
 FIRST_GUESS = 0.7  # of acceptance, before any draft
 CONTINUED = 0.9  # acceptance of a place in the chain that was never tried, times that of the place before
@@ -96,6 +96,7 @@ class AutoDrafts:
         self._tried, self._accepted = [0.0] * (MAX_ROWS - 1), [0.0] * (MAX_ROWS - 1)
         self._allowance = 0.0  # microseconds that may be lost
         self._since = [0] * len(LENGTHS)  # cycles since a length was last taken
+        self._trials = 0  # so far
         self._best = 1
         self._best_tokens = 1.0  # expected of a cycle of the best length
 
@@ -169,7 +170,10 @@ class AutoDrafts:
         loss = costs.expected(length) - tokens[length] / self._best_tokens * costs.expected(self._best)
         # An allowance that is full is enough for any trial: what a length seems to cost may be wrong.
         affordable = self._allowance >= min(loss, costs.expected(self._best))
-        return length if affordable and self._since[length] >= PAUSE else self._best
+        if not affordable or self._since[length] < PAUSES[self._trials % len(PAUSES)]:
+            return self._best
+        self._trials += 1
+        return length
 
     def _costs(self, sequences: int) -> Costs:
         return self.costs.setdefault(sequences, Costs())

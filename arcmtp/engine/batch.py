@@ -25,6 +25,7 @@ class _Cycle:
     members: list[Sequence]
     drafted: int  # tokens of each member
     usual: bool = True  # whether it takes the time of others like it: nothing else was done on the way
+    began: float = field(default_factory=time.perf_counter)  # when the host began to submit it
     event: _host.Event = field(init=False)  # of its end
     marks: list[int] = field(default_factory=list)  # before the first draft call, and after each call and the step
     host_us: list[float] = field(default_factory=list)  # of each draft call
@@ -113,7 +114,7 @@ class Batch:
         if (drafted > 0) is not self._drafted or self._behind >= MOST_BEHIND:
             self._drain()
             self._keep_whole()
-            cycle.usual = False
+            cycle.began = time.perf_counter()
         *drafts, step = self._lists(self._rows or drafted + 1, drafted)
         timed = any(member.log is not None for member in members)
         if timed:
@@ -170,7 +171,7 @@ class Batch:
             self._collect(time.perf_counter())
 
     def _collect(self, began: float) -> None:
-        """Wait for the oldest cycle under way and hand it to its sequences; began: when the host began with it."""
+        """Wait for the oldest cycle under way and hand it to its sequences; began: when the host began to wait."""
         oldest = self._under_way[0]
         oldest.event.wait() if self._ahead else self.network.device.wait()
         self._under_way.popleft()
@@ -183,6 +184,7 @@ class Batch:
                 if member.log is not None:
                     member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
         # A cycle takes what the device needs for it or what the host does, whichever is more.
-        host_us, device_us = (time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between)
+        host_us = (time.perf_counter() - max(began, oldest.began)) * 1e6
+        device_us = sum(us or 0.0 for us in between)
         usual = oldest.usual and len(cycles) == len(oldest.members)
         oldest.members[0].policy.note(cycles, oldest.drafted, max(host_us, device_us) if usual else None)

@@ -205,6 +205,8 @@ def test_fewer_accepted_drafts_are_worse(regressions: Regressions) -> None:
     ]
     assert regressions(cell(accepted=5), cell(accepted=6)) == []
     assert regressions(cell(0, accepted=0), cell(0, accepted=0)) == []
+    auto = replace(cell(accepted=6), draft="auto")
+    assert regressions(auto, replace(auto, accepted=1)) == []
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["generate", "-p", "x", "--draft-p-min", "1.5"], "draft_p_min is 1.5; it must be a number from 0 to 1"),
         (["profile", "--draft-p-min", "nan"], "draft_p_min is nan; it must be a number from 0 to 1"),
         (["serve", "--draft-p-min", "x"], "argument --draft-p-min: invalid float value: 'x'"),
-        (["bench", "mtp", "--draft", "0,"], "argument --draft: '' is not a whole number from 0 on"),
+        (["bench", "mtp", "--draft", "0,"], "argument --draft: '' is neither auto nor a whole number from 0 on"),
         (
             ["generate", "-p", "x", "--draft-vocab", "0"],
             "draft_vocab is 0; it must be 'full', a file, or 1 to 6144 tokens",

@@ -178,7 +178,7 @@ def test_a_file_without_an_mtp_block_does_not_draft(tmp_path: Path) -> None:
     with pytest.raises(ArcmtpError, match=rf"^{path}: the file has no MTP block .*nothing can be drafted") as caught:
         LLM(path, device="cpu", ctx=64, draft=1)
     assert "\n" not in str(caught.value)
-    with LLM(path, device="cpu", ctx=1024, draft=2) as llm:
+    with LLM(path, device="cpu", ctx=1024) as llm:
         assert (llm.draft, llm.network.mtp) == (0, None)
         assert len(llm.generate(IDS[:5], 4).ids) == 4
 

@@ -265,7 +265,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
             ["generate", "-p", "x", "--draft-vocab", "0"],
             "draft_vocab is 0; it must be 'full', a file, or 1 to 6144 tokens",
         ),
-        (["serve", "--draft-vocab", "6145"], "draft_vocab is 6145; it must be 'full', a file, or 1 to 6144 tokens"),
+        (["profile", "--draft-vocab", "6145"], "draft_vocab is 6145; it must be 'full', a file, or 1 to 6144 tokens"),
         (["bench", "mtp", "--draft-vocab", "none"], "none: No such file or directory; expected a file with a token id"),
         (["profile", "--draft-requant", "int8"], "argument --draft-requant: invalid choice: 'int8'"),
         (["mtp", "count-tokens"], "the following arguments are required: CORPUS"),

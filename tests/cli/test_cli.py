@@ -314,7 +314,7 @@ def test_counted_tokens_are_a_vocabulary_for_drafts(
         assert main(command) == 0
         texts.append(json.loads(capsys.readouterr().out))
     assert texts[0]["ids"] == texts[1]["ids"]
-    assert [text["draft_calls"][0]["head_rows"] for text in texts] == [6144, 505]
+    assert [text["draft_calls"][0]["head_rows"] for text in texts] == [6144, 506]
 
 
 def test_a_wrong_line_of_a_vocabulary_is_refused_in_one_line(refused: Refused, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@
 // value's bits do not depend on how it was vectorised.
 #pragma once
 
-#include <sycl/sycl.hpp>
+// Not <sycl/sycl.hpp>, which declares what hosts need too: with it a small kernel compiles in 1.7 instead of 0.4 s on
+// the CPU, 2.1 instead of 1.1 for a GPU.
+#include <sycl/atomic_ref.hpp>
+#include <sycl/ext/oneapi/free_function_kernel_properties.hpp>
+#include <sycl/ext/oneapi/free_function_queries.hpp>
+#include <sycl/ext/oneapi/work_group_static.hpp>
+#include <sycl/group_barrier.hpp>
 
 namespace simd {
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 DEVICE_MACROS = re.compile(
     r"^\s*#\s*(if|ifdef|ifndef|elif|else)\b|ARCMTP_(GPU|VNNI)|\besimd\b|ext_vector_type|\basm\b", re.MULTILINE
 )
+INCLUDES = re.compile(r"^\s*#\s*include\s*<(.+)>", re.MULTILINE)
 
 
 def test_only_simd_hpp_and_its_two_bodies_know_which_device_it_is() -> None:
@@ -30,6 +31,13 @@ def test_only_simd_hpp_and_its_two_bodies_know_which_device_it_is() -> None:
     assert len(found) > 8
     assert {name for name, hits in found.items() if hits} == set()
     assert DEVICE_MACROS.search((kernel_dir() / "simd.hpp").read_text())
+
+
+def test_no_kernel_includes_all_of_sycl() -> None:
+    """It would compile four times as long on the CPU (docs/log/compiler.md)."""
+    included = {header for path in kernel_dir().glob("*.hpp") for header in INCLUDES.findall(path.read_text())}
+    assert "sycl/atomic_ref.hpp" in included
+    assert "sycl/sycl.hpp" not in included
 
 
 def imported(folder: Path) -> Iterator[str]:

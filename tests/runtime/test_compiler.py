@@ -5,6 +5,7 @@ import pytest
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
+from arcmtp.runtime import compiler as compiler_module
 from arcmtp.runtime.compiler import Compiler, source_text
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import FLOAT, INT, parameters, reads, writes
@@ -48,9 +49,20 @@ def test_a_kernel_is_compiled_once_and_what_launches_lack_when_they_are_bound() 
     assert x.read(np.int32, 1)[0] == -1
 
 
+def test_devices_of_a_process_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = kernel("shared", X, "x[0] += 1;")
+    first, second = Device("cpu"), Device("cpu")
+    first.compile([shared])
+    monkeypatch.setattr(_host, "build", None)
+    for device in (first, second):
+        x = device.zeros(4)
+        device.run(device.bind([launch(shared, x=x)]))
+        assert x.read(np.int32, 1)[0] == 1
+
+
 def test_kernels_that_know_sequences_have_a_source_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler, sources = Compiler(Device("cpu").queue, []), []
-    monkeypatch.setattr(_host, "build", lambda context, device, source, *rest: sources.append(source))
+    monkeypatch.setattr(compiler_module, "program", lambda context, device, source, options: sources.append(source))
     monkeypatch.setattr(_host, "kernel", lambda program, name: name)
     of_runs = kernel("of_runs", parameters(x=writes(I32), batch_size=INT, slots=reads(I32)), "x[0] = batch_size;")
     assert compiler.compile([of_runs, GOOD, BROKEN]) == 3

@@ -14,8 +14,8 @@ enum class Order { DRAFT, STEP, PROMPT, CARRIED };
 
 /// Row r of the result is (norm of the embedding of a token, norm of a hidden row), 2 * K values; a work-group per row.
 /// STEP: `row_positions` says where each row belongs, `accepted` [batch] is the last row that counts and `positions`
-/// [batch] the position of the token it chose. PROMPT, CARRIED: `positions` are those of the rows; the hidden row before
-/// the first row, or each, is among the `carried`. ROWS 0: as many as row_count holds.
+/// [batch] the position of the token it chose. PROMPT, CARRIED: `positions` are those of the rows; the hidden row
+/// before the first row, or each, is among the `carried`. ROWS 0: as many as row_count holds.
 template <class F, int K, int VOCAB, simd::u64 OFFSET, Order ORDER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void draft_input(const u8 *weights, const int *tokens, const float *hidden, const float *token_norm,
                         const float *hidden_norm, float eps, const int *accepted, const int *positions,

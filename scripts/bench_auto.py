@@ -5,8 +5,9 @@ fixed draft length and with the length that the engine chooses, one after the ot
 Prints for each request the speed of every setting, how many times as fast the best fixed length is as no drafts, and
 the chosen length as both. Ratios are taken within each round; beside their geometric mean stands the 95 % interval by
 Student's t of their logarithms. The best fixed length is that of the request over all rounds; for a round's ratio it is
-chosen by the other rounds. With `--llama DIR` llama-server answers the same requests in each round, with the same fixed
-lengths; its threads spin, so it needs a quiet machine.
+chosen by the other rounds. With `--at-once N` each request is answered together with the N - 1 after it. With `--llama
+DIR` llama-server answers the same requests in each round, with the same fixed lengths; its threads spin, so it needs a
+quiet machine.
 Exit status 1: a text depends on the draft setting.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -149,6 +151,7 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--tokens", type=integer(2), default=512, help="of an answer at most (%(default)s)")
     parser.add_argument("--rounds", type=integer(2), default=10, help="that count (%(default)s)")
+    parser.add_argument("--at-once", type=integer(1), default=1, metavar="N", help="requests at once (%(default)s)")
     parser.add_argument("--device", help="of arcmtp, as dpctl's filter string")
     parser.add_argument("--llama", type=Path, metavar="DIR", help="folder where llama.cpp is, or gets, built")
     parser.add_argument(
@@ -157,14 +160,18 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if 0 not in options.draft:
         parser.error("--draft should have off, which the others are compared with")
+    if options.at_once > 1 and options.llama:
+        parser.error("--llama asks one request at a time")
     return options
 
 
 def compare(options: argparse.Namespace) -> int:
     """Measure and print; 1 if a text of ours depends on the draft setting."""
-    with LLM(options.file, options.device, draft=most_drafts(options.draft)) as llm, ExitStack() as servers:
+    most = most_drafts(options.draft)
+    with LLM(options.file, options.device, draft=most, parallel=options.at_once) as llm, ExitStack() as servers:
         asked = questions(llm, prompts(), options.tokens)
-        ours = Measured("arcmtp", {draft: _ours(llm, draft) for draft in options.draft})
+        of_ours = partial(_at_once, asked=asked, count=options.at_once) if options.at_once > 1 else _ours
+        ours = Measured("arcmtp", {draft: of_ours(llm, draft) for draft in options.draft})
         programs = [ours]
         if options.llama:
             peer = partial(server, build(options.llama), options.file, llm.context, options.threads)
@@ -182,6 +189,23 @@ def compare(options: argparse.Namespace) -> int:
 
 def _ours(llm: LLM, draft: Draft) -> Answer:
     return lambda name, prompt, tokens: answer(llm, name, prompt, tokens, draft)
+
+
+def _at_once(llm: LLM, draft: Draft, asked: dict[str, list[int]], count: int) -> Answer:
+    """Answers a request and those that follow it at once, `count` in all; the time is that of all, prompts included."""
+    names = list(asked)
+
+    def answers(name: str, prompt: list[int], tokens: int) -> Request:
+        places = (names.index(name) + further for further in range(count))
+        group = [asked[names[place % len(names)]] for place in places]
+        began = time.perf_counter()
+        results = llm.generate(group, tokens, draft=draft)
+        seconds = time.perf_counter() - began
+        logs = [result.statistics.draft for result in results if result.statistics.draft]
+        ids = [token for result in results for token in result.ids]
+        return Request(name, ids, sum(log.calls for log in logs), sum(log.accepted for log in logs), seconds, seconds)
+
+    return answers
 
 
 def main() -> int:

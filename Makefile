@@ -16,7 +16,9 @@ install := $(bin)/python -m pip --disable-pip-version-check install --quiet
 editable := $(install) --no-build-isolation --editable
 cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp scripts/battlemage/*.c \
 	scripts/battlemage/emulator/*.h scripts/battlemage/emulator/*.[ch]pp)
-# The emulated card beside the CPU device; tests on it in two processes, since compiling takes most of their time.
+# In two processes, since compiling, on one core, takes most of the time; files stay whole, for kernels that they share.
+pytest := $(bin)/python -m pytest -n 2 --dist loadfile
+# The emulated card beside the CPU device; tests on it in two processes too.
 emulated := ONEAPI_DEVICE_SELECTOR='opencl:cpu;level_zero:gpu' PYTHONPATH=.
 on_card := $(emulated) scripts/battlemage/run.sh --execute $(bin)/python
 test_on_card = $(emulated) $(bin)/python -m pytest --dist loadfile \
@@ -29,8 +31,8 @@ demo: build
 	$(bin)/arcmtp generate --raw -p "def read_lines(path):" -n 96
 
 test: lint build
-	$(bin)/python -m pytest
-	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(bin)/python -m pytest -m avx2
+	$(pytest)
+	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m avx2
 
 lint: $(VENV)/.installed-tools
 	$(bin)/ruff check

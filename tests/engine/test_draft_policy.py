@@ -140,7 +140,7 @@ def test_auto_gives_the_same(
         assert numbers(result) == numbers(plain)
         made = Counter(call.cycle for call in result.draft_calls)
         assert result.draft_lengths == [made[cycle] for cycle in range(1, len(result.draft_lengths) + 1)]
-        assert plain.draft_lengths == [0] * 199
+        assert set(plain.draft_lengths) == {0}
     policy = tiny.policy("auto")
     assert isinstance(policy, AutoDrafts)
     assert min(policy.chosen[:2]) > 0, "a draft and none have been tried"

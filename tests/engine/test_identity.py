@@ -1,6 +1,6 @@
 """A row's bits depend on its own tokens alone, so every way to feed a sequence gives equal logits, not close ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -15,6 +15,14 @@ WRONG = 17  # a token that the text does not continue with
 @pytest.fixture(scope="module")
 def ids(tiny: LLM, text: str) -> list[int]:
     return tiny.tokenize(text)[:LENGTH]
+
+
+@pytest.fixture(autouse=True)
+def fresh(tiny: LLM) -> Iterator[None]:
+    """A `Feeder` changes the slot behind the engine's back, so the engine must know nothing of what is there."""
+    tiny.new_sequence()
+    yield
+    tiny.new_sequence()
 
 
 @pytest.fixture(scope="module")

@@ -76,11 +76,12 @@ def loaded(made: Network, progress: weights.Progress | None = None) -> Loaded:
     return Loaded(made, progress)
 
 
-def planned(path: Path, requant: Requant | None = None, **options: Any) -> Network:
+def planned(path: Path, requant: Requant | None = None, mtp: bool = False, **options: Any) -> Network:
     file, device = GGUF(path), FakeDevice()
     config = Config.from_gguf(file)
     fake: Any = device
-    return Network(file, config, NetworkOptions(64, config.vocab, requant=requant, **options), fake)
+    of_network = NetworkOptions(64, config.vocab, mtp=file if mtp else None, requant=requant, **options)
+    return Network(file, config, of_network, fake)
 
 
 def formats(merged: Merged) -> list[Format]:

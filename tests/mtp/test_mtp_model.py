@@ -102,8 +102,8 @@ def test_without_a_draft_length_it_drafts_and_with_0_nothing_of_it_is_loaded(tin
         LLM(tiny.trunk, device="cpu", ctx=256, mtp_model=tiny.block) as llm,
         LLM(tiny.trunk, device="cpu", ctx=256, mtp_model=tiny.block, draft=0) as unused,
     ):
-        assert (without.draft, llm.draft, unused.draft) == (0, 2, 0)
-        assert len(llm.generate(PROMPT, 8).draft_calls) > 0
+        assert (without.draft, llm.draft, unused.draft) == (0, "auto", 0)
+        assert len(llm.generate(PROMPT, 8, draft=2).draft_calls) > 0
         assert unused.network.weights.nbytes == without.network.weights.nbytes
         assert unused.network.nbytes == without.network.nbytes
     with pytest.raises(ArcmtpError, match="has no MTP block"):
@@ -119,6 +119,7 @@ def test_generate_takes_the_file(tiny: Files, capfd: pytest.CaptureFixture[str])
     found = []
     for model in (["-m", tiny.whole], ["-m", tiny.trunk, "--mtp-model", tiny.block]):
         arguments = ["generate", "--raw", "--json", "-n", "16", "-c", "256", "--device", "cpu", "-p", PROMPT, *model]
+        arguments += ["--draft", "2"]
         assert main([*map(str, arguments)]) == 0
         result = json.loads(capfd.readouterr().out)
         found.append((result["ids"], [call["accepted"] for call in result["draft_calls"]]))

@@ -15,6 +15,9 @@ SAMPLES = 9  # cycles of a length whose time counts
 KNOWN = 2  # cycles after which a length's cost is not guessed any more
 FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
 PAUSES = (7, 10, 8, 12, 9, 11)  # cycles before a length is tried out again; not one, since texts repeat too
+TRIAL = 3  # cycles: the first one is not timed
+SHORTER_PAUSE = 6  # times as long, for a shorter length
+KEPT = (3, 4, 5)  # cycles for which a best length stays: working it out takes 22 µs
 SHARED_WEIGHT = 3.0  # drafts: how much a sequence's own acceptance leans on that of all
 FIRST_GUESS = 0.7  # of acceptance, before any draft
 CONTINUED = 0.9  # acceptance of a place in the chain that was never tried, times that of the place before
@@ -86,8 +89,9 @@ class AutoDrafts:
     Expected are 1 + a₁ + a₁a₂ + … tokens a cycle (Leviathan et al. 2023, "Fast inference from transformers via
     speculative decoding", with the acceptance of each place), where aᵢ is the share of drafts i that were accepted
     behind accepted ones, of the sequence's own latest cycles and, with less weight, of all sequences. Costs are those
-    of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as often as the time
-    that they lost so far is no more than 1.25 % of all. Sequences that decode together have one length.
+    of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as long as the time
+    that they lost is no more than 1.25 % of all, and a cycle for each new sequence. Sequences that decode together have
+    one length.
     """
 
     def __init__(self) -> None:
@@ -96,9 +100,10 @@ class AutoDrafts:
         self._tried, self._accepted = [0.0] * (MAX_ROWS - 1), [0.0] * (MAX_ROWS - 1)
         self._allowance = 0.0  # microseconds that may be lost
         self._since = [0] * len(LENGTHS)  # cycles since a length was last taken
-        self._trials = 0  # so far
+        self._trials, self._trial = 0, (0, 0)  # how many so far; the length and the cycles of the one under way
+        self._kept = self._sequences = 0  # cycles for which the best length stays, of so many sequences
         self._best = 1
-        self._best_tokens = 1.0  # expected of a cycle of the best length
+        self._best_tokens, self._best_us = 1.0, 0.0  # expected of a cycle of the best length
 
     @property
     def lengths(self) -> Collection[int]:
@@ -107,6 +112,10 @@ class AutoDrafts:
 
     def length(self, histories: Sequence[DraftHistory]) -> int:
         """The best length, or one to try out."""
+        self._kept -= 1
+        is_new = any(not history.latest for history in histories)
+        if self._kept > 0 and len(histories) == self._sequences and not is_new:
+            return self._best
         costs, most = self._costs(len(histories)), min(longest(len(histories)), LENGTHS[-1])
         for length in (1, 0):
             if length <= most and costs.tries(length) < KNOWN:
@@ -114,7 +123,10 @@ class AutoDrafts:
         tokens = self.expected_tokens(histories)[: most + 1]
         speeds = [expected / costs.expected(length) for length, expected in enumerate(tokens)]
         self._best = speeds.index(max(speeds))
-        self._best_tokens = tokens[self._best]
+        self._best_tokens, self._best_us = tokens[self._best], costs.expected(self._best)
+        self._sequences = len(histories)
+        if is_new:  # of its text nothing is known
+            self._allowance = self._best_us
         return self._probe(costs, tokens)
 
     def expected_tokens(self, histories: Sequence[DraftHistory]) -> list[float]:
@@ -145,7 +157,7 @@ class AutoDrafts:
             found.append(Estimate(length, self.chosen[length], expected, us or None, gain))
         return found
 
-    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
         """Learn from a cycle."""
         self.chosen[drafted] += 1
         self._since = [0 if length == drafted else cycles_ago + 1 for length, cycles_ago in enumerate(self._since)]
@@ -155,25 +167,35 @@ class AutoDrafts:
                 self._accepted[place] = FADING * self._accepted[place] + (place < cycle.accepted)
         if microseconds is None or not cycles:
             return
-        costs = self._costs(len(cycles))
-        costs.note(drafted, microseconds, self._best)
-        best_us = costs.expected(self._best)
+        if usual:
+            self._costs(len(cycles)).note(drafted, microseconds, self._best)
         self._allowance += PROBING * microseconds
-        if drafted != self._best:
-            self._allowance -= microseconds - sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens * best_us
-        self._allowance = min(max(self._allowance, -best_us), best_us)
+        if drafted != self._best or not usual:
+            worth = sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens
+            self._allowance -= microseconds - worth * self._best_us
+        self._allowance = min(max(self._allowance, -self._best_us), self._best_us)
 
     def _probe(self, costs: Costs, tokens: Sequence[float]) -> int:
-        """The length beside the best one that was taken longest ago, if what it loses may be lost; else the best."""
-        beside = [length for length in (self._best - 1, self._best + 1) if 0 <= length < len(tokens)]
-        length = max(beside, key=lambda length: self._since[length], default=self._best)
-        loss = costs.expected(length) - tokens[length] / self._best_tokens * costs.expected(self._best)
+        """A length beside the best one, for some cycles, if it was not taken for long and what it loses may be lost;
+        else the best."""
+        length, cycles = self._trial
+        if abs(length - self._best) != 1 or cycles == TRIAL:
+            length, cycles = self._candidate(len(tokens)), 0
+        loss = costs.expected(length) - tokens[length] / self._best_tokens * self._best_us
         # An allowance that is full is enough for any trial: what a length seems to cost may be wrong.
-        affordable = self._allowance >= min(loss, costs.expected(self._best))
-        if not affordable or self._since[length] < PAUSES[self._trials % len(PAUSES)]:
-            return self._best
-        self._trials += 1
-        return length
+        if length != self._best and self._allowance >= min(loss, self._best_us):
+            self._trials += not cycles
+            self._trial = length, cycles + 1
+            return length
+        self._trial, self._kept = (self._best, 0), KEPT[self._trials % len(KEPT)]
+        return self._best
+
+    def _candidate(self, lengths: int) -> int:
+        """The length whose trial is due, or the best. A shorter one tells only its cost."""
+        longer, shorter, pause = self._best + 1, self._best - 1, PAUSES[self._trials % len(PAUSES)]
+        if longer < lengths and self._since[longer] >= pause:
+            return longer
+        return shorter if self._best and self._since[shorter] >= SHORTER_PAUSE * pause else self._best
 
     def _costs(self, sequences: int) -> Costs:
         return self.costs.setdefault(sequences, Costs())

@@ -24,7 +24,8 @@ class _Cycle:
 
     members: list[Sequence]
     drafted: int  # tokens of each member
-    usual: bool = True  # whether it takes the time of others like it: nothing else was done on the way
+    usual: bool = False  # whether it takes the time of others like it
+    bound: bool = False  # whether kernels were bound for it, or a graph captured
     began: float = field(default_factory=time.perf_counter)  # when the host began to submit it
     event: _host.Event = field(init=False)  # of its end
     marks: list[int] = field(default_factory=list)  # before the first draft call, and after each call and the step
@@ -129,7 +130,9 @@ class Batch:
         cycle.event = stage.submit(step)
         if timed:
             cycle.marks.append(stage.timeline.mark())
-        cycle.usual &= made == (len(stage.lists), stage.graphs.statistics.captures)
+        # A first cycle of another length took 11 % longer than the next ones on a CPU, whose caches had other kernels.
+        cycle.usual = self._rows == drafted + 1
+        cycle.bound = made != (len(stage.lists), stage.graphs.statistics.captures)
         self._rows, self._drafted = drafted + 1, drafted > 0
         self._under_way.append(cycle)
 
@@ -186,5 +189,5 @@ class Batch:
         # A cycle takes what the device needs for it or what the host does, whichever is more.
         host_us = (time.perf_counter() - max(began, oldest.began)) * 1e6
         device_us = sum(us or 0.0 for us in between)
-        usual = oldest.usual and len(cycles) == len(oldest.members)
-        oldest.members[0].policy.note(cycles, oldest.drafted, max(host_us, device_us) if usual else None)
+        us = None if oldest.bound or len(cycles) < len(oldest.members) else max(host_us, device_us)
+        oldest.members[0].policy.note(cycles, oldest.drafted, us, oldest.usual)

@@ -28,9 +28,9 @@ class DraftPolicy(Protocol):
         has been read has one more under way.
         """
 
-    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
-        """What a cycle gave each sequence that it advanced, `drafted` tokens for each, and what it took; None where
-        that says nothing about the next one, such as a first one, for which kernels are bound."""
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
+        """What a cycle gave its sequences, with `drafted` tokens for each, and what it took; None where
+        kernels were bound for it. usual: whether the next one of that length may take as long."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FixedDrafts:
         """The one length."""
         return self.count
 
-    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
         """Nothing is learnt."""
 
 

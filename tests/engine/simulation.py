@@ -13,6 +13,7 @@ Costs = Callable[[int, int], float]  # µs of a cycle of so many sequences at a 
 Chain = Callable[[int], int]  # drafts that are right one after the other at a place of a text
 
 
+SLOWER = 1.1  # a cycle of another length than the one before
 PLACES = 4096  # of a text, after which it begins again
 
 
@@ -40,8 +41,9 @@ class Drive:
                 histories[index].add(cycle)
                 places[index] += accepted + 1
                 given.append(cycle)
-            us = self.costs(len(chains), drafted)
-            self.policy.note(given, drafted, us if number else None)
+            usual = number > 0 and self.lengths[-1] == drafted
+            us = self.costs(len(chains), drafted) * (1 if usual else SLOWER)
+            self.policy.note(given, drafted, us if number else None, usual)
             self.lengths.append(drafted)
             self.microseconds += us
             self.tokens += sum(len(cycle.tokens) for cycle in given)

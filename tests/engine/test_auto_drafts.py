@@ -147,5 +147,5 @@ def test_fixed_lengths_would_not_pass() -> None:
 def test_a_length_of_unknown_cost_is_tried_where_it_has_room() -> None:
     policy = AutoDrafts()
     assert [policy.length([DraftHistory()]) for _ in range(3)] == [1, 1, 1]
-    policy.note([], 1, None)
+    policy.note([], 1, None, False)
     assert policy.length([DraftHistory()] * 32) == 0

@@ -36,7 +36,7 @@ class InOrder:
         self.said.append(self.order[len(self.said) % len(self.order)])
         return self.said[-1]
 
-    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None) -> None:
+    def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
         assert microseconds is None or microseconds > 0
 
 

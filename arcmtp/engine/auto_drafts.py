@@ -15,12 +15,14 @@ SAMPLES = 9  # cycles of a length whose time counts
 KNOWN = 2  # cycles after which a length's cost is not guessed any more
 FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
 PAUSES = (7, 10, 8, 12, 9, 11)  # cycles before a length is tried out again; not one, since texts repeat too
+WORTH_IT = 1.02  # times as fast: to begin or end drafting, which brings the MTP block's KV cache up to date first
 TRIAL = 3  # cycles: the first one is not timed
 SHORTER_PAUSE = 6  # times as long, for a shorter length
 KEPT = (3, 4, 5)  # cycles for which a best length stays: working it out takes 22 µs
 SHARED_WEIGHT = 3.0  # drafts: how much a sequence's own acceptance leans on that of all
 FIRST_GUESS = 0.7  # of acceptance, before any draft
 CONTINUED = 0.9  # acceptance of a place in the chain that was never tried, times that of the place before
+LEAST_CONTINUED = 0.8  # the same in one sequence, however bad the place is in all
 STEP_GROWTH = 0.2  # of the cost, with each draft, before a second length was tried
 
 
@@ -56,6 +58,12 @@ class Costs:
         samples = self._samples[length]
         return self._unit * _undisturbed(samples) if samples else 0.0
 
+    def settle(self) -> None:
+        """Take over what the latest cycles of the best length say."""
+        best, latest = self._latest
+        if len(latest) > SAMPLES // 2:
+            self._unit = _undisturbed(latest) / _undisturbed(self._samples[best])
+
     def note(self, length: int, us: float, best: int) -> None:
         """A cycle's time."""
         samples = self._samples[length]
@@ -65,10 +73,7 @@ class Costs:
             return
         if self._latest[0] != best:
             self._latest = best, deque(maxlen=SAMPLES)
-        latest = self._latest[1]
-        latest.append(us)
-        if len(latest) > SAMPLES // 2:
-            self._unit = _undisturbed(latest) / _undisturbed(samples)
+        self._latest[1].append(us)
 
     def expected(self, length: int) -> float:
         """`us`, if need be from shorter lengths: as much more for each draft as between the last two known."""
@@ -99,7 +104,7 @@ class AutoDrafts:
         self.chosen = [0] * len(LENGTHS)  # cycles of each length
         self._tried, self._accepted = [0.0] * (MAX_ROWS - 1), [0.0] * (MAX_ROWS - 1)
         self._allowance = 0.0  # microseconds that may be lost
-        self._since = [0] * len(LENGTHS)  # cycles since a length was last taken
+        self._cycles, self._taken = 0, [0] * len(LENGTHS)  # so far, and when each length was taken last
         self._trials, self._trial = 0, (0, 0)  # how many so far; the length and the cycles of the one under way
         self._kept = self._sequences = 0  # cycles for which the best length stays, of so many sequences
         self._best = 1
@@ -120,9 +125,13 @@ class AutoDrafts:
         for length in (1, 0):
             if length <= most and costs.tries(length) < KNOWN:
                 return length
+        costs.settle()
         tokens = self.expected_tokens(histories)[: most + 1]
         speeds = [expected / costs.expected(length) for length, expected in enumerate(tokens)]
-        self._best = speeds.index(max(speeds))
+        best = speeds.index(max(speeds))
+        if bool(best) is bool(self._best) or speeds[best] > WORTH_IT * speeds[min(self._best, most)]:
+            self._best = best
+        self._best = min(self._best, most)
         self._best_tokens, self._best_us = tokens[self._best], costs.expected(self._best)
         self._sequences = len(histories)
         if is_new:  # of its text nothing is known
@@ -160,7 +169,8 @@ class AutoDrafts:
     def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
         """Learn from a cycle."""
         self.chosen[drafted] += 1
-        self._since = [0 if length == drafted else cycles_ago + 1 for length, cycles_ago in enumerate(self._since)]
+        self._cycles += 1
+        self._taken[drafted] = self._cycles
         for cycle in cycles:
             for place in range(cycle.tried):
                 self._tried[place] = FADING * self._tried[place] + 1
@@ -193,9 +203,10 @@ class AutoDrafts:
     def _candidate(self, lengths: int) -> int:
         """The length whose trial is due, or the best. A shorter one tells only its cost."""
         longer, shorter, pause = self._best + 1, self._best - 1, PAUSES[self._trials % len(PAUSES)]
-        if longer < lengths and self._since[longer] >= pause:
+        if longer < lengths and self._cycles - self._taken[longer] >= pause:
             return longer
-        return shorter if self._best and self._since[shorter] >= SHORTER_PAUSE * pause else self._best
+        since = self._cycles - self._taken[shorter]
+        return shorter if self._best and since >= SHORTER_PAUSE * pause else self._best
 
     def _costs(self, sequences: int) -> Costs:
         return self.costs.setdefault(sequences, Costs())
@@ -211,7 +222,8 @@ def _acceptance(history: DraftHistory, shared: Sequence[float]) -> Iterator[floa
     it is in all sequences."""
     before = before_of_all = 1.0
     for place, of_all in enumerate(shared):
-        guess = of_all if place == 0 else max(of_all, before * min(of_all / before_of_all, 1.0))
+        likewise = min(max(of_all / before_of_all, LEAST_CONTINUED), 1.0)
+        guess = of_all if place == 0 else max(of_all, before * likewise)
         before = (history.accepted[place] + SHARED_WEIGHT * guess) / (history.tried[place] + SHARED_WEIGHT)
         before_of_all = of_all
         yield before

@@ -26,7 +26,6 @@ class _Cycle:
     drafted: int  # tokens of each member
     usual: bool = False  # whether it takes the time of others like it
     bound: bool = False  # whether kernels were bound for it, or a graph captured
-    began: float = field(default_factory=time.perf_counter)  # when the host began to submit it
     event: _host.Event = field(init=False)  # of its end
     marks: list[int] = field(default_factory=list)  # before the first draft call, and after each call and the step
     host_us: list[float] = field(default_factory=list)  # of each draft call
@@ -115,7 +114,6 @@ class Batch:
         if (drafted > 0) is not self._drafted or self._behind >= MOST_BEHIND:
             self._drain()
             self._keep_whole()
-            cycle.began = time.perf_counter()
         *drafts, step = self._lists(self._rows or drafted + 1, drafted)
         timed = any(member.log is not None for member in members)
         if timed:
@@ -187,7 +185,6 @@ class Batch:
                 if member.log is not None:
                     member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
         # A cycle takes what the device needs for it or what the host does, whichever is more.
-        host_us = (time.perf_counter() - max(began, oldest.began)) * 1e6
-        device_us = sum(us or 0.0 for us in between)
+        host_us, device_us = (time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between)
         us = None if oldest.bound or len(cycles) < len(oldest.members) else max(host_us, device_us)
         oldest.members[0].policy.note(cycles, oldest.drafted, us, oldest.usual)

@@ -95,7 +95,7 @@ class AutoDrafts:
     speculative decoding", with the acceptance of each place), where aᵢ is the share of drafts i that were accepted
     behind accepted ones, of the sequence's own latest cycles and, with less weight, of all sequences. Costs are those
     of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as long as the time
-    that they lost is no more than 1.25 % of all, and a cycle for each new sequence. Sequences that decode together have
+    that they lost is no more than 1.25 % of all, and up to a cycle for each new sequence. Sequences that decode together have
     one length.
     """
 
@@ -118,8 +118,8 @@ class AutoDrafts:
     def length(self, histories: Sequence[DraftHistory]) -> int:
         """The best length, or one to try out."""
         self._kept -= 1
-        is_new = any(not history.latest for history in histories)
-        if self._kept > 0 and len(histories) == self._sequences and not is_new:
+        new = sum(not history.latest for history in histories)
+        if self._kept > 0 and len(histories) == self._sequences and not new:
             return self._best
         costs, most = self._costs(len(histories)), min(longest(len(histories)), LENGTHS[-1])
         for length in (1, 0):
@@ -134,8 +134,9 @@ class AutoDrafts:
         self._best = min(self._best, most)
         self._best_tokens, self._best_us = tokens[self._best], costs.expected(self._best)
         self._sequences = len(histories)
-        if is_new:  # of its text nothing is known
-            self._allowance = self._best_us
+        if new:  # of their texts nothing is known; but where no sequence ever had drafts accepted, this one hardly will
+            least = self.acceptance()[0] * new / len(histories) * self._best_us
+            self._allowance = max(self._allowance, least)
         return self._probe(costs, tokens)
 
     def expected_tokens(self, histories: Sequence[DraftHistory]) -> list[float]:

@@ -115,7 +115,7 @@ class Batch:
             self._drain()
             self._keep_whole()
         *drafts, step = self._lists(self._rows or drafted + 1, drafted)
-        timed = any(member.log is not None for member in members)
+        timed = drafted > 0 and any(member.log is not None for member in members)
         if timed:
             cycle.marks.append(stage.timeline.mark())
         for draft in drafts:

@@ -19,11 +19,17 @@ class DraftHistory:
     tried: list[float] = field(default_factory=lambda: [0.0] * (MAX_ROWS - 1))
     accepted: list[float] = field(default_factory=lambda: [0.0] * (MAX_ROWS - 1))
 
+    _cycles: int = 0  # since the last one that drafted
+
     def add(self, cycle: Cycle) -> None:
         """The newest cycle."""
         self.latest.append(cycle)
+        self._cycles += 1
+        if not cycle.drafted:
+            return
+        weight, self._cycles = FADING**self._cycles, 0
         for counts in (self.tried, self.accepted):
-            counts[:] = [FADING * count for count in counts]
+            counts[:] = [weight * count for count in counts]
         for place in range(cycle.tried):
             self.tried[place] += 1
             self.accepted[place] += place < cycle.accepted

@@ -62,15 +62,20 @@ class DraftLog:
         self.calls: deque[DraftCall] = deque(maxlen=KEPT_CALLS)
         self._tokens = 0
         self._timed, self._draft_us, self._skipped_us, self._step_us = 0, 0.0, 0.0, 0.0
-        self._accepted_at = np.zeros(MAX_ROWS, np.int64)  # how many cycles accepted so many drafts at least
-        self._lengths = np.zeros(MAX_ROWS, np.int64)  # how many cycles had so many drafts
+        self._accepted = [0] * MAX_ROWS  # how many cycles accepted so many drafts
+        self._lengths = [0] * MAX_ROWS  # how many cycles had so many drafts
 
     def add(
         self, number: int, device_us: Sequence[float | None], host_us: Sequence[float], captured: Sequence[bool],
         cycle: Cycle,
     ) -> None:  # fmt: skip
-        """Cycle `number` of the generation, from 1: the times of its calls and, last in `device_us`, of its step; and
-        what it gave."""
+        """Cycle `number` of the generation, from 1: the times of its calls and, last in `device_us`, of its step, and
+        what it gave. Of a cycle without drafts no time is taken."""
+        self._lengths[cycle.drafted] += 1
+        self._accepted[cycle.accepted] += 1
+        self._tokens += len(cycle.tokens)
+        if not device_us:
+            return
         *calls_us, step_us = device_us
         for index, (us, host, new) in enumerate(zip(calls_us, host_us, captured, strict=True), start=1):
             if index > cycle.drafted:
@@ -82,19 +87,20 @@ class DraftLog:
                 self._timed += 1
                 self._draft_us += us
         self._step_us += step_us or 0.0
-        self._lengths[cycle.drafted] += 1
-        self._tokens += len(cycle.tokens)
-        self._accepted_at[1 : cycle.accepted + 1] += 1
 
     def summary(self) -> DraftSummary | None:
         """Of all cycles so far; None if there were none."""
-        cycles = int(self._lengths.sum())
+        cycles = sum(self._lengths)
         if not cycles:
             return None
-        made_at = self._lengths[::-1].cumsum()[::-1][1:]  # how many cycles made the 1st, the 2nd, … draft
+        # How many cycles made the 1st, the 2nd, … draft, and in how many it was accepted.
+        made_at, accepted_at = (
+            np.cumsum(counts[::-1])[::-1][1:] for counts in (self._lengths, self._accepted)
+        )
         made_at, calls = made_at[made_at > 0], int(made_at.sum())
+        accepted_at = accepted_at[: len(made_at)]
         latest = [call.device_us for call in list(self.calls) if call.device_us is not None]
-        accepted = int(self._accepted_at.sum())
+        accepted = int(accepted_at.sum())
         drafting = self._draft_us + self._skipped_us
         both = drafting + self._step_us
         return DraftSummary(
@@ -104,9 +110,9 @@ class DraftLog:
             mean_us=self._draft_us / self._timed if self._timed else None,
             p95_us=float(np.percentile(latest, 95)) if latest else None,
             acceptance=accepted / calls if calls else 0.0,
-            acceptance_by_position=(self._accepted_at[1 : len(made_at) + 1] / made_at).tolist(),
-            accepted_by_position=self._accepted_at[1 : len(made_at) + 1].tolist(),
+            acceptance_by_position=(accepted_at / made_at).tolist(),
+            accepted_by_position=accepted_at.tolist(),
             mean_accepted_length=self._tokens / cycles,
             drafting_share=drafting / both if both else None,
-            lengths=self._lengths[: len(made_at) + 1].tolist(),
+            lengths=self._lengths[: len(made_at) + 1],
         )

@@ -95,8 +95,8 @@ class AutoDrafts:
     speculative decoding", with the acceptance of each place), where aᵢ is the share of drafts i that were accepted
     behind accepted ones, of the sequence's own latest cycles and, with less weight, of all sequences. Costs are those
     of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as long as the time
-    that they lost is no more than 1.25 % of all, and up to a cycle for each new sequence. Sequences that decode together have
-    one length.
+    that they lost is no more than 1.25 % of all, and up to a cycle for each new sequence. Sequences that decode
+    together have one length.
     """
 
     def __init__(self) -> None:

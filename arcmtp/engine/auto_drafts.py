@@ -10,7 +10,7 @@ from arcmtp.engine.draft_policy import longest
 from arcmtp.ops.launch import MAX_ROWS
 
 LENGTHS = range(5)
-PROBING = 0.0125  # share of the time that may be lost to lengths tried out
+LOSS = 0.0125  # share of the time that may be lost to lengths tried out
 SAMPLES = 9  # cycles of a length whose time counts
 KNOWN = 2  # cycles after which a length's cost is not guessed any more
 FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
@@ -134,10 +134,10 @@ class AutoDrafts:
         self._best = min(self._best, most)
         self._best_tokens, self._best_us = tokens[self._best], costs.expected(self._best)
         self._sequences = len(histories)
-        if new:  # of their texts nothing is known; but where no sequence ever had drafts accepted, this one hardly will
+        if new:  # of their texts nothing is known; but where no drafts were accepted lately they hardly will be
             least = self.acceptance()[0] * new / len(histories) * self._best_us
             self._allowance = max(self._allowance, least)
-        return self._probe(costs, tokens)
+        return self._best_or_trial(costs, tokens)
 
     def expected_tokens(self, histories: Sequence[DraftHistory]) -> list[float]:
         """Tokens of a cycle of all sequences, by draft length."""
@@ -180,17 +180,17 @@ class AutoDrafts:
             return
         if usual:
             self._costs(len(cycles)).note(drafted, microseconds, self._best)
-        self._allowance += PROBING * microseconds
+        self._allowance += LOSS * microseconds
         if drafted != self._best or not usual:
             worth = sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens
             self._allowance -= microseconds - worth * self._best_us
         self._allowance = min(max(self._allowance, -self._best_us), self._best_us)
 
-    def _probe(self, costs: Costs, tokens: Sequence[float]) -> int:
+    def _best_or_trial(self, costs: Costs, tokens: Sequence[float]) -> int:
         """A length beside the best one, for some cycles, if it was not taken for long and what it loses may be lost;
         else the best."""
         length, cycles = self._trial
-        if abs(length - self._best) != 1 or cycles == TRIAL:
+        if abs(length - self._best) != 1 or length >= len(tokens) or cycles == TRIAL:
             length, cycles = self._candidate(len(tokens)), 0
         loss = costs.expected(length) - tokens[length] / self._best_tokens * self._best_us
         # An allowance that is full is enough for any trial: what a length seems to cost may be wrong.

@@ -7,7 +7,7 @@ import numpy as np
 
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
-from arcmtp.engine.draft_policy import DraftPolicy
+from arcmtp.engine.draft_policy import DraftPolicy, next_length
 
 Costs = Callable[[int, int], float]  # µs of a cycle of so many sequences at a draft length
 Chain = Callable[[int], int]  # drafts that are right one after the other at a place of a text
@@ -33,7 +33,7 @@ class Drive:
         for number in range(cycles or tokens):
             if min(places) >= tokens:
                 return
-            drafted = self.policy.length(histories)
+            drafted = next_length(self.policy, histories)
             given = []
             for index, chain in enumerate(chains):
                 accepted = min(chain(places[index]), drafted)

@@ -137,6 +137,13 @@ def test_lengths_stay_within_the_rows_of_a_step() -> None:
         assert max(drive.lengths) == 32 // sequences - 1
 
 
+def test_sequences_may_come_and_go_within_a_trial() -> None:
+    policy, draw = AutoDrafts(), np.random.default_rng(5)
+    for turn in range(600):
+        drive = Drive(policy, COSTS["drafts for nothing"])
+        drive.run([accepting(ACCEPTANCE["good"], turn)] * int(draw.integers(1, 33)), cycles=int(draw.integers(1, 9)))
+
+
 def test_fixed_lengths_would_not_pass() -> None:
     for length, acceptance in ((2, "useless"), (0, "perfect"), (1, "perfect"), (4, "poor")):
         drive = Drive(FixedDrafts(length), COSTS["B70, predicted from bytes"])

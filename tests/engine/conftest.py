@@ -34,7 +34,7 @@ SOME_TOKENS = 1500  # of 6144
 @pytest.fixture(scope="session")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
     """The bundled model, whose drafts are of some tokens in 4-bit weights."""
-    with LLM(device="cpu", ctx=CONTEXT, draft_vocab=SOME_TOKENS, draft_requant="int4") as llm:
+    with LLM(device="cpu", ctx=CONTEXT, draft_vocab=SOME_TOKENS, draft_requant="int4", draft=2) as llm:
         yield llm
 
 

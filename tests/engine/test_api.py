@@ -20,7 +20,7 @@ PATIENCE = 120  # seconds after which a thread counts as stuck
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one", "two"])
 def llm(request: pytest.FixtureRequest) -> Iterator[LLM]:
-    with LLM(device="cpu", ctx=CONTEXT, parallel=request.param) as llm:
+    with LLM(device="cpu", ctx=CONTEXT, parallel=request.param, draft=3) as llm:
         yield llm
 
 

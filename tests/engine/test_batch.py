@@ -27,7 +27,7 @@ def four() -> Iterator[LLM]:
 @pytest.fixture(scope="module")
 def four_some() -> Iterator[LLM]:
     """Drafts of some tokens, in 4-bit weights."""
-    with LLM(device="cpu", ctx=1024, parallel=4, draft_vocab=900, draft_requant="int4") as llm:
+    with LLM(device="cpu", ctx=1024, parallel=4, draft_vocab=900, draft_requant="int4", draft=2) as llm:
         yield llm
 
 

@@ -28,7 +28,7 @@ POISON = -77
 
 @pytest.fixture(scope="module")
 def four() -> Iterator[LLM]:
-    with LLM(device="cpu", ctx=512, parallel=4) as llm:
+    with LLM(device="cpu", ctx=512, parallel=4, draft=2) as llm:
         yield llm
 
 

@@ -54,14 +54,14 @@ def test_where_all_that_is_drafted_may_be_drafted_the_drafts_are_the_same(
     expected = [[*drafted(tiny, prompt, sampling, 3)] for prompt in prompts]
     seen = {token for cycles in expected for drafts in cycles for token in drafts}
     assert 20 < len(seen) < 200
-    with LLM(device="cpu", ctx=CONTEXT, draft_vocab=write(sorted(seen | {*range(0, 6144, 17)}))) as llm:
+    with LLM(device="cpu", ctx=CONTEXT, draft=2, draft_vocab=write(sorted(seen | {*range(0, 6144, 17)}))) as llm:
         assert [[*drafted(llm, prompt, sampling, 3)] for prompt in prompts] == expected
 
 
 def test_nothing_else_is_drafted(tiny: LLM, text: str, write: Write) -> None:
     few = [300, 301, 302, 11, 15]
     always = tiny.tokenizer.eos_ids | tiny.tokenizer.user_defined_ids
-    with LLM(device="cpu", ctx=CONTEXT, draft_vocab=write(few)) as llm:
+    with LLM(device="cpu", ctx=CONTEXT, draft=2, draft_vocab=write(few)) as llm:
         assert llm.network.mtp is not None
         assert llm.network.mtp.head.vocabulary.used == len(always | {*few})
         for sampling in (GREEDY, WARM):
@@ -72,14 +72,14 @@ def test_nothing_else_is_drafted(tiny: LLM, text: str, write: Write) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 65, 6143])
 def test_the_text_is_the_same_with_any_number_of_tokens(tiny: LLM, tokens: int) -> None:
-    with LLM(device="cpu", ctx=256, draft_vocab=tokens) as llm:
+    with LLM(device="cpu", ctx=256, draft=2, draft_vocab=tokens) as llm:
         for sampling in (GREEDY, WARM):
             plain = tiny.generate(PROMPT, 30, logprobs=3, sampling=sampling, draft=0)
             assert same(llm.generate(PROMPT, 30, logprobs=3, sampling=sampling), plain)
 
 
 def test_all_tokens_by_number_read_the_trunks_matrix() -> None:
-    with LLM(device="cpu", ctx=256, draft_vocab=6144) as llm:
+    with LLM(device="cpu", ctx=256, draft=2, draft_vocab=6144) as llm:
         assert llm.network.mtp is not None
         assert llm.network.mtp.head.weights.output is llm.network.head.weights.output
 
@@ -87,7 +87,10 @@ def test_all_tokens_by_number_read_the_trunks_matrix() -> None:
 def test_the_text_is_the_same_where_next_to_nothing_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "random.gguf"
     write_model(path, SMALL, Type.Q4_0, Type.Q6_K, seed=3)
-    with LLM(path, device="cpu", ctx=256) as full, LLM(path, device="cpu", ctx=256, draft_vocab=100) as some:
+    with (
+        LLM(path, device="cpu", ctx=256, draft=2) as full,
+        LLM(path, device="cpu", ctx=256, draft=2, draft_vocab=100) as some,
+    ):
         prompt = np.random.default_rng(1).integers(0, 1000, 45).tolist()
         plain = full.generate(prompt, 40, draft=0, sampling=WARM)
         for draft in (1, 2):
@@ -101,7 +104,7 @@ def call_bytes(network: Network) -> int:
 
 
 def test_memory_the_log_and_the_cost_of_a_call_are_those_of_fewer_rows(tiny: LLM) -> None:
-    with LLM(device="cpu", ctx=CONTEXT, draft_vocab=SOME_TOKENS) as llm:
+    with LLM(device="cpu", ctx=CONTEXT, draft=2, draft_vocab=SOME_TOKENS) as llm:
         network, full = llm.network, tiny.network
         assert network.mtp is not None
         whole, some = full.head.weights.output.matrices[0], network.mtp.head.weights.output.matrices[0]
@@ -115,7 +118,7 @@ def test_memory_the_log_and_the_cost_of_a_call_are_those_of_fewer_rows(tiny: LLM
 
 def test_only_the_mtp_block_is_requantised(tiny_f16: LLM, data_dir: Path) -> None:
     path = data_dir / "tiny-qwen36moe-f16.gguf"
-    with LLM(path, device="cpu", ctx=CONTEXT, draft_requant="int4") as llm:
+    with LLM(path, device="cpu", ctx=CONTEXT, draft=2, draft_requant="int4") as llm:
         formats = {merged.tensor.name: {m.format for m in merged.matrices} for merged in llm.network.weights.merged}
         before = {m.tensor.name: {one.format for one in m.matrices} for m in tiny_f16.network.weights.merged}
         changed = {name for name, found in formats.items() if found != before.get(name)}

@@ -57,7 +57,7 @@ def test_graphs_change_nothing_but_the_way_of_submitting(tiny: LLM, monkeypatch:
 
 @pytest.mark.parametrize(("asked", "taken"), [(None, False), (True, True)])
 def test_on_the_cpu_whose_driver_leaks_steps_are_graphs_only_when_asked(asked: bool | None, taken: bool) -> None:
-    with LLM(device="cpu", ctx=CONTEXT, graphs=asked) as llm:
+    with LLM(device="cpu", ctx=CONTEXT, graphs=asked, draft=2) as llm:
         assert llm.graph_choice is None
         assert (llm.generate("import os", max_tokens=3).statistics.graph_replays > 0) == taken
 
@@ -123,7 +123,7 @@ def test_a_sequence_by_itself_ends_what_goes_on_and_is_ended_by_what_begins(tiny
 
 
 def test_a_closed_llm_says_so() -> None:
-    with LLM(device="cpu", ctx=64) as llm:
+    with LLM(device="cpu", ctx=64, draft=2) as llm:
         stream = iter(llm.stream("import os"))
         next(stream)
     with pytest.raises(ArcmtpError, match="this generation has ended: its LLM was closed"):

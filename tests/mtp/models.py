@@ -103,7 +103,7 @@ class Generated:
 
 
 def generated(path: Path, mtp_model: Path | None = None) -> Generated:
-    with LLM(path, device="cpu", ctx=256, mtp_model=mtp_model) as llm:
+    with LLM(path, device="cpu", ctx=256, draft=3, mtp_model=mtp_model) as llm:
         result = llm.generate(PROMPT, 40, draft=3)
         fates = [(call.cycle, call.index, call.accepted) for call in result.draft_calls]
         return Generated(result.ids, result.token_logprobs, fates, llm.network.weights.nbytes)

@@ -12,7 +12,7 @@ from scripts import generation_bits
 def test_a_generation_that_differs_in_one_bit_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with LLM(device="cpu", ctx=64) as llm:
+    with LLM(device="cpu", ctx=64, draft=2) as llm:
         bits = generation_bits.bits_of(llm.generate("import os", max_tokens=4, draft=2, logprobs=2))
     assert len(bits["ids"]) == len(bits["logprobs"]) == len(bits["likeliest"]) == 4 and bits["accepted"]
     file = tmp_path / "bits.json"

@@ -21,7 +21,7 @@ JOB = Job([1, 2, 3], 4, 0, SamplingOptions())
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLM]:
-    with LLM(device="cpu", ctx=64, parallel=2) as llm:
+    with LLM(device="cpu", ctx=64, parallel=2, draft=2) as llm:
         yield llm
 
 
@@ -68,7 +68,7 @@ def test_an_error_that_passes_fails_what_runs_and_nothing_after_it(llm: LLM, mon
 
 def test_a_prompt_ends_between_two_chunks_when_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
-    with LLM(device="cpu", ctx=2048) as long:
+    with LLM(device="cpu", ctx=2048, draft=2) as long:
 
         async def work(model_thread: ModelThread) -> None:
             submit = long.network.stage.graphs.submit

@@ -21,7 +21,7 @@ FORMS = {
     "xor": "d,d,d uw,uw,uw",
     "not": "d,d",
     "shl": "q,q,w d,d,w ud,ud,uw q,ud,w q,d,w q,uw,w d,uw,w uq,uq,uw ud,uw,uw w,w,w uq,ud,uw q,w,w",
-    "shr": "ud,ud,uw ud,ud,ud ud,uw,uw uq,uq,uw uq,ud,uw",
+    "shr": "ud,ud,uw ud,ud,ud ud,uw,uw uq,uq,uw uq,ud,uw uw,uw,uw",
     "asr": "d,d,w q,q,w w,w,w",
     "bfn": "ud,ud,ud,ud ud,ud,ud,uw uw,uw,uw,uw ud,uw,ud,ud",
     "bfrev": "ud,ud",

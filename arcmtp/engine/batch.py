@@ -44,6 +44,7 @@ class Batch:
         self._members: list[Sequence] = []
         self._mode = SamplingMode()
         self._if_likely = False  # whether the chain of a member may end early
+        self._compares = False  # whether all cycles are timed on the device
         self._known: dict[tuple[int, int], list[LaunchList]] = {}  # what `_lists` has given for these members
         self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # in the cycle before
@@ -94,6 +95,8 @@ class Batch:
         modes = [member.sampler.mode(member.top) for member in members]
         self._mode = SamplingMode(any(mode.by_options for mode in modes), any(mode.top for mode in modes))
         self._if_likely = any(member.draft_p_min > 0 for member in members)
+        # The host waits for each cycle of a CPU and so knows its time; a GPU works while the host does other things.
+        self._compares = not self.network.device.is_cpu and len(members[0].policy.lengths) > 1
         network, w = self.network, self.network.controls
         self._whole = [len(member.slot.ids) for member in members]
         first, last = np.array(self._whole, np.int32), np.array([member.last for member in members], np.int32)
@@ -115,7 +118,7 @@ class Batch:
             self._drain()
             self._keep_whole()
         *drafts, step = self._lists(self._rows or drafted + 1, drafted)
-        timed = drafted > 0 and any(member.log is not None for member in members)
+        timed = self._compares or (drafted > 0 and any(member.log is not None for member in members))
         if timed:
             cycle.marks.append(stage.timeline.mark())
         for draft in drafts:
@@ -128,7 +131,7 @@ class Batch:
         cycle.event = stage.submit(step)
         if timed:
             cycle.marks.append(stage.timeline.mark())
-        # A first cycle of another length took 11 % longer than the next ones on a CPU, whose caches had other kernels.
+        # The first cycle of another length takes longer on a CPU, whose caches have other kernels.
         cycle.usual = self._rows == drafted + 1
         cycle.bound = made != (len(stage.lists), stage.graphs.statistics.captures)
         self._rows, self._drafted = drafted + 1, drafted > 0
@@ -169,10 +172,11 @@ class Batch:
 
     def _drain(self) -> None:
         while self._under_way:
-            self._collect(time.perf_counter())
+            self._collect()
 
-    def _collect(self, began: float) -> None:
-        """Wait for the oldest cycle under way and hand it to its sequences; began: when the host began to wait."""
+    def _collect(self, began: float | None = None) -> None:
+        """Wait for the oldest cycle under way and hand it to its sequences; began: when the host began with a cycle
+        like this one; None: its time would tell nothing."""
         oldest = self._under_way[0]
         oldest.event.wait() if self._ahead else self.network.device.wait()
         self._under_way.popleft()
@@ -184,7 +188,8 @@ class Batch:
                 cycles.append(cycle)
                 if member.log is not None:
                     member.log.add(member.cycles_taken, between, oldest.host_us, oldest.captured, cycle)
-        # A cycle takes what the device needs for it or what the host does, whichever is more.
-        host_us, device_us = (time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between)
-        us = None if oldest.bound or len(cycles) < len(oldest.members) else max(host_us, device_us)
+        us = None
+        if began is not None and not oldest.bound and len(cycles) == len(oldest.members):
+            # A cycle takes what the device needs for it or what the host does, whichever is more.
+            us = max((time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between))
         oldest.members[0].policy.note(cycles, oldest.drafted, us, oldest.usual)

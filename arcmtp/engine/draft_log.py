@@ -74,7 +74,7 @@ class DraftLog:
         self._lengths[cycle.drafted] += 1
         self._accepted[cycle.accepted] += 1
         self._tokens += len(cycle.tokens)
-        if not device_us:
+        if not (device_us and host_us):
             return
         *calls_us, step_us = device_us
         for index, (us, host, new) in enumerate(zip(calls_us, host_us, captured, strict=True), start=1):
@@ -94,9 +94,7 @@ class DraftLog:
         if not cycles:
             return None
         # How many cycles made the 1st, the 2nd, … draft, and in how many it was accepted.
-        made_at, accepted_at = (
-            np.cumsum(counts[::-1])[::-1][1:] for counts in (self._lengths, self._accepted)
-        )
+        made_at, accepted_at = (np.cumsum(counts[::-1])[::-1][1:] for counts in (self._lengths, self._accepted))
         made_at, calls = made_at[made_at > 0], int(made_at.sum())
         accepted_at = accepted_at[: len(made_at)]
         latest = [call.device_us for call in list(self.calls) if call.device_us is not None]

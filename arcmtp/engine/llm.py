@@ -254,8 +254,12 @@ class LLM:
         for what this LLM cannot do."""
         if draft is None or draft == self.draft:
             return self._model.policy
-        policy = checked_policy(draft) if not isinstance(draft, int | str) else policy_of(draft)
-        policy = self._auto if draft == AUTO else policy
+        if draft == AUTO:
+            policy = self._auto
+        elif isinstance(draft, int | str):
+            policy = policy_of(draft)
+        else:
+            policy = checked_policy(draft)
         if may_draft(policy) and not self.draft:
             raise ArcmtpError(f"draft is {draft}; this LLM was opened without drafts (draft=0)")
         return policy

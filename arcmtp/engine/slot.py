@@ -79,6 +79,7 @@ class Slot:
         if missing := self.ids[whole:]:
             self._steer_chunk(missing, whole)
             self._network.stage.run(self._network.catch_up())
+
     def begin_drafts(self, p_min: float) -> None:
         """End chains of drafts of the generation that begins behind a draft less likely than `p_min`."""
         self._network.controls.draft_floors.write(np.array([draft_floor(p_min)], np.float32), 4 * self.index)

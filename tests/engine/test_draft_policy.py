@@ -29,6 +29,7 @@ class InOrder:
     order: Sequence[int] = tuple(ORDER)
     lengths: Collection[int] = tuple(LENGTHS)
     said: list[int] = field(default_factory=list, compare=False)
+    noted: list[tuple[int, float | None]] = field(default_factory=list, compare=False)
     shown: list[list[list[int]]] = field(default_factory=list, compare=False)  # drafts of each cycle of each sequence
 
     def length(self, histories: Sequence[DraftHistory]) -> int:
@@ -38,6 +39,7 @@ class InOrder:
 
     def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
         assert microseconds is None or microseconds > 0
+        self.noted.append((drafted, microseconds))
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,17 @@ def test_auto_beside_others_gives_the_same(
     for stream in streams:
         stream.start()
     assert [numbers(finished(stream)) for stream in streams] == [numbers(result) for result in plain]
+
+
+def test_a_cycle_that_another_one_waited_for_tells_no_time(
+    tiny: LLM, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cycle more under way each change between drafts and none waits for the one before it."""
+    monkeypatch.setattr(Batch, "_ahead", 1)
+    policy = InOrder((0, 0, 0, 2, 2, 2))
+    tiny.generate(tiny.tokenize(text)[:40], 60, draft=policy)
+    for (length, us), (following, _) in itertools.pairwise(policy.noted[7:]):
+        assert (us is None) == ((length > 0) != (following > 0))
 
 
 def test_what_comes_after_changing_lengths_drafts_as_from_cold(tiny: LLM, text: str) -> None:

@@ -81,6 +81,23 @@ def test_a_change_midway_is_followed(costs: str, before: str, after: str) -> Non
     assert fmean(found) >= KEPT
 
 
+@pytest.mark.parametrize("slower", [0.5, 2.0])
+@pytest.mark.parametrize(("before", "after"), [("good", "useless"), ("a fine-tune", "perfect"), ("perfect", "poor")])
+def test_a_change_is_followed_on_a_machine_that_was_faster_or_slower_before(
+    before: str, after: str, slower: float
+) -> None:
+    found, costs = [], COSTS["bundled model on two CPU cores"]
+    for seed in range(5):
+        drive = Drive(AutoDrafts(), costs)
+        drive.costs = lambda sequences, length, drive=drive: (  # type: ignore[misc]
+            costs(sequences, length) * (slower if len(drive.lengths) >= CHANGE - 100 else 1.0)
+        )
+        drive.run([changing(drive, ACCEPTANCE[before], ACCEPTANCE[after], seed)], cycles=1500)
+        drive.costs = costs
+        found.append(kept(drive, CHANGE + FOUND, [ACCEPTANCE[after]]))
+    assert fmean(found) >= KEPT
+
+
 @pytest.mark.parametrize("costs", COSTS)
 def test_sequences_that_differ_have_the_length_that_is_best_for_all(costs: str) -> None:
     shares, found = [ACCEPTANCE[name] for name in ("good", "useless", "poor")], []

@@ -13,6 +13,7 @@ from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
+from arcmtp.formats.kv_cache import KV_F16
 from arcmtp.ops.launch import CARRIED_ROWS
 from tests.engine.conftest import finished
 
@@ -105,6 +106,30 @@ def test_drafts_from_one_place_are_the_same_whichever_lengths_came_before(tiny: 
                     compared += len(pairs)
                     assert all(one == other for one, other in pairs), (draft, place)
     assert compared > 200
+
+
+def keys_and_values(llm: LLM, tokens: int) -> list[bytes]:
+    """Of the MTP block's KV cache in slot 0, for so many positions."""
+    assert llm.network.mtp is not None
+    of_slot = llm.network.mtp.attention.cache.tensor.read()[0]
+    return [part[:tokens].tobytes() for part in KV_F16.load(of_slot)]
+
+
+@pytest.mark.parametrize(
+    "order", [ORDER, [*[0] * 150, 3, *[0] * 5, 2, 0], [2], [0]], ids=["any", "seldom", "always", "never"]
+)
+def test_the_mtp_block_has_seen_what_a_prompt_of_the_same_tokens_shows_it(
+    tiny: LLM, text: str, order: list[int]
+) -> None:
+    """To the bit, whatever was drafted, accepted and left out."""
+    prompt = tiny.tokenize(text)[:40]
+    for limit in (30, 100, 170):
+        tiny.new_sequence()
+        result = tiny.generate(prompt, limit, draft=InOrder(tuple(order)))
+        evaluated = [*prompt, *result.ids][:-1]
+        found = keys_and_values(tiny, len(evaluated))
+        tiny.new_sequence().extend(evaluated)
+        assert found == keys_and_values(tiny, len(evaluated))
 
 
 @pytest.mark.parametrize("ahead", [0, 1])

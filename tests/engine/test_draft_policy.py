@@ -13,6 +13,7 @@ from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
+from arcmtp.engine.draft_policy import longest, most_sequences
 from arcmtp.formats.kv_cache import KV_F16
 from arcmtp.ops.launch import CARRIED_ROWS
 from tests.engine.conftest import finished
@@ -30,7 +31,7 @@ class InOrder:
     order: Sequence[int] = tuple(ORDER)
     lengths: Collection[int] = tuple(LENGTHS)
     said: list[int] = field(default_factory=list, compare=False)
-    noted: list[tuple[int, float | None]] = field(default_factory=list, compare=False)
+    noted: list[tuple[int, float | None, bool]] = field(default_factory=list, compare=False)
     shown: list[list[list[int]]] = field(default_factory=list, compare=False)  # drafts of each cycle of each sequence
 
     def length(self, histories: Sequence[DraftHistory]) -> int:
@@ -40,7 +41,7 @@ class InOrder:
 
     def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:
         assert microseconds is None or microseconds > 0
-        self.noted.append((drafted, microseconds))
+        self.noted.append((drafted, microseconds, usual))
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +199,15 @@ def test_a_cycle_that_another_one_waited_for_tells_no_time(
     monkeypatch.setattr(Batch, "_ahead", 1)
     policy = InOrder((0, 0, 0, 2, 2, 2))
     tiny.generate(tiny.tokenize(text)[:40], 60, draft=policy)
-    for (length, us), (following, _) in itertools.pairwise(policy.noted[7:]):
+    for (length, us, _), (following, _, usual) in itertools.pairwise(policy.noted[7:]):
         assert (us is None) == ((length > 0) != (following > 0))
+        assert usual == (length == following)
+
+
+def test_a_step_has_room_for_so_many_sequences_and_drafts() -> None:
+    assert [most_sequences(FixedDrafts(count)) for count in (0, 1, 2, 7)] == [32, 16, 10, 4]
+    assert [longest(sequences) for sequences in (1, 4, 5, 10, 11, 16, 17, 32)] == [7, 7, 5, 2, 1, 1, 0, 0]
+    assert most_sequences(AutoDrafts()) == 32
 
 
 def test_what_comes_after_changing_lengths_drafts_as_from_cold(tiny: LLM, text: str) -> None:

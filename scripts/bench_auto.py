@@ -152,6 +152,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=integer(2), default=512, help="of an answer at most (%(default)s)")
     parser.add_argument("--rounds", type=integer(2), default=10, help="that count (%(default)s)")
     parser.add_argument("--at-once", type=integer(1), default=1, metavar="N", help="requests at once (%(default)s)")
+    parser.add_argument("--draft-p-min", type=float, default=0.0, metavar="P", help="of arcmtp (%(default)s)")
     parser.add_argument("--device", help="of arcmtp, as dpctl's filter string")
     parser.add_argument("--llama", type=Path, metavar="DIR", help="folder where llama.cpp is, or gets, built")
     parser.add_argument(
@@ -168,7 +169,12 @@ def parse() -> argparse.Namespace:
 def compare(options: argparse.Namespace) -> int:
     """Measure and print; 1 if a text of ours depends on the draft setting."""
     most = most_drafts(options.draft)
-    with LLM(options.file, options.device, draft=most, parallel=options.at_once) as llm, ExitStack() as servers:
+    with (
+        LLM(
+            options.file, options.device, draft=most, parallel=options.at_once, draft_p_min=options.draft_p_min
+        ) as llm,
+        ExitStack() as servers,
+    ):  # fmt: skip
         asked = questions(llm, prompts(), options.tokens)
         of_ours = partial(_at_once, asked=asked, count=options.at_once) if options.at_once > 1 else _ours
         ours = Measured("arcmtp", {draft: of_ours(llm, draft) for draft in options.draft})

@@ -13,7 +13,9 @@ from arcmtp.runtime.launch import Kernel, Launch
 from arcmtp.runtime.paths import kernel_dir
 
 # Explicit IEEE arithmetic: a compiler that fuses or reorders float operations would make bits depend on the row count.
-COMPILE_OPTIONS = ["-O3", "-ffp-contract=off"]
+# With names of values: the runtime's cache knows machine code by its input, and input read from that cache has names;
+# without them the second process compiles once more what the first one did (docs/log/compiler.md).
+COMPILE_OPTIONS = ["-O3", "-ffp-contract=off", "-fno-discard-value-names"]
 # To Intel's GPU compiler it comes no other way: without this a * b + c is fused in some kernels and not in others.
 GPU_COMPILE_OPTIONS = ["-Xs", "-ffp-contract=off"]
 

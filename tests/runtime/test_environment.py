@@ -30,6 +30,25 @@ def test_import_names_the_cpu_driver_and_a_kernel_cache_in_the_users_cache_folde
     assert Path(str(found["SYCL_CACHE_DIR"])).parent == tmp_path / "arcmtp"
 
 
+COMPILE = """
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import parameters, writes
+from arcmtp.runtime.tensor import I32
+from tests.launches import kernel
+body = "for (int i = 0; i < x[0]; ++i) x[i] += x[i + x[1]];"
+Device("cpu").compile([kernel("sums", parameters(x=writes(I32)), body)])
+"""
+
+
+def test_a_second_process_finds_the_machine_code_that_the_first_one_compiled(tmp_path: Path) -> None:
+    def machine_code() -> list[Path]:  # and what it was made of
+        run_python(COMPILE, XDG_CACHE_HOME=str(tmp_path))
+        return sorted(tmp_path.rglob("*.bin"))
+
+    first = machine_code()
+    assert first and machine_code() == first
+
+
 def test_import_leaves_the_users_own_settings_alone() -> None:
     own = {"OCL_ICD_FILENAMES": "mine.so", "SYCL_CACHE_PERSISTENT": "0", "SYCL_CACHE_DIR": "/elsewhere"}
     own |= {"CL_CONFIG_CPU_VECTORIZER_MODE": "0"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
@@ -12,6 +13,7 @@ from arcmtp.model.architecture import feed_forward, trunk_layers
 from arcmtp.model.blocks.cache import Cache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
 from arcmtp.model.blocks.head import SamplingMode, trunk_head
+from arcmtp.model.blocks.layer import Layer
 from arcmtp.model.blocks.mtp import HiddenRows, MtpBlock, Trunk
 from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
@@ -21,7 +23,8 @@ from arcmtp.model.weight_plan import RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
 from arcmtp.ops import draft_chain
 from arcmtp.ops.accept import Accept
-from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.cost import product_cost
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Cost, Launch, Work
 from arcmtp.runtime.tensor import F32, Kind
@@ -48,6 +51,12 @@ class NetworkOptions:
     requant: Requant | None = None
     draft_tokens: RowIds | None = None
     draft_requant: Requant | None = None
+
+
+def check_parallel(sequences: int) -> None:
+    """Raises ArcmtpError for so many sequences side by side as no step has rows for."""
+    if not 1 <= sequences <= STEP_ROWS:
+        raise ArcmtpError(f"parallel is {sequences}; it must be 1 to {STEP_ROWS}")
 
 
 class Network:
@@ -92,6 +101,25 @@ class Network:
     def nbytes(self) -> int:
         """Bytes of device memory besides the weights: caches, recurrent state, scratch memory."""
         return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS)
+
+    @property
+    def host_layers(self) -> int:
+        """Layers whose experts lie in host memory."""
+        return sum(_in_host_memory(layer) for layer in self.stage.layers)
+
+    def keep_experts_in_host_memory(self, layers: int) -> None:
+        """Let the experts of the last `layers` layers of the trunk lie in host memory, all others on the device; only
+        before `load`. The MTP block's stay on the device: each draft call reads them.
+
+        Raises ArcmtpError for more layers than have experts.
+        """
+        with_experts = [layer for layer in self.stage.layers if layer.feed_forward.experts]
+        if not 0 <= layers <= len(with_experts):
+            have = f"it has {len(with_experts)} layers with experts" if with_experts else "it has no experts"
+            raise ArcmtpError(f"experts_host is {layers}; of this model it can be 0 to {len(with_experts)}: {have}")
+        for index, layer in enumerate(reversed(with_experts)):
+            for merged in layer.feed_forward.experts:
+                merged.tensor.region.in_host_memory = index < layers
 
     @property
     def bytes_per_position(self) -> int:
@@ -229,9 +257,24 @@ class Network:
         none, one = self._step_bytes[experts]
         return none + (position + 1) * (one - none)  # only attention depends on the context: so much for each key
 
+    def host_step_bytes(self, experts: float | None = None) -> int:
+        """Bytes of experts in host memory that a step of one row must read; experts: as for `step_bytes`."""
+        experts = self.config.experts_used if experts is None else experts
+        layers = [layer.feed_forward for layer in self.stage.layers if _in_host_memory(layer)]
+        matrices = [matrix for layer in layers for merged in layer.experts for matrix in merged.matrices]
+        return sum(product_cost(matrix, 1, experts).nbytes for matrix in matrices)
+
+    def plain_step(self) -> Iterator[Launch]:
+        """The launches of a step of one row, chosen greedily; nothing is compiled for them."""
+        return self._step(1, GREEDY, 1)
+
+    def plain_draft(self) -> Iterator[Launch]:
+        """Those of a draft call that goes on from another."""
+        return self._draft(2, 2, GREEDY, 1)
+
     def _bytes_of_step(self, context: int, experts: float) -> int:
         work = Work(1, context, experts)
-        return sum((launch.cost(work) for launch in self.step(1, GREEDY)), Cost(0)).nbytes
+        return sum((launch.cost(work) for launch in self.plain_step()), Cost(0)).nbytes
 
     def _rows(self, rows: int, sequences: int = 1) -> Rows:
         """`rows` of each of so many sequences."""
@@ -289,6 +332,10 @@ class Network:
             ids=c.ids, positions=c.positions, pending_count=c.pending_count, drafted=c.drafted, accepted=c.accepted,
             turns=c.turns, states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
+
+
+def _in_host_memory(layer: Layer) -> bool:
+    return any(merged.tensor.region.in_host_memory for merged in layer.feed_forward.experts)
 
 
 def _of_sequences(sequences: int) -> str:

@@ -40,10 +40,10 @@ def table() -> str:
     ]
     a_token = _made(FILES["35B-A3B Q4_0"], devices[0], DEFAULT_CONTEXT).bytes_per_position
     explanation = (
-        "Predicted. A file's cells have the largest context in tokens, and tokens/s without drafts in an empty context. "
-        f'"n layers": their experts lie in host memory, the fewest with which {DEFAULT_CONTEXT:,} tokens fit; more '
-        f"layers there leave room for more context. A token of context of 35B-A3B takes {a_token / 2**10:.1f} KiB; the "
-        f"room for weights is what its {DEFAULT_CONTEXT:,} tokens leave. The MTP block is counted."
+        "Predicted. A file's cells have the largest context in tokens, and tokens/s without drafts in an empty "
+        f'context. "n layers": their experts lie in host memory, the fewest with which {DEFAULT_CONTEXT:,} tokens fit; '
+        f"more layers there leave room for more context. A token of context of 35B-A3B takes {a_token / 2**10:.1f} "
+        f"KiB; the room for weights is what its {DEFAULT_CONTEXT:,} tokens leave. The MTP block is counted."
     )
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", explanation])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from arcmtp.errors import ArcmtpError, MemoryExceeded, OutOfMemory
@@ -96,18 +97,18 @@ def place_experts(network: Network, experts_host: ExpertsHost) -> MemoryPlan:
     if experts_host != "auto":
         network.keep_experts_in_host_memory(experts_host)
         return memory_plan(network)
-    plan = memory_plan(network)
-    layers = 0 if network.device.is_cpu else sum(bool(layer.feed_forward.experts) for layer in network.stage.layers)
-    for count in range(1, layers + 1):
-        if plan.fits:
-            break
-        network.keep_experts_in_host_memory(count)
-        more = memory_plan(network)
-        if more.host_bytes > more.free_host_bytes:
-            network.keep_experts_in_host_memory(count - 1)
-            break
-        plan = more
-    return plan
+    plan, spared = memory_plan(network), _spared_bytes(network)
+    enough = (layers for layers, nbytes in enumerate(spared) if plan.nbytes - nbytes <= plan.free_bytes)
+    layers = next(enough, len(spared) - 1)
+    while spared[layers] > plan.free_host_bytes:
+        layers -= 1
+    network.keep_experts_in_host_memory(layers)
+    return memory_plan(network)
+
+
+def _spared_bytes(network: Network) -> list[int]:
+    """Bytes that the device is spared by the experts of 0, 1, … layers in host memory."""
+    return [0] if network.device.is_cpu else list(accumulate(network.expert_bytes, initial=0))
 
 
 def planned(
@@ -138,12 +139,19 @@ def load(network: Network, context: int, plan: MemoryPlan, progress: Progress) -
     needs = f"ctx {context} needs {plan}" + f", with {plan.experts}," * bool(plan.experts)
     if not plan.fits:
         name = network.device.sycl_device.name
-        raise MemoryExceeded(f"{needs} and {name} has {gib(plan.free_bytes)} free: {plan.advice}", plan.largest_context)
+        message = f"{needs} and {name} has {gib(plan.free_bytes)} free: {plan.advice}{_hint(network, plan)}"
+        raise MemoryExceeded(message, plan.largest_context)
     try:
         return network.load(lambda done, total: progress("loading weights", done, total))
     except OutOfMemory as error:
         message = f"{needs} of {gib(plan.free_bytes)} that were free, but {error}: a smaller ctx may fit"
-        raise OutOfMemory(message) from None
+        raise OutOfMemory(message + _hint(network, plan)) from None
+
+
+def _hint(network: Network, plan: MemoryPlan) -> str:
+    """What is left to try where the host has room for more experts."""
+    spared = _spared_bytes(network)[plan.host_layers + 1 : plan.host_layers + 2]
+    return "; a larger experts_host needs less" if spared and spared[0] <= plan.free_host_bytes else ""
 
 
 def gib(nbytes: int) -> str:

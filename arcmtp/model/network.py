@@ -13,13 +13,12 @@ from arcmtp.model.architecture import feed_forward, trunk_layers
 from arcmtp.model.blocks.cache import Cache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
 from arcmtp.model.blocks.head import SamplingMode, trunk_head
-from arcmtp.model.blocks.layer import Layer
 from arcmtp.model.blocks.mtp import HiddenRows, MtpBlock, Trunk
 from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.stage import LaunchList, Stage
-from arcmtp.model.weight_plan import RowIds, WeightPlan
+from arcmtp.model.weight_plan import Merged, RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
 from arcmtp.ops import draft_chain
 from arcmtp.ops.accept import Accept
@@ -105,7 +104,7 @@ class Network:
     @property
     def host_layers(self) -> int:
         """Layers whose experts lie in host memory."""
-        return sum(_in_host_memory(layer) for layer in self.stage.layers)
+        return len(self._experts_in_host_memory)
 
     def keep_experts_in_host_memory(self, layers: int) -> None:
         """Let the experts of the last `layers` layers of the trunk lie in host memory, all others on the device; only
@@ -113,13 +112,22 @@ class Network:
 
         Raises ArcmtpError for more layers than have experts.
         """
-        with_experts = [layer for layer in self.stage.layers if layer.feed_forward.experts]
-        if not 0 <= layers <= len(with_experts):
-            have = f"it has {len(with_experts)} layers with experts" if with_experts else "it has no experts"
-            raise ArcmtpError(f"experts_host is {layers}; of this model it can be 0 to {len(with_experts)}: {have}")
-        for index, layer in enumerate(reversed(with_experts)):
-            for merged in layer.feed_forward.experts:
+        experts = self._experts_from_the_last_layer
+        if not 0 <= layers <= len(experts):
+            have = f"it has {len(experts)} layers with experts" if experts else "it has no experts"
+            raise ArcmtpError(f"experts_host is {layers}; of this model it can be 0 to {len(experts)}: {have}")
+        for index, of_layer in enumerate(experts):
+            for merged in of_layer:
                 merged.tensor.region.in_host_memory = index < layers
+
+    @property
+    def expert_bytes(self) -> list[int]:
+        """Bytes of the routed experts of each layer that has some, the last layer's first."""
+        return [sum(merged.tensor.nbytes for merged in of_layer) for of_layer in self._experts_from_the_last_layer]
+
+    @property
+    def _experts_from_the_last_layer(self) -> list[tuple[Merged, ...]]:
+        return [layer.feed_forward.experts for layer in reversed(self.stage.layers) if layer.feed_forward.experts]
 
     @property
     def bytes_per_position(self) -> int:
@@ -260,9 +268,13 @@ class Network:
     def host_step_bytes(self, experts: float | None = None) -> int:
         """Bytes of experts in host memory that a step of one row must read; experts: as for `step_bytes`."""
         experts = self.config.experts_used if experts is None else experts
-        layers = [layer.feed_forward for layer in self.stage.layers if _in_host_memory(layer)]
-        matrices = [matrix for layer in layers for merged in layer.experts for matrix in merged.matrices]
-        return sum(product_cost(matrix, 1, experts).nbytes for matrix in matrices)
+        stacks = (merged for of_layer in self._experts_in_host_memory for merged in of_layer)
+        return sum(product_cost(matrix, 1, experts).nbytes for merged in stacks for matrix in merged.matrices)
+
+    @property
+    def _experts_in_host_memory(self) -> list[tuple[Merged, ...]]:
+        experts = self._experts_from_the_last_layer
+        return [of_layer for of_layer in experts if of_layer[0].tensor.region.in_host_memory]
 
     def plain_step(self) -> Iterator[Launch]:
         """The launches of a step of one row, chosen greedily; nothing is compiled for them."""
@@ -332,10 +344,6 @@ class Network:
             ids=c.ids, positions=c.positions, pending_count=c.pending_count, drafted=c.drafted, accepted=c.accepted,
             turns=c.turns, states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
-
-
-def _in_host_memory(layer: Layer) -> bool:
-    return any(merged.tensor.region.in_host_memory for merged in layer.feed_forward.experts)
 
 
 def _of_sequences(sequences: int) -> str:

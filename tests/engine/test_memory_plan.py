@@ -1,11 +1,21 @@
 """What lies where: the fewest layers' experts in host memory with which a context fits a card, and byte counts."""
 
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
-from arcmtp.engine.memory_plan import MemoryPlan, check_experts_host, load, memory_plan, place_experts, planned
-from arcmtp.errors import ArcmtpError, MemoryExceeded
+from arcmtp.engine.memory_plan import (
+    ExpertsHost,
+    MemoryPlan,
+    check_experts_host,
+    load,
+    memory_plan,
+    place_experts,
+    planned,
+)
+from arcmtp.errors import ArcmtpError, MemoryExceeded, OutOfMemory
 from arcmtp.inspect.cards import CardOnPaper, cards_on_paper
 from arcmtp.model.network import Network
 from scripts.battlemage.models import DENSE, MOE, network, stock_q4_0, unsloth_q4_k_m
@@ -91,6 +101,38 @@ def test_more_experts_than_the_host_holds_are_refused_with_both_sizes() -> None:
         load(made, 8192, plan, lambda *_: None)
     sizes = "(1,728 of 1,512 MiB free there) do not fit"
     assert str(caught.value) == f"experts of the last 4 layers in host memory {sizes}: use a smaller experts_host"
+
+
+def refusal(made: Network, experts_host: ExpertsHost) -> str:
+    """What `load` says, in which nothing is allocated."""
+    made.device.sycl_device = SimpleNamespace(name="a card")
+    with pytest.raises(ArcmtpError) as caught:
+        load(made, 8192, place_experts(made, experts_host), lambda *_: None)
+    return str(caught.value)
+
+
+def test_a_card_that_is_too_small_is_told_with_the_numbers_of_both_memories() -> None:
+    b580 = CardOnPaper(DEVICES["arc-b580"].card, DEVICES["arc-b580"].hardware)
+    assert re.fullmatch(
+        r"ctx 8192 needs 1\d\.\d GiB \(1\d\.\d of them weights\), with experts of the last 5 layers in host memory "
+        r"\(2,160 of [\d,]+ MiB free there\), and a card has 11\.4 GiB free: too little for any context; "
+        "a larger experts_host needs less", refusal(moe(b580, 8192), 5),
+    )  # fmt: skip
+    said = refusal(moe(small_host("arc-b580"), 8192), "auto")  # no more fit the host
+    assert said.endswith("and a card has 11.4 GiB free: too little for any context")
+    said = refusal(network(b580, DENSE, stock_q4_0), "auto")
+    assert said.endswith("and a card has 11.4 GiB free: too little for any context") and "experts" not in said
+
+
+def test_a_card_that_is_full_all_the_same_may_leave_more_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OutOfMemory("a card has no 1.0 MiB left in one piece")
+
+    monkeypatch.setattr(Network, "load", full)
+    b580 = CardOnPaper(DEVICES["arc-b580"].card, DEVICES["arc-b580"].hardware)
+    tail = "but a card has no 1.0 MiB left in one piece: a smaller ctx may fit"
+    assert refusal(moe(b580, 8192), "auto").endswith(f"{tail}; a larger experts_host needs less")
+    assert refusal(moe(b580, 8192), 40).endswith(tail)
 
 
 def test_the_usual_context_becomes_what_fits() -> None:

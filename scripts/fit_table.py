@@ -1,25 +1,24 @@
 #!/usr/bin/env python3
-"""Print, as Markdown, which file of Qwen3.6-35B-A3B and Qwen3.6-27B each card of profiles/ has room for.
+"""Print, as Markdown, which file of Qwen3.6-35B-A3B and Qwen3.6-27B each card of profiles/ runs, and how.
 
 Run it as `.venv/bin/python -m scripts.fit_table`; README has what it prints. No file is read and no device is used:
-the plan of a file has the model's real shapes, and `arcmtp` counts its bytes as before loading. Every figure about a
-card is predicted; `arcmtp doctor -m FILE` asks the card itself.
+headers of the models' real shapes go through what `arcmtp inspect` says of a file. Every figure about a card is
+predicted; `arcmtp doctor -m FILE` asks the card itself.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
-from arcmtp.engine.memory_plan import MemoryPlan, memory_plan
+from arcmtp.engine.memory_plan import gib, memory_plan
 from arcmtp.formats.matrix import Requant
-from arcmtp.model.config import Config
-from arcmtp.runtime.card import Card, cards
+from arcmtp.inspect.cards import CardOnPaper, Fit, cards_on_paper, fits
+from arcmtp.inspect.text import layers
+from arcmtp.model.config import DEFAULT_CONTEXT, Config
+from arcmtp.model.network import Network
 from arcmtp.runtime.device import Device
 from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 
-# What Intel's Linux driver offers of a card's memory (DrmMemoryManager::getPercentOfGlobalMemoryAvailable).
-OFFERED = 0.95
-CONTEXT = 8192  # tokens, what `arcmtp` takes without --ctx
 LEAST_CONTEXT = 1024  # tokens; with room for fewer, a file does not fit
-PARALLEL = 4  # sequences, what `arcmtp serve` takes without --parallel
 File = tuple[Config, Mix, Requant | None]
 FILES: dict[str, File] = {
     "35B-A3B Q4_0": (MOE, stock_q4_0, None),
@@ -29,54 +28,44 @@ FILES: dict[str, File] = {
 }
 
 
-class CardOnPaper(Device):
-    """The device of a card profile, for counting alone: nothing can be allocated or run there."""
-
-    def __init__(self, card: Card, memory_gib: int) -> None:
-        self.card, self.is_cpu, self.memory_gib = card, False, memory_gib
-
-    @property
-    def free_memory(self) -> int:
-        return int(OFFERED * self.memory_gib * 2**30)
-
-
 def table() -> str:
     """A row for each card whose profile says its memory, smallest memory first, and a line that explains them."""
-    devices = [CardOnPaper(card, card.hardware.memory_gib) for card in cards().values() if card.hardware]
-    devices.sort(key=lambda device: device.memory_gib)
-    heads = [f"{name}: {gib(_need(file, devices[0], 1).weights_bytes)}" for name, file in FILES.items()]
+    devices = cards_on_paper()
+    heads = [f"{name}: {gib(_made(file, devices[0], 1).weights.nbytes)}" for name, file in FILES.items()]
+    columns = [fits(partial(_made, file), DEFAULT_CONTEXT, or_less=True) for file in FILES.values()]
     rows = [
         ["card", "memory", "room for weights", *heads],
         ["---", *["---:"] * (2 + len(FILES))],
-        *(list(_cells(device)) for device in devices),
+        *([*_card(device), *map(_cell, of_card)] for device, *of_card in zip(devices, *columns, strict=True)),
     ]
-    a_token = network(devices[0], MOE, stock_q4_0, context=CONTEXT).bytes_per_position
+    a_token = _made(FILES["35B-A3B Q4_0"], devices[0], DEFAULT_CONTEXT).bytes_per_position
     explanation = (
-        f"Predicted. A file's cells have the largest context in tokens, in parentheses for {PARALLEL} sequences at "
-        f"once. A token of context of 35B-A3B takes {a_token / 2**10:.1f} KiB; the room for weights is what its "
-        f"{CONTEXT:,} tokens leave. The MTP block is counted."
+        "Predicted. A file's cells have the largest context in tokens, and tokens/s without drafts in an empty "
+        f'context. "n layers": their experts lie in host memory, the fewest with which {DEFAULT_CONTEXT:,} tokens fit; '
+        f"more layers there leave room for more context. A token of context of 35B-A3B takes {a_token / 2**10:.1f} "
+        f"KiB; the room for weights is what its {DEFAULT_CONTEXT:,} tokens leave. The MTP block is counted."
     )
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", explanation])
 
 
-def _cells(device: CardOnPaper) -> Iterator[str]:
-    """A row's card, memory, room for weights, and what each file may have for context."""
+def _card(device: CardOnPaper) -> Iterator[str]:
+    """A card, its memory, and its room for weights."""
+    plan = memory_plan(_made(FILES["35B-A3B Q4_0"], device, DEFAULT_CONTEXT))
     yield device.card.name.removeprefix("Intel ")
-    yield f"{device.memory_gib} GiB"
-    need = _need(FILES["35B-A3B Q4_0"], device, 1)
-    yield gib(need.free_bytes - need.cache_bytes - need.buffer_bytes)
-    for file in FILES.values():
-        one, several = (_need(file, device, sequences).largest_context for sequences in (1, PARALLEL))
-        yield f"{one:,} ({PARALLEL} × {several:,})" if one >= LEAST_CONTEXT else "no"
+    yield f"{device.hardware.memory_gib} GiB"
+    yield gib(plan.free_bytes - plan.cache_bytes - plan.buffer_bytes)
 
 
-def _need(file: File, device: Device, sequences: int) -> MemoryPlan:
-    """What so many sequences of `CONTEXT` tokens take."""
-    return memory_plan(network(device, *file, sequences, CONTEXT))
+def _cell(fit: Fit) -> str:
+    """What a file may have for context on a card, how fast it is, and how many layers' experts the host holds."""
+    if not fit.fits or fit.largest_context < LEAST_CONTEXT:
+        return "no"
+    in_host_memory = f", {layers(fit.experts_host)}" if fit.experts_host else ""
+    return f"{fit.largest_context:,}; {fit.tokens_per_second:.0f}/s{in_host_memory}"
 
 
-def gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.1f} GiB"
+def _made(file: File, device: Device, context: int) -> Network:
+    return network(device, *file, context=context)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ try:
     from tqdm import tqdm
 
     from scripts.random_model.metadata import SPECIAL_TOKENS, add_metadata, add_tokenizer
-    from scripts.random_model.tensors import FULL, SHORT, Geometry, Others, inventory
+    from scripts.random_model.tensors import FULL, SHORT, Geometry, Others, Tensor, inventory
     from scripts.random_model.weights import MATRIX, Bits, default_output_type
 except ModuleNotFoundError as error:
     sys.exit(f"make_random_model: {error.name} is missing: pip install 'arcmtp[test]'")
@@ -33,10 +33,10 @@ except ModuleNotFoundError as error:
 CHUNK_ELEMENTS = 1 << 22  # a tensor is made in pieces of at most 16 MiB
 
 
-def write_model(
+def write_header(
     path: Path, size: Geometry, matrix_type: Type, output_type: Type, seed: int, others: Others = ()
-) -> None:
-    """Write the file; no more than one chunk of one tensor is in memory at a time."""
+) -> tuple[gguf.GGUFWriter, list[Tensor]]:
+    """Write the file as far as its tensors' bytes; the writer, whose file is open there, and what is to follow."""
     tensors = list(inventory(size, matrix_type, output_type, others))
     writer = gguf.GGUFWriter(path, size.architecture)
     add_metadata(writer, size, matrix_type, seed)
@@ -49,6 +49,16 @@ def write_model(
     assert writer.fout is not None
     file = writer.fout[0]
     writer.write_padding(file, file.tell())
+    return writer, tensors
+
+
+def write_model(
+    path: Path, size: Geometry, matrix_type: Type, output_type: Type, seed: int, others: Others = ()
+) -> None:
+    """Write the file; no more than one chunk of one tensor is in memory at a time."""
+    writer, tensors = write_header(path, size, matrix_type, output_type, seed, others)
+    assert writer.fout is not None
+    file = writer.fout[0]
     with tqdm(total=sum(tensor.nbytes for tensor in tensors), unit="B", unit_scale=True, disable=None) as progress:
         for tensor in tensors:
             bits = Bits(seed, tensor.name)

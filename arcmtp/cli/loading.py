@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,27 @@ def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, 
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
             options.model, options.device, ctx, options.requant, options.graph, progress, draft, parallel=parallel,
-            **of_mtp,
+            experts_host=options.experts_host, **of_mtp,
         )  # fmt: skip
+    for line in _what_memory_decided(llm, ctx):
+        print(line, file=sys.stderr)
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)
     return llm
+
+
+def _what_memory_decided(llm: LLM, ctx: int | None) -> Iterator[str]:
+    """A line if the context is less than usual for want of memory, and one if experts lie in host memory."""
+    from arcmtp.predict import predicted_tokens_per_second
+
+    usual = llm.config.usable_context(ctx)
+    if llm.context < usual:
+        yield f"ctx is {llm.context}: the memory does not hold the {usual} tokens that are usual"
+    if llm.memory.experts:
+        hardware = llm.device.card.hardware
+        speed = predicted_tokens_per_second(llm.network, hardware) if hardware else None
+        predicted = f": {speed:.0f} tokens/s predicted for {llm.device.card.name}, without drafts" if speed else ""
+        yield llm.memory.experts + predicted
 
 
 def model_path(options: argparse.Namespace) -> Path:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from arcmtp.errors import ArcmtpError
 
@@ -43,8 +43,8 @@ def integers(text: str) -> list[int]:
     return [integer(0)(part) for part in text.split(",")]
 
 
-def draft(text: str) -> Draft:
-    """A draft length, or "auto"."""
+def integer_or_auto(text: str) -> int | Literal["auto"]:
+    """A whole number, or "auto"."""
     if text == "auto":
         return "auto"
     if not text.isdecimal():
@@ -54,7 +54,7 @@ def draft(text: str) -> Draft:
 
 def drafts(text: str) -> list[Draft]:
     """Draft settings with commas between them: draft lengths, `off`, which is 0, or `auto`."""
-    return [0 if part == "off" else draft(part) for part in text.split(",")]
+    return [0 if part == "off" else integer_or_auto(part) for part in text.split(",")]
 
 
 def positive(text: str) -> float:
@@ -69,7 +69,7 @@ def positive(text: str) -> float:
 
 
 def add_model_options(
-    parser: Parser, context_help: str | None = "tokens of context (default 8192 or the model's limit)"
+    parser: Parser, context_help: str | None = "tokens of context (default 8192, or what model and memory allow)"
 ) -> None:
     """The options that `arcmtp.cli.loading.load` reads; context_help: None for a command without `--ctx`."""
     parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
@@ -80,13 +80,18 @@ def add_model_options(
         "--graph", action=argparse.BooleanOptionalAction,
         help="replay steps as a graph (default: if that is faster, and not on the CPU)",
     )  # fmt: skip
+    parser.add_argument(
+        "--experts-host", metavar="N|auto", type=integer_or_auto, default="auto",
+        help="keep the experts of the last N layers in host memory, read over PCIe (default auto: as few as the "
+        "context needs); the text is the same",
+    )  # fmt: skip
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
 
 
 def add_draft_option(parser: Parser) -> None:
     """`--draft`."""
     parser.add_argument(
-        "--draft", metavar="N|auto", type=draft,
+        "--draft", metavar="N|auto", type=integer_or_auto,
         help="draft N tokens before each step, 0 to 7, or as many as are fastest (default auto if there is an MTP "
         "block); the text is the same",
     )  # fmt: skip

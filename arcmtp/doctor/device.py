@@ -11,7 +11,7 @@ from dpctl.utils import intel_device_info
 from arcmtp.doctor.findings import Finding, NamedCheck
 from arcmtp.doctor.machine import Machine
 from arcmtp.doctor.planned_model import PlannedModel
-from arcmtp.engine.memory_plan import memory_plan
+from arcmtp.engine.memory_plan import place_experts
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.activations import dequantise, pack_rows, quantise
@@ -225,14 +225,14 @@ def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
     context, tokens = model.context, Tokenizer(model.gguf.metadata).vocab_used
     options = NetworkOptions(context, tokens, mtp=model.gguf if has_mtp(model.gguf, model.config) else None)
-    need = memory_plan(Network(model.gguf, model.config, options, device))
+    need = place_experts(Network(model.gguf, model.config, options, device), "auto")
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)
     weights, cache, buffers, total, free = (f"{size / 2**20:,.0f}" for size in sizes)
     message = (
         f"weights {weights} MiB, KV cache of {context} tokens {cache} MiB, state and buffers {buffers} MiB: {total} "
-        f"of {free} MiB free; {need.advice}"
+        f"of {free} MiB free; {need.advice}" + f"; with {need.experts}" * bool(need.experts)
     )
-    if need.nbytes <= need.free_bytes:
+    if need.fits:
         yield Finding("memory plan", "ok", message)
     elif need.largest_context:
         yield Finding("memory plan", "problem", message, f"use --ctx {need.largest_context}")

@@ -12,6 +12,7 @@ from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import DraftPolicy, checked_policy, longest, may_draft
 from arcmtp.engine.loading import AUTO, Draft, LoadedModel, LoadOptions, policy_of
+from arcmtp.engine.memory_plan import ExpertsHost
 from arcmtp.engine.prompts import Message, Prompt, Prompting, Prompts, are_several
 from arcmtp.engine.request import Request
 from arcmtp.engine.results import Generation
@@ -39,7 +40,8 @@ class LLM:
 
     path: the file, or any part of a split one; None takes the small model that comes with the package.
     device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`, or a `Device`; None chooses (`arcmtp devices`).
-    ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows if less.
+    ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows or the
+        memory holds if less (`context`).
     requant: "int4" turns every large matrix into 4-bit weights while loading.
     graphs: whether a decoding step is one replay of a captured graph; None takes what is faster here, measured once and
         remembered (`graph_choice`), but no graphs on the CPU, whose driver leaks with each. The text is the same.
@@ -60,6 +62,9 @@ class LLM:
         are 0.98 of English text and code, and 0.67 to 0.75 of Russian, Chinese, Japanese and Korean.
     draft_requant: "int4" stores the MTP block, with a copy of the output matrix for it, in 4-bit weights; the text is
         the same.
+    experts_host: the experts of so many layers, the trunk's last ones, lie in host memory, which a GPU reads over PCIe;
+        "auto": on a GPU of as few layers as the context needs, on a CPU of none. The text is the same. `memory` tells
+        what was chosen.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -81,15 +86,16 @@ class LLM:
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
-        mtp_model: str | Path | None = None,
+        mtp_model: str | Path | None = None, experts_host: ExpertsHost = "auto",
     ) -> None:  # fmt: skip
         options = LoadOptions(
             bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
-            draft_p_min, draft_vocab, draft_requant, mtp_model,
+            draft_p_min, draft_vocab, draft_requant, mtp_model, experts_host,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation
+        self.memory = model.memory  # what device and host hold
         self.draft = model.draft  # tokens before each step, or "auto", unless a generation asks otherwise
         self.draft_p_min = draft_p_min  # unless a generation asks otherwise
         self.parallel = parallel

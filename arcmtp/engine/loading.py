@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
-from arcmtp.engine.memory_plan import load
+from arcmtp.engine.memory_plan import ExpertsHost, check_experts_host, load, planned
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
@@ -16,9 +16,9 @@ from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
 from arcmtp.model.config import Config
 from arcmtp.model.draft_vocabulary import DraftVocab, draft_tokens
 from arcmtp.model.mtp_donor import check_donor
-from arcmtp.model.network import Network, NetworkOptions
+from arcmtp.model.network import Network, NetworkOptions, check_parallel
 from arcmtp.model.tokenizer import Tokenizer
-from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import choose
@@ -47,13 +47,14 @@ class LoadOptions:
     draft_vocab: DraftVocab = "full"
     draft_requant: Literal["int4"] | None = None
     mtp_model: str | Path | None = None
+    experts_host: ExpertsHost = "auto"
 
     def __post_init__(self) -> None:
         if self.draft is not None:
             policy_of(self.draft)
         check_p_min(self.draft_p_min)
-        if not 1 <= self.parallel <= STEP_ROWS:
-            raise ArcmtpError(f"parallel is {self.parallel}; it must be 1 to {STEP_ROWS}")
+        check_experts_host(self.experts_host)
+        check_parallel(self.parallel)
 
 
 class LoadedModel:
@@ -68,20 +69,22 @@ class LoadedModel:
         self.metadata = gguf.metadata
         self.config = Config.from_gguf(gguf)
         self.tokenizer = Tokenizer(gguf.metadata)
-        self.context = self.config.usable_context(options.ctx)
         donor = _donor(gguf, self.config, options.mtp_model)
         default: Draft = AUTO if donor or has_mtp(gguf, self.config) else 0
         self.draft = default if options.draft is None else options.draft
         self.policy = policy_of(self.draft)
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
         of_network = NetworkOptions(
-            self.context, self.tokenizer.vocab_used, options.parallel,
+            self.config.usable_context(options.ctx), self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
             requant=options.requant, draft_requant=options.draft_requant,
             draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer),
         )  # fmt: skip
-        network = Network(gguf, self.config, of_network, self.device)
-        self.requant_errors = load(network, self.context, progress)
+        self.context, network, self.memory = planned(
+            lambda context: Network(gguf, self.config, replace(of_network, context=context), self.device),
+            of_network.context, options.experts_host, or_less=options.ctx is None,
+        )  # fmt: skip
+        self.requant_errors = load(network, self.context, self.memory, progress)
         _compile(network, {0, *self.policy.lengths}, options.draft_p_min > 0, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
         measured = options.graphs is None and not self.device.is_cpu

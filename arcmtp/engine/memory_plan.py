@@ -1,32 +1,46 @@
-"""What a model and its context take of a device's memory, known before anything is allocated."""
+"""What a model and its context take of a device's memory and of the host's, known before anything is allocated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
 
-from arcmtp.errors import MemoryExceeded, OutOfMemory
+from arcmtp.errors import ArcmtpError, MemoryExceeded, OutOfMemory
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.progress import Progress
 
+ExpertsHost = int | Literal["auto"]  # layers whose experts lie in host memory
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of device memory; `largest_context` tokens would fit, 0 if not even the smallest context does."""
+    """Bytes of device memory and of host memory; `largest_context` tokens would fit with these experts in host memory,
+    0 if not even the smallest context does."""
 
-    weights_bytes: int
+    weights_bytes: int  # on the device
     cache_bytes: int  # what grows with the context: KV cache and table of RoPE angles
     buffer_bytes: int  # the rest: recurrent state, rows on their way, logits
-    free_bytes: int
+    free_bytes: int  # of the device
+    host_layers: int  # the last layers of the trunk, whose experts lie in host memory
+    host_bytes: int  # of these experts
+    free_host_bytes: int
     largest_context: int
     parallel: int  # sequences that have a context each
 
     @property
     def nbytes(self) -> int:
-        """All that the model needs."""
+        """All that the model needs of the device's memory."""
         return self.weights_bytes + self.cache_bytes + self.buffer_bytes
 
+    @property
+    def fits(self) -> bool:
+        """Whether device and host have the memory."""
+        return self.nbytes <= self.free_bytes and self.host_bytes <= self.free_host_bytes
+
     def __str__(self) -> str:
-        return f"{self.nbytes / 2**30:.1f} GiB ({self.weights_bytes / 2**30:.1f} of them weights)"
+        return f"{gib(self.nbytes)} ({gib(self.weights_bytes)[:-4]} of them weights)"
 
     @property
     def advice(self) -> str:
@@ -35,37 +49,111 @@ class MemoryPlan:
             return "too little for any context" + " (fewer sequences in parallel need less)" * (self.parallel > 1)
         return f"at most ctx {self.largest_context} fits" + f", with parallel {self.parallel}" * (self.parallel > 1)
 
+    @property
+    def experts(self) -> str:
+        """Where the experts lie, in words; "" if they lie on the device."""
+        of_layers = "the last layer" if self.host_layers == 1 else f"the last {self.host_layers} layers"
+        sizes = f"{self.host_bytes / 2**20:,.0f} of {self.free_host_bytes / 2**20:,.0f} MiB free there"
+        return f"experts of {of_layers} in host memory ({sizes})" if self.host_layers else ""
+
 
 def memory_plan(network: Network) -> MemoryPlan:
-    """The plan of a network that is not loaded, on its device, for its context."""
-    free = network.device.free_memory
-    excess = network.weights.nbytes + network.nbytes - free
+    """The plan of a network that is not loaded, on its device, for its context, with its experts where they are to
+    lie."""
+    device, host = network.device, network.weights.host_nbytes
+    free, free_host = device.free_memory, device.free_host_memory
+    if device.is_cpu:  # both are the same memory
+        free -= host
+    weights = network.weights.nbytes - host
+    excess = weights + network.nbytes - free
     fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE - MAX_ROWS
     cache = network.context * network.bytes_per_position
     return MemoryPlan(
-        weights_bytes=network.weights.nbytes,
+        weights_bytes=weights,
         cache_bytes=cache,
         buffer_bytes=network.nbytes - cache,
         free_bytes=free,
-        largest_context=max(0, min(fitting, network.config.context_length)),
+        host_layers=network.host_layers,
+        host_bytes=host,
+        free_host_bytes=free_host,
+        largest_context=max(0, min(fitting, network.config.context_length)) if host <= free_host else 0,
         parallel=network.slots,
     )
 
 
-def load(network: Network, context: int, progress: Progress) -> dict[str, float]:
-    """`Network.load`; progress: called as progress("loading weights", done bytes, all bytes).
+def check_experts_host(experts_host: ExpertsHost) -> None:
+    """Raises ArcmtpError for what is neither "auto" nor a whole number from 0 on."""
+    if experts_host != "auto" and (type(experts_host) is not int or experts_host < 0):
+        raise ArcmtpError(f"experts_host is {experts_host!r}; it must be 'auto' or a whole number of layers, 0 or more")
 
-    Raises MemoryExceeded for what the device cannot hold, before anything is allocated, and OutOfMemory if it refuses
-    an allocation, since other programs take memory too, or memory is in too small pieces.
+
+def place_experts(network: Network, experts_host: ExpertsHost) -> MemoryPlan:
+    """Decide which experts lie in host memory, before `Network.load`, and give the plan.
+
+    experts_host: so many layers' experts; "auto": of the fewest layers with which the context fits the device, or, if
+    it does not fit at all, of as many as host memory holds. A CPU device has no memory of its own, and "auto" is 0.
+    Raises ArcmtpError for more layers than have experts.
     """
-    need = memory_plan(network)
-    free = f"{need.free_bytes / 2**30:.1f} GiB"
-    if need.nbytes > need.free_bytes:
+    if experts_host != "auto":
+        network.keep_experts_in_host_memory(experts_host)
+        return memory_plan(network)
+    plan, spared = memory_plan(network), _spared_bytes(network)
+    enough = (layers for layers, nbytes in enumerate(spared) if plan.nbytes - nbytes <= plan.free_bytes)
+    layers = next(enough, len(spared) - 1)
+    while spared[layers] > plan.free_host_bytes:
+        layers -= 1
+    network.keep_experts_in_host_memory(layers)
+    return memory_plan(network)
+
+
+def _spared_bytes(network: Network) -> list[int]:
+    """Bytes that the device is spared by the experts of 0, 1, … layers in host memory."""
+    return [0] if network.device.is_cpu else list(accumulate(network.expert_bytes, initial=0))
+
+
+def planned(
+    make: Callable[[int], Network], context: int, experts_host: ExpertsHost, or_less: bool = False
+) -> tuple[int, Network, MemoryPlan]:
+    """A context, the network that `make` makes for it, and its plan.
+
+    or_less: if `context` does not fit, as much of it as fits, should anything fit. experts_host: as for
+    `place_experts`, whose errors are raised.
+    """
+    network = make(context)
+    plan = place_experts(network, experts_host)
+    while or_less and plan.largest_context and not plan.fits:  # again where memory was taken in between
+        context = plan.largest_context
+        network = make(context)
+        plan = place_experts(network, experts_host)
+    return context, network, plan
+
+
+def load(network: Network, context: int, plan: MemoryPlan, progress: Progress) -> dict[str, float]:
+    """`Network.load` as planned; progress: called as progress("loading weights", done bytes, all bytes).
+
+    Raises MemoryExceeded for what device or host cannot hold, before anything is allocated, and OutOfMemory if an
+    allocation is refused, since other programs take memory too, or memory is in too small pieces.
+    """
+    if plan.host_bytes > plan.free_host_bytes:
+        raise MemoryExceeded(f"{plan.experts} do not fit: use a smaller experts_host", plan.largest_context)
+    needs = f"ctx {context} needs {plan}" + f", with {plan.experts}," * bool(plan.experts)
+    if not plan.fits:
         name = network.device.sycl_device.name
-        message = f"ctx {context} needs {need} and {name} has {free} free: {need.advice}"
-        raise MemoryExceeded(message, need.largest_context)
+        message = f"{needs} and {name} has {gib(plan.free_bytes)} free: {plan.advice}{_hint(network, plan)}"
+        raise MemoryExceeded(message, plan.largest_context)
     try:
         return network.load(lambda done, total: progress("loading weights", done, total))
     except OutOfMemory as error:
-        message = f"ctx {context} needs {need} of {free} that were free, but {error}: a smaller ctx may fit"
-        raise OutOfMemory(message) from None
+        message = f"{needs} of {gib(plan.free_bytes)} that were free, but {error}: a smaller ctx may fit"
+        raise OutOfMemory(message + _hint(network, plan)) from None
+
+
+def _hint(network: Network, plan: MemoryPlan) -> str:
+    """What is left to try where the host has room for more experts."""
+    spared = _spared_bytes(network)[plan.host_layers + 1 : plan.host_layers + 2]
+    return "; a larger experts_host needs less" if spared and spared[0] <= plan.free_host_bytes else ""
+
+
+def gib(nbytes: int) -> str:
+    """Bytes for people."""
+    return f"{nbytes / 2**30:.1f} GiB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
@@ -17,11 +18,12 @@ from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.stage import LaunchList, Stage
-from arcmtp.model.weight_plan import RowIds, WeightPlan
+from arcmtp.model.weight_plan import Merged, RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
 from arcmtp.ops import draft_chain
 from arcmtp.ops.accept import Accept
-from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.ops.cost import product_cost
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Cost, Launch, Work
 from arcmtp.runtime.tensor import F32, Kind
@@ -48,6 +50,12 @@ class NetworkOptions:
     requant: Requant | None = None
     draft_tokens: RowIds | None = None
     draft_requant: Requant | None = None
+
+
+def check_parallel(sequences: int) -> None:
+    """Raises ArcmtpError for so many sequences side by side as no step has rows for."""
+    if not 1 <= sequences <= STEP_ROWS:
+        raise ArcmtpError(f"parallel is {sequences}; it must be 1 to {STEP_ROWS}")
 
 
 class Network:
@@ -92,6 +100,34 @@ class Network:
     def nbytes(self) -> int:
         """Bytes of device memory besides the weights: caches, recurrent state, scratch memory."""
         return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS)
+
+    @property
+    def host_layers(self) -> int:
+        """Layers whose experts lie in host memory."""
+        return len(self._experts_in_host_memory)
+
+    def keep_experts_in_host_memory(self, layers: int) -> None:
+        """Let the experts of the last `layers` layers of the trunk lie in host memory, all others on the device; only
+        before `load`. The MTP block's stay on the device: each draft call reads them.
+
+        Raises ArcmtpError for more layers than have experts.
+        """
+        experts = self._experts_from_the_last_layer
+        if not 0 <= layers <= len(experts):
+            have = f"it has {len(experts)} layers with experts" if experts else "it has no experts"
+            raise ArcmtpError(f"experts_host is {layers}; of this model it can be 0 to {len(experts)}: {have}")
+        for index, of_layer in enumerate(experts):
+            for merged in of_layer:
+                merged.tensor.region.in_host_memory = index < layers
+
+    @property
+    def expert_bytes(self) -> list[int]:
+        """Bytes of the routed experts of each layer that has some, the last layer's first."""
+        return [sum(merged.tensor.nbytes for merged in of_layer) for of_layer in self._experts_from_the_last_layer]
+
+    @property
+    def _experts_from_the_last_layer(self) -> list[tuple[Merged, ...]]:
+        return [layer.feed_forward.experts for layer in reversed(self.stage.layers) if layer.feed_forward.experts]
 
     @property
     def bytes_per_position(self) -> int:
@@ -229,9 +265,28 @@ class Network:
         none, one = self._step_bytes[experts]
         return none + (position + 1) * (one - none)  # only attention depends on the context: so much for each key
 
+    def host_step_bytes(self, experts: float | None = None) -> int:
+        """Bytes of experts in host memory that a step of one row must read; experts: as for `step_bytes`."""
+        experts = self.config.experts_used if experts is None else experts
+        stacks = (merged for of_layer in self._experts_in_host_memory for merged in of_layer)
+        return sum(product_cost(matrix, 1, experts).nbytes for merged in stacks for matrix in merged.matrices)
+
+    @property
+    def _experts_in_host_memory(self) -> list[tuple[Merged, ...]]:
+        experts = self._experts_from_the_last_layer
+        return [of_layer for of_layer in experts if of_layer[0].tensor.region.in_host_memory]
+
+    def plain_step(self) -> Iterator[Launch]:
+        """The launches of a step of one row, chosen greedily; nothing is compiled for them."""
+        return self._step(1, GREEDY, 1)
+
+    def plain_draft(self) -> Iterator[Launch]:
+        """Those of a draft call that goes on from another."""
+        return self._draft(2, 2, GREEDY, 1)
+
     def _bytes_of_step(self, context: int, experts: float) -> int:
         work = Work(1, context, experts)
-        return sum((launch.cost(work) for launch in self.step(1, GREEDY)), Cost(0)).nbytes
+        return sum((launch.cost(work) for launch in self.plain_step()), Cost(0)).nbytes
 
     def _rows(self, rows: int, sequences: int = 1) -> Rows:
         """`rows` of each of so many sequences."""

@@ -71,8 +71,13 @@ class WeightPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of device memory that the weights take."""
+        """Bytes of all weights as kernels read them."""
         return self._arena.nbytes(Kind.WEIGHTS)
+
+    @property
+    def host_nbytes(self) -> int:
+        """Those of them that lie in host memory."""
+        return self._arena.host_weights_bytes
 
     def with_file(self, gguf: GGUF) -> WeightPlan:
         """The same plan, by which further tensors come from the file `gguf`."""

@@ -48,7 +48,8 @@ class WeightLoader:
 
     def fill(self, merged: Merged) -> None:
         """Allocate and fill the buffer of a merged tensor."""
-        merged.tensor.region.buffer = self.device.alloc(merged.tensor.nbytes)
+        region = merged.tensor.region
+        region.buffer = (self.device.host_alloc if region.in_host_memory else self.device.alloc)(region.nbytes)
         end = 0
         for segment in merged.segments:
             self.advance(segment.matrix.offset - end)

@@ -50,6 +50,7 @@ class Memory:
     kv_cache: int  # and the table of RoPE angles
     recurrent_states: int  # with their checkpoints, and the words that steer launches
     scratch: int  # rows on their way, logits
+    experts_in_host_memory: int  # of the weights; all else is on the device
     device_total: int
     process_peak: int  # resident; on the CPU device all of the above is in it
 
@@ -87,7 +88,8 @@ def memory(llm: LLM) -> Memory:
         kv_cache=arena.nbytes(Kind.CACHE),
         recurrent_states=arena.nbytes(Kind.STATE),
         scratch=arena.nbytes(Kind.SCRATCH, Kind.COUNTERS),
-        device_total=network.weights.nbytes + network.nbytes,
+        experts_in_host_memory=network.weights.host_nbytes,
+        device_total=network.weights.nbytes - network.weights.host_nbytes + network.nbytes,
         process_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 

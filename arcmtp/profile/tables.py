@@ -133,6 +133,7 @@ def _memory(report: Report) -> Section:
         "KV cache": m.kv_cache,
         "recurrent states": m.recurrent_states,
         "scratch": m.scratch,
+        "experts in host memory": m.experts_in_host_memory,
         "device in all": m.device_total,
         "peak of the process": m.process_peak,
     }

@@ -52,13 +52,17 @@ def _list_of(kind: type, text: str, *, empty: bool) -> Any:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Facts from the maker, and a bandwidth that someone has measured, if any."""
+    """Facts from the maker, and bandwidths that someone has measured, if any."""
 
     xe_cores: int = _whole(1, 1024)
     memory_gib: int = _whole(1, 1024)
     spec_bandwidth_gbs: float = _bandwidth()
+    pcie_generation: int = _whole(3, 5)
+    pcie_lanes: int = _whole(1, 16)
+    pcie_source: str = _text()
     measured_bandwidth_gbs: float | None = _bandwidth(default=None)
     bandwidth_source: str | None = _text(default=None)
+    measured_pcie_gbs: float | None = _bandwidth(default=None)
 
 
 @dataclass(frozen=True)

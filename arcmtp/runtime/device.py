@@ -49,9 +49,18 @@ class Device:
         """Uninitialised device memory; ArcmtpError when there is none."""
         return Buffer(nbytes, self.queue)
 
+    @property
+    def free_host_memory(self) -> int:
+        """Bytes of host memory that Linux says are available; of the CPU device, the same memory as `free_memory`."""
+        return _available_host_memory()
+
+    def host_alloc(self, nbytes: int) -> HostBuffer:
+        """Uninitialised host memory that kernels can use; ArcmtpError when there is none."""
+        return HostBuffer(nbytes, self.queue)
+
     def host_zeros(self, nbytes: int) -> HostBuffer:
         """Zero bytes of host memory that kernels can write to."""
-        buffer = HostBuffer(nbytes, self.queue)
+        buffer = self.host_alloc(nbytes)
         buffer.fill(0)
         return buffer
 

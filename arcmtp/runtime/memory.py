@@ -30,10 +30,11 @@ class Pointer:
 class Buffer:
     """`nbytes` of USM device memory on `queue`; the host reaches it through `read` and `write` alone.
 
-    Raises OutOfMemory when the device refuses the allocation.
+    Raises OutOfMemory when the device's driver refuses the allocation.
     """
 
     _kind: Callable[..., Any] = dpctl.memory.MemoryUSMDevice
+    _place = ""  # where it lies, for messages
 
     def __init__(self, nbytes: int, queue: dpctl.SyclQueue) -> None:
         self.nbytes = nbytes
@@ -41,7 +42,7 @@ class Buffer:
             self._memory = self._kind(max(nbytes, 64), alignment=64, queue=queue)
         except dpctl.memory.USMAllocationError:
             name = queue.sycl_device.name
-            raise OutOfMemory(f"{name} has no {nbytes / 2**20:.1f} MiB left in one piece") from None
+            raise OutOfMemory(f"{name} has no {nbytes / 2**20:.1f} MiB{self._place} left in one piece") from None
         self._queue = queue
         self.pointer: int = self._memory._pointer
         if queue.sycl_device.is_cpu and nbytes >= HUGE_PAGE_BYTES:
@@ -86,9 +87,11 @@ class Buffer:
 
 
 class HostBuffer(Buffer):
-    """A buffer in host memory that kernels write to: the host sees what a finished kernel stored, without a copy."""
+    """A buffer in host memory that kernels use, those of a GPU over PCIe: the host sees what a finished kernel stored,
+    without a copy."""
 
     _kind = dpctl.memory.MemoryUSMHost
+    _place = " of host memory"
 
     def view(self, dtype: np.typing.DTypeLike) -> np.ndarray:
         """The memory itself, as an array."""

@@ -52,6 +52,9 @@ class Allocator(Protocol):
     def zeros(self, nbytes: int) -> Buffer:
         """Zero bytes of device memory."""
 
+    def host_alloc(self, nbytes: int) -> HostBuffer:
+        """Uninitialised host memory."""
+
     def host_zeros(self, nbytes: int) -> HostBuffer:
         """Zero bytes of host memory."""
 
@@ -65,6 +68,7 @@ class Region:
     nbytes: int = 0
     initial: Callable[[], np.ndarray] | None = None  # its first contents; None: zeros
     buffer: Buffer | None = None
+    in_host_memory: bool = False  # of weights that kernels read there
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +167,11 @@ class Arena:
     def nbytes(self, *kinds: Kind) -> int:
         """Bytes of all regions of these kinds."""
         return sum(region.nbytes for region in self._regions.values() if region.kind in kinds)
+
+    @property
+    def host_weights_bytes(self) -> int:
+        """Bytes of all weights in host memory."""
+        return sum(region.nbytes for region in self._regions.values() if region.in_host_memory)
 
     def allocate(self, device: Allocator) -> None:
         """Give every region except weights its memory and first contents."""

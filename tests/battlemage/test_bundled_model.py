@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arcmtp import SamplingOptions
+from arcmtp import LLM, SamplingOptions
 from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
+from arcmtp.runtime.memory import HostBuffer
 from tests.battlemage.pair import Pair
+from tests.engine.test_batch import said
 from tests.engine.test_drafting import LENGTHS, WARM
 from tests.engine.test_golden import MAX_TOKENS, differences
 
@@ -55,6 +57,27 @@ def test_drafts_of_some_tokens_in_4_bit_weights(emulated_card: Device, text: str
     for sampling in (SamplingOptions(), WARM):
         pair.generate(prompt, max_tokens=16, draft=3, sampling=sampling)
     pair.close()
+
+
+def test_golden_text_with_experts_in_host_memory(
+    pair: Pair, emulated_card: Device, golden: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts that a card too small for the model leaves to the host: by launches and by graphs the card's own text."""
+    memory = pair.card.memory
+    of_a_layer = sum(merged.tensor.nbytes for merged in pair.card.network.stage.layers[-1].feed_forward.experts)
+    monkeypatch.setattr(Device, "free_memory", memory.nbytes - of_a_layer * 5 // 2)
+    with LLM(device=emulated_card, ctx=256, draft=3, graphs=False) as small:
+        assert small.memory.fits and small.memory.host_layers == 3
+        assert small.memory.weights_bytes + small.memory.host_bytes == memory.weights_bytes
+        experts = [merged.tensor for layer in small.network.stage.layers for merged in layer.feed_forward.experts]
+        assert [isinstance(tensor.buffer, HostBuffer) for tensor in experts] == [False] * 10 + [True] * 6
+        for prompt in golden["prompts"][:2]:
+            ids = prompt["tokens"]
+            want = [pair.card.generate(ids, max_tokens=12, logprobs=5, draft=draft) for draft in (0, 3)]
+            for graphs in (False, True):
+                small.network.stage.graphs.enabled = graphs
+                got = [small.generate(ids, max_tokens=12, logprobs=5, draft=draft) for draft in (0, 3)]
+                assert list(map(said, got)) == list(map(said, want))
 
 
 def test_four_sequences_at_once(emulated_card: Device, text: str) -> None:

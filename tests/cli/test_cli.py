@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from arcmtp import LLM
 from arcmtp.bench.mtp import Report
 from arcmtp.cli import main
 from arcmtp.engine.llm import BUNDLED_MODEL
+from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.memory import Buffer
 from arcmtp.runtime.paths import data_dir as package_data_dir
@@ -288,6 +289,12 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["profile", "--draft-vocab", "6145"], "draft_vocab is 6145; it must be 'full', a file, or 1 to 6144 tokens"),
         (["bench", "mtp", "--draft-vocab", "none"], "none: No such file or directory; expected a file with a token id"),
         (["profile", "--draft-requant", "int8"], "argument --draft-requant: invalid choice: 'int8'"),
+        (["generate", "-p", "x", "--experts-host", "9"], "experts_host is 9; of this model it can be 0 to 8: it has "),
+        (
+            ["serve", "--experts-host", "-1"],
+            "argument --experts-host: '-1' is neither auto nor a whole number from 0 on",
+        ),
+        (["bench", "--experts-host", "most"], "argument --experts-host: 'most' is neither auto nor a whole number"),
         (["mtp", "count-tokens"], "the following arguments are required: CORPUS"),
         (["mtp", "count-tokens", "none"], "none: No such file or directory; expected a text or a folder of texts"),
         (["mtp", "count-tokens", "x", "-n", "0"], "argument -n/--count: '0' is not a whole number from 1 on"),
@@ -388,6 +395,44 @@ def test_a_model_beyond_the_devices_memory_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr(Device, "free_memory", llm.network.weights.nbytes)
     assert refused("generate", "-p", "x", "--device", "cpu").endswith(" GiB free: too little for any context")
+
+
+def test_a_usual_context_that_does_not_fit_becomes_one_that_does_and_a_line_says_so(
+    capsys: pytest.CaptureFixture[str], llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = llm.network.weights.nbytes + llm.network.nbytes
+    monkeypatch.setattr(Device, "free_memory", needed - 1000 * llm.network.bytes_per_position)
+    assert main(["generate", "-p", "x", "-n", "1", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert "ctx is 3128: the memory does not hold the 4096 tokens that are usual" in lines
+
+
+def test_experts_in_host_memory_are_told_in_a_line_and_change_no_text(
+    capsys: pytest.CaptureFixture[str], llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b580, memory = cards()["arc-b580"], "experts of the last 3 layers in host memory (2 of 1,024 MiB free there)"
+    card = replace(llm.device.card, name=b580.name, hardware=b580.hardware)
+    monkeypatch.setattr("arcmtp.runtime.device.for_device", lambda name, is_cpu: card)
+    monkeypatch.setattr(Device, "free_host_memory", 1 << 30)
+    texts = []
+    for layers in ("auto", "0", "3"):
+        command = ["generate", "--raw", "-p", "import os", "-n", "24", "--device", "cpu", "--json"]
+        assert main([*command, "--experts-host", layers]) == 0
+        output = capsys.readouterr()
+        texts.append(json.loads(output.out)["ids"])
+        told = [line for line in output.err.splitlines() if line.startswith("experts")]
+        assert len(told) == (layers == "3")
+    assert re.fullmatch(rf"{re.escape(memory)}: \d+ tokens/s predicted for Intel Arc B580, without drafts", told[0])
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_experts_beyond_the_hosts_memory_are_refused_in_one_line(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "free_host_memory", 2 << 20)
+    line = refused("generate", "-p", "x", "--device", "cpu", "--experts-host", "8")
+    sizes = "(5 of 2 MiB free there)"
+    assert line == f"arcmtp: experts of the last 8 layers in host memory {sizes} do not fit: use a smaller experts_host"
 
 
 def test_a_device_that_is_full_all_the_same_is_told_in_one_line(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -315,6 +316,18 @@ def test_a_context_beyond_the_memory_is_a_problem_that_says_what_fits(monkeypatc
     fitting = int(finding.remedy.removeprefix("use --ctx "))
     assert finding.status == "problem" and 64 <= fitting < 4096
     assert [planned(ctx).status for ctx in (fitting, fitting + 1)] == ["ok", "problem"]
+
+
+def test_experts_that_a_card_leaves_to_the_host_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device("cpu")
+    monkeypatch.setattr(device, "is_cpu", False)  # the CPU device has no other memory to leave them to
+    model = PlannedModel.open(TINY, 64)
+    whole = only(model_memory(device, model)).message
+    needed = int(whole.split(" MiB: ")[1].split()[0]) << 20
+    monkeypatch.setattr(Device, "free_memory", needed - (2 << 20))
+    finding = only(model_memory(device, model))
+    assert (finding.status, "experts" in whole) == ("ok", False)
+    assert re.search(r"; with experts of the last \d layers in host memory \([12] of ", finding.message)
 
 
 def test_a_model_beyond_the_memory_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

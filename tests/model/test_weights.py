@@ -51,10 +51,14 @@ class FakeDevice:
     card, activation_orders = cards()["cpu"], 3
 
     def __init__(self) -> None:
-        self.allocated_bytes = 0
+        self.allocated_bytes = self.host_bytes = 0
 
     def alloc(self, nbytes: int) -> FakeBuffer:
         self.allocated_bytes += nbytes
+        return FakeBuffer(nbytes)
+
+    def host_alloc(self, nbytes: int) -> FakeBuffer:
+        self.host_bytes += nbytes
         return FakeBuffer(nbytes)
 
 
@@ -65,7 +69,8 @@ class Loaded:
         self.network, self.plan = network, network.weights
         device: Any = FakeDevice()
         self.requant_errors = WeightLoader(self.plan, device, progress).load()
-        assert device.allocated_bytes == self.plan.nbytes
+        assert device.host_bytes == self.plan.host_nbytes
+        assert device.allocated_bytes == self.plan.nbytes - device.host_bytes
 
     def __getitem__(self, name: str) -> Merged:
         """What is merged under a name."""

@@ -62,6 +62,8 @@ def test_a_geometry_runs_in_the_work_groups_that_its_card_allows() -> None:
         ("sub_groups = [16, 32]", "sub_groups = []", "limits.sub_groups is []"),
         ("spec_bandwidth_gbs = 608", "spec_bandwidth_gbs = nan", "hardware.spec_bandwidth_gbs is nan"),
         ("measured_bandwidth_gbs = 536\n", "", "hardware.bandwidth_source go together"),
+        ("pcie_lanes = 16\n", "", "hardware.pcie_lanes is missing; it should be a whole number from 1 to 16"),
+        ("pcie_generation = 5", "pcie_generation = 6", "hardware.pcie_generation is 6 and should be a whole"),
         ("[limits]", "[limit]", "unknown key limit;"),
         ("[limits]", "[limits", "not a readable TOML file"),
     ],
@@ -85,5 +87,6 @@ def test_a_missing_profile_is_one_line(tmp_path: Path) -> None:
 def test_the_documentation_lists_exactly_the_keys_that_profiles_have() -> None:
     text = (profile_dir().parent / "docs" / "profiles.md").read_text()
     documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
-    keys = {line.split("=")[0].strip() for line in B70.splitlines() if "=" in line}
+    profiles = "\n".join(path.read_text() for path in profile_dir().glob("*.toml"))
+    keys = {line.split("=")[0].strip() for line in profiles.splitlines() if "=" in line}
     assert documented == keys

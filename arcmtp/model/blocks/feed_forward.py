@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from arcmtp.model.builder import Builder, Residual, Rows
+from arcmtp.model.weight_plan import Merged
 from arcmtp.ops.feed_forward import FeedForwardGateUp
 from arcmtp.ops.launch import Consumers
 from arcmtp.ops.mul_mat import MulMat
@@ -17,6 +18,7 @@ class DenseFeedForward:
     """Leaves one partial sum."""
 
     partial_sums = 1
+    experts: tuple[Merged, ...] = ()
 
     def __init__(self, build: Builder, prefix: str) -> None:
         config, weights, geometry = build.config, build.weights, build.geometry

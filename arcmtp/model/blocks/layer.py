@@ -8,6 +8,7 @@ from typing import Protocol
 
 from arcmtp.model.blocks.cache import Cache
 from arcmtp.model.builder import Rows
+from arcmtp.model.weight_plan import Merged
 from arcmtp.runtime.launch import Launch
 from arcmtp.runtime.tensor import Tensor
 
@@ -29,6 +30,7 @@ class FeedForward(Protocol):
     """From `Residual.mixed` to `Residual.partials`."""
 
     partial_sums: int
+    experts: tuple[Merged, ...]  # weights of routed experts, which may lie in host memory
 
     def launches(self, rows: Rows) -> Iterator[Launch]:
         """Its launches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from arcmtp.model.builder import Builder, Residual, Rows
+from arcmtp.model.weight_plan import Merged
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
 from arcmtp.ops.launch import CHUNK_ROWS, Consumers
 from arcmtp.ops.router import Router
@@ -36,6 +37,7 @@ class MixtureOfExperts:
         )
         down = weights.matrix(f"{prefix}ffn_down_exps.weight", hidden, config.expert_ffn, config.experts)
         self.down_weights = weights.merge(f"{prefix}down", [down])
+        self.experts: tuple[Merged, ...] = (self.gate_up_weights, self.down_weights)
         shared = [
             weights.matrix(f"{prefix}ffn_{part}_shexp.weight", config.shared_ffn, hidden) for part in ("gate", "up")
         ]

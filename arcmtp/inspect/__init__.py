@@ -1,0 +1,1 @@
+"""`arcmtp inspect`: what a file is, and which card runs it how, from its header alone."""

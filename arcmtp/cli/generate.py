@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from arcmtp.cli.loading import load, read_text
+from arcmtp.cli.loading import load, open_model, read_text
 from arcmtp.cli.options import (
     Parser,
     add_draft_option,
@@ -21,10 +21,13 @@ from arcmtp.cli.options import (
     sampling_options,
 )
 from arcmtp.errors import ArcmtpError
+from arcmtp.runtime.files import OutputFile
 
 if TYPE_CHECKING:
     from arcmtp import LLM, Generation, Statistics
     from arcmtp.cli.options import SubParsers
+    from arcmtp.engine.model_file import ModelFile
+    from arcmtp.engine.request import Request
     from arcmtp.runtime.graphs import GraphChoice
 
 
@@ -64,16 +67,33 @@ def _add_prompt_options(parser: Parser) -> None:
 def _generate(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise ArcmtpError("--logprobs needs --json, which shows them")
-    prompt, sampling = _prompt(options), sampling_options(options)
-    template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
-    with _output(options.draft_log) as draft_log, load(options, options.ctx, options.draft) as llm:
-        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling, stop=options.stop, **template)
+    file = open_model(options)
+    with ExitStack() as stack:
+        request = _request(options, file)
+        draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, file.gguf.paths))
+        llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
+        stream = llm.stream_request(request)
         try:
             for chunk in stream:
                 if not options.json:
                     print(chunk.text, end="", flush=True)
-        finally:  # an interrupted generation is shown as far as it went
+        except KeyboardInterrupt:  # it is shown as far as it went
             _finish(options, stream.result, llm, draft_log)
+            raise
+        _finish(options, stream.result, llm, draft_log)
+
+
+def _request(options: argparse.Namespace, file: ModelFile) -> Request:
+    """What is asked of the model, checked as far as its file alone can tell."""
+    from arcmtp.engine.request import Request
+    from arcmtp.engine.sampling import Sampler
+
+    prompt, sampling = _prompt(options), sampling_options(options)
+    Sampler(sampling, file.config.vocab)  # which refuses biases of tokens that there are not
+    prompting = file.prompting(file.config.usable_context(options.ctx))
+    template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
+    ids = prompting.checked(prompting.ids(prompt, **template))
+    return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop)
 
 
 def _prompt(options: argparse.Namespace) -> str | list[dict[str, str]]:
@@ -87,15 +107,7 @@ def _prompt(options: argparse.Namespace) -> str | list[dict[str, str]]:
     return [*system, {"role": "user", "content": text}]
 
 
-def _output(path: Path | None) -> contextlib.AbstractContextManager[IO[str] | None]:
-    """A file to write, opened at once, so that a place that cannot be written to is known before any work."""
-    try:
-        return contextlib.nullcontext() if path is None else path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ArcmtpError(f"{path}: {error.strerror}; expected a file that can be written") from None
-
-
-def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log: IO[str] | None) -> None:
+def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log: OutputFile | None) -> None:
     """Show what follows the text, and write the draft calls."""
     if options.json:
         fields = dataclasses.asdict(result)
@@ -106,7 +118,7 @@ def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log
         for line in _statistics(result.statistics, llm.graph_choice):
             print(line, file=sys.stderr)
     if draft_log:
-        draft_log.writelines(json.dumps(dataclasses.asdict(call)) + "\n" for call in result.draft_calls)
+        draft_log.write("".join(json.dumps(dataclasses.asdict(call)) + "\n" for call in result.draft_calls))
 
 
 def _statistics(s: Statistics, choice: GraphChoice | None) -> list[str]:

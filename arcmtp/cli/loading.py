@@ -15,19 +15,33 @@ from arcmtp.progress import Progress
 if TYPE_CHECKING:
     from arcmtp import LLM
     from arcmtp.engine.loading import Draft
+    from arcmtp.engine.model_file import ModelFile
 
 MTP_OPTIONS = ("draft_p_min", "draft_vocab", "draft_requant", "mtp_model", "mtp_hidden")
 
 
-def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1) -> LLM:
-    """The model that `add_model_options` and `add_mtp_options` describe; ArcmtpError if it cannot be used."""
+def open_model(options: argparse.Namespace) -> ModelFile:
+    """The file that `--model` names, to check what else was given before it is loaded; ArcmtpError if it cannot be
+    used."""
+    from arcmtp.engine.llm import bundled_model
+    from arcmtp.engine.model_file import ModelFile
+
+    return ModelFile.open(bundled_model() if options.model is None else options.model)
+
+
+def load(
+    options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1,
+    file: ModelFile | None = None,
+) -> LLM:  # fmt: skip
+    """The model that `add_model_options` and `add_mtp_options` describe, whose file may be open already; ArcmtpError if
+    it cannot be used."""
     from arcmtp.engine import LLM
 
     with ProgressBar() as progress:
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
-            options.model, options.device, ctx, options.requant, options.graph, progress, draft, parallel=parallel,
-            **of_mtp,
+            file or options.model, options.device, ctx, options.requant, options.graph, progress, draft,
+            parallel=parallel, **of_mtp,
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)

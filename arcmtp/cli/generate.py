@@ -19,6 +19,7 @@ from arcmtp.cli.options import (
     add_sampling_options,
     integer,
     sampling_options,
+    unicode_text,
 )
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime.files import OutputFile
@@ -40,8 +41,9 @@ def add(commands: SubParsers) -> None:
         "--logprobs", metavar="N", type=integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
     generate.add_argument(
-        "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
-    )
+        "--stop", metavar="TEXT", type=unicode_text, action="append", default=[],
+        help="end before this text; may be repeated",
+    )  # fmt: skip
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     add_draft_option(generate)
     add_mtp_options(generate)
@@ -54,13 +56,13 @@ def add(commands: SubParsers) -> None:
 
 def _add_prompt_options(parser: Parser) -> None:
     prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", type=unicode_text, help="the prompt")
     prompt.add_argument("-f", "--file", metavar="FILE", type=Path, help="a file with the prompt (- for standard input)")
     parser.add_argument(
         "-n", "--max-tokens", metavar="N", type=integer(1), default=128, help="tokens at most (default 128)"
     )
     parser.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
-    parser.add_argument("--system", metavar="TEXT", help="a system message before the prompt's")
+    parser.add_argument("--system", metavar="TEXT", type=unicode_text, help="a system message before the prompt's")
     parser.add_argument("--no-think", action="store_true", help="an answer without reasoning, if the template can")
 
 
@@ -98,13 +100,13 @@ def _request(options: argparse.Namespace, file: ModelFile) -> Request:
 
 def _prompt(options: argparse.Namespace) -> str | list[dict[str, str]]:
     """The text as it is, or the messages of a chat."""
-    text = options.prompt if options.file is None else read_text(options.file)
+    prompt = options.prompt if options.file is None else read_text(options.file)
     if options.raw:
         if options.system is not None or options.no_think:
             raise ArcmtpError("--system and --no-think are for messages of a chat, --raw is none")
-        return str(text)
+        return str(prompt)
     system = [] if options.system is None else [{"role": "system", "content": options.system}]
-    return [*system, {"role": "user", "content": text}]
+    return [*system, {"role": "user", "content": prompt}]
 
 
 def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log: OutputFile | None) -> None:

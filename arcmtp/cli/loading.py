@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.progress import Progress
+from arcmtp.runtime import environment
 
 if TYPE_CHECKING:
     from arcmtp import LLM
@@ -37,6 +39,7 @@ def load(
     it cannot be used."""
     from arcmtp.engine import LLM
 
+    _tell_cache_problem()
     with ProgressBar() as progress:
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
@@ -48,6 +51,13 @@ def load(
     return llm
 
 
+@functools.cache
+def _tell_cache_problem() -> None:
+    """Say once, on standard error, that kernels will be compiled at each start."""
+    if problem := environment.cache_problem():
+        print(f"{problem}: no kernel is kept, each start compiles them all", file=sys.stderr)
+
+
 def model_path(options: argparse.Namespace) -> Path:
     """The path that `--model` gives; without one the file name of the bundled model."""
     from arcmtp.engine.llm import BUNDLED_MODEL
@@ -57,6 +67,8 @@ def model_path(options: argparse.Namespace) -> Path:
 
 def read_text(path: Path) -> str:
     """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text."""
+    if str(path) == "-" and sys.stdin is None:
+        raise ArcmtpError("-: standard input is closed; expected a text")
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return content.decode()

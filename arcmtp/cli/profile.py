@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli.loading import ProgressBar, load, model_path, open_model
-from arcmtp.cli.options import add_draft_option, add_model_options, add_mtp_options, integer
+from arcmtp.cli.options import add_draft_option, add_model_options, add_mtp_options, integer, unicode_text
 
 if TYPE_CHECKING:
     from arcmtp.cli.options import SubParsers
@@ -22,7 +22,9 @@ def add(commands: SubParsers) -> None:
     profile = commands.add_parser("profile", help="where the time of a generation goes")
     add_model_options(profile)
     prompt = profile.add_mutually_exclusive_group()
-    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt (default: a request for Python code)")
+    prompt.add_argument(
+        "-p", "--prompt", metavar="TEXT", type=unicode_text, help="the prompt (default: a request for Python code)"
+    )
     prompt.add_argument("--prompt-tokens", metavar="N", type=integer(1), help="a prompt of so many random tokens")
     profile.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
     profile.add_argument(
@@ -78,8 +80,10 @@ def _prompt(options: argparse.Namespace, file: ModelFile) -> list[int]:
     if options.prompt_tokens:
         check_room(options.prompt_tokens, options.max_tokens, context)
         return random_ids(file.tokenizer, options.prompt_tokens)
-    text, prompting = prompts()[DEFAULT_REQUEST] if options.prompt is None else options.prompt, file.prompting(context)
+    prompting, prompt = file.prompting(context), options.prompt
+    if prompt is None:
+        prompt = prompts()[DEFAULT_REQUEST]
     as_chat = prompting.has_chat_template and not options.raw
-    ids = prompting.ids([{"role": "user", "content": text}] if as_chat else text)
+    ids = prompting.ids([{"role": "user", "content": prompt}] if as_chat else prompt)
     check_room(len(ids), options.max_tokens, context)
     return ids

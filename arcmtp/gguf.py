@@ -1,19 +1,23 @@
-"""GGUF version 3 reader: the headers and the mapped bytes of one file or of all parts of a split file."""
+"""GGUF version 3 reader: the headers and the bytes of one file or of all parts of a split file.
+
+Files are read and not mapped: of a mapped file that becomes shorter, or whose disk fails, the process would die.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import stat
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
-from arcmtp.errors import ArcmtpError
-from arcmtp.gguf_header import Bytes, Header, TensorInfo, Value
+from arcmtp.errors import ArcmtpError, shown
+from arcmtp.gguf_header import MAX_HEADER_BYTES, Bytes, Header, Incomplete, TensorInfo, Value
 
+HEADER_BYTES = 16 << 20  # read at first: the header of a vocabulary of 248,320 tokens takes 10 MB
 _PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
@@ -37,7 +41,7 @@ class GGUF:
         for part in self._parts:
             for tensor in part.header.tensors:
                 if tensor.name in self.tensors:
-                    raise ArcmtpError(f"{part.path}: tensor {tensor.name!r} appears twice")
+                    raise ArcmtpError(f"{part.path}: tensor {shown(tensor.name)} appears twice")
                 self.tensors[tensor.name] = tensor
         if count > 1:
             self._check_split_total()
@@ -55,37 +59,36 @@ class GGUF:
     def entry(self, key: str) -> bytes:
         """A key of `metadata` and its value, as the file has them."""
         part = self._parts[0]
-        return part.map[part.header.entries[key]]
+        place = part.header.entries[key]
+        entry = np.empty(place.stop - place.start, np.uint8)
+        part.read(place.start, entry, "the metadata")
+        return entry.tobytes()
 
     def data(self, tensor: TensorInfo) -> Bytes:
-        """The tensor's bytes in the file, uint8 [nbytes], read-only and not yet read from disk."""
-        return self._parts[tensor.part].bytes[tensor.offset : tensor.offset + tensor.nbytes]
+        """The tensor's bytes in the file, uint8 [nbytes]."""
+        data = np.empty(tensor.nbytes, np.uint8)
+        self.read(tensor, 0, data)
+        return data
 
-    def rows(self, tensor: TensorInfo) -> Bytes:
-        """The tensor's bytes as uint8 [experts, rows, row_bytes]; a matrix has 1 expert, a vector 1 row."""
-        experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
-        return self.data(tensor).reshape(experts, -1, tensor.row_bytes)
+    def read(self, tensor: TensorInfo, start: int, into: Bytes) -> None:
+        """Fill `into`, contiguous uint8, with the tensor's bytes from byte `start` on.
 
-    def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        """Drop the whole pages inside the tensor's bytes [start, stop) from memory; they can be read again."""
-        page = mmap.PAGESIZE
-        first = -(-(tensor.offset + start) // page) * page
-        length = (tensor.offset + stop) // page * page - first
-        if length > 0:
-            self._parts[tensor.part].map.madvise(mmap.MADV_DONTNEED, first, length)
+        Raises ArcmtpError for a file that is shorter by now or cannot be read.
+        """
+        self._parts[tensor.part].read(tensor.offset + start, into, f"tensor {shown(tensor.name)}")
 
     def _check_split_total(self) -> None:
         expected = self.metadata.get("split.tensors.count", len(self.tensors))
-        if expected != len(self.tensors):
+        if not isinstance(expected, int) or expected != len(self.tensors):
             raise ArcmtpError(
-                f"{self.path}: the parts hold {len(self.tensors)} tensors, split.tensors.count says {expected}"
+                f"{self.path}: the parts hold {len(self.tensors)} tensors, split.tensors.count says {shown(expected)}"
             )
 
 
 def _split_count(part: _Part) -> int:
     count = part.header.metadata.get("split.count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 0xFFFF:
-        raise ArcmtpError(f"{part.path}: split.count is {count!r}, expected a number of parts")
+        raise ArcmtpError(f"{part.path}: split.count is {shown(count)}, expected a number of parts")
     return max(count, 1)
 
 
@@ -97,34 +100,57 @@ def _open_parts(path: Path, count: int) -> list[_Part]:
     for index in range(count):
         part = _Part(path.with_name(f"{match[1]}-{index + 1:05}-of-{count:05}.gguf"), index)
         number = part.header.metadata.get("split.no")
-        if _split_count(part) != count or number != index:
-            raise ArcmtpError(f"{part.path}: split.no is {number}, expected {index} of {count}")
+        if _split_count(part) != count or not isinstance(number, int) or number != index:
+            raise ArcmtpError(f"{part.path}: split.no is {shown(number)}, expected {index} of {count}")
         parts.append(part)
     return parts
 
 
 class _Part:
-    """One mapped file and what its header says."""
+    """One open file and what its header says."""
 
     def __init__(self, path: Path, index: int) -> None:
         self.path = path
-        self.map = _map_file(path)
-        self.bytes: Bytes = np.frombuffer(self.map, np.uint8)
-        self.header = Header(path, self.map, index)
+        try:
+            self._file = _open(path)
+        except FileNotFoundError:
+            raise ArcmtpError(f"{path}: no such file") from None
+        except (OSError, ValueError) as error:
+            raise ArcmtpError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        self.header = self._header(index)
+
+    def read(self, start: int, into: Bytes, what: str) -> None:
+        """Fill `into` from byte `start` of the file on; what: is read, in words."""
+        rest = into.data.cast("B")
+        while rest:
+            try:
+                count = os.preadv(self._file.fileno(), [rest], start)
+            except OSError as error:
+                raise ArcmtpError(f"{self.path}: {what} cannot be read: {error.strerror}") from None
+            if not count:
+                raise ArcmtpError(f"{self.path}: has become shorter while it was read: {what} is not all there")
+            start, rest = start + count, rest[count:]
+
+    def _header(self, index: int) -> Header:
+        size = os.fstat(self._file.fileno()).st_size
+        have = HEADER_BYTES
+        while True:
+            begin = np.empty(min(have, size), np.uint8)
+            self.read(0, begin, "the header")
+            try:
+                return Header(self.path, begin.tobytes(), size, index)
+            except Incomplete:
+                have *= 4
+            if have > MAX_HEADER_BYTES:
+                raise ArcmtpError(f"{self.path}: the header has more than {MAX_HEADER_BYTES >> 20} MiB")
 
 
-def _map_file(path: Path) -> mmap.mmap:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ArcmtpError(f"{path}: is a directory, expected a GGUF file")
-        if not stat.S_ISREG(status.st_mode):
-            raise ArcmtpError(f"{path}: not a regular file, expected a GGUF file")
-        if status.st_size == 0:
-            raise ArcmtpError(f"{path}: the file is empty, expected a GGUF file")
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise ArcmtpError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise ArcmtpError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+def _open(path: Path) -> FileIO:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ArcmtpError(f"{path}: is a directory, expected a GGUF file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ArcmtpError(f"{path}: not a regular file, expected a GGUF file")
+    if status.st_size == 0:
+        raise ArcmtpError(f"{path}: the file is empty, expected a GGUF file")
+    return FileIO(path)

@@ -6,7 +6,6 @@ file ends in one `ArcmtpError`. 248,320 tokens and 247,587 merges parse in about
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, shown
 
 Bytes = npt.NDArray[np.uint8]
 Value = int | float | bool | str | list[str] | npt.NDArray[Any]
@@ -30,6 +29,7 @@ MAX_DIMS = 4
 # that a damaged length in a 20 GB file cannot ask for gigabytes.
 MAX_STRING_BYTES = 1 << 24
 MAX_ARRAY_ELEMENTS = 1 << 24
+MAX_HEADER_BYTES = 1 << 28
 
 # Smallest possible encodings, to check counts before looping over them.
 _MIN_KEY_VALUE_BYTES = 8 + 4 + 1
@@ -114,15 +114,22 @@ class TensorInfo:
         return self.shape[-1] // self.type.block * self.type.block_bytes
 
 
-class Header:
-    """Metadata and tensor table of the mapped file `path`, which is part `part` of a model.
+class Incomplete(Exception):
+    """The header goes on behind the bytes that were given."""
 
-    Integers, floats, booleans and strings become Python values, arrays of strings lists, other arrays numpy arrays.
-    Raises ArcmtpError for what is not GGUF version 3, truncated or inconsistent.
+
+class Header:
+    """Metadata and tensor table of the file `path` of `size` bytes, which is part `part` of a model.
+
+    data: the file's first bytes, or all. Integers, floats, booleans and strings become Python values, arrays of strings
+    lists, other arrays numpy arrays.
+
+    Raises Incomplete if more of the file is needed, and ArcmtpError for what is not GGUF version 3, truncated or
+    inconsistent.
     """
 
-    def __init__(self, path: Path, data: mmap.mmap, part: int) -> None:
-        cursor = _Cursor(path, data)
+    def __init__(self, path: Path, data: bytes, size: int, part: int) -> None:
+        cursor = _Cursor(path, data, size)
         tensor_count, key_count = _read_counts(cursor)
         self.metadata: dict[str, Value] = {}
         self.entries: dict[str, slice] = {}  # where each key and its value are
@@ -137,10 +144,10 @@ class Header:
 class _Cursor:
     """A position in the header; every step forward is checked against the file's length."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: bytes, size: int) -> None:
         self.path = path
         self.data = data
-        self.size = len(data)
+        self.size = size
         self.position = 0
 
     def error(self, message: str) -> ArcmtpError:
@@ -152,6 +159,8 @@ class _Cursor:
         if nbytes > self.size - start:
             raise self.error(f"truncated in {what}: needs {nbytes} bytes at {start}, the file has {self.size}")
         self.position = start + nbytes
+        if self.position > len(self.data):
+            raise Incomplete
         return start
 
     def scalar(self, form: struct.Struct, what: str) -> Any:
@@ -193,8 +202,8 @@ def _read_key_value(cursor: _Cursor, index: int, metadata: dict[str, Value]) -> 
     """Put the next value into `metadata`; its key."""
     key = cursor.string(f"metadata key {index}")
     if key in metadata:
-        raise cursor.error(f"metadata key {key!r} appears twice")
-    what = f"metadata key {key!r}"
+        raise cursor.error(f"metadata key {shown(key)} appears twice")
+    what = f"metadata key {shown(key)}"
     code = cursor.scalar(_U32, what)
     if code == _STRING:
         metadata[key] = cursor.string(what)
@@ -235,8 +244,12 @@ def _read_strings(cursor: _Cursor, count: int, what: str) -> list[str]:
             position = start + length_at(data, position)[0]
             if position > size or position - start > MAX_STRING_BYTES:
                 raise cursor.error(f"truncated in {what}: string {len(strings)} has {position - start} bytes")
+            if position > len(data):
+                raise Incomplete
             strings.append(data[start:position].decode())
     except struct.error:
+        if len(data) < size:
+            raise Incomplete from None
         raise cursor.error(f"truncated in {what}: string {len(strings)} of {count} is missing") from None
     except UnicodeDecodeError:
         raise cursor.error(f"{what}: string {len(strings)} is not UTF-8") from None
@@ -247,7 +260,7 @@ def _read_strings(cursor: _Cursor, count: int, what: str) -> list[str]:
 def _alignment(path: Path, metadata: Mapping[str, Value]) -> int:
     value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value & (value - 1):
-        raise ArcmtpError(f"{path}: general.alignment is {value!r}, expected a power of two")
+        raise ArcmtpError(f"{path}: general.alignment is {shown(value)}, expected a power of two")
     return value
 
 
@@ -259,7 +272,7 @@ def _read_tensors(cursor: _Cursor, count: int, part: int, alignment: int) -> lis
         nbytes = prod(shape) // kind.block * kind.block_bytes
         end = data_start + offset + nbytes
         if end > cursor.size:
-            raise cursor.error(f"truncated: tensor {name!r} ends at byte {end}, the file has {cursor.size}")
+            raise cursor.error(f"truncated: tensor {shown(name)} ends at byte {end}, the file has {cursor.size}")
         tensors.append(TensorInfo(name, shape, kind, data_start + offset, nbytes, part))
     _check_overlap(cursor, tensors)
     return tensors
@@ -267,7 +280,7 @@ def _read_tensors(cursor: _Cursor, count: int, part: int, alignment: int) -> lis
 
 def _read_tensor_info(cursor: _Cursor, index: int, alignment: int) -> tuple[str, tuple[int, ...], GgmlType, int]:
     name = cursor.string(f"tensor {index}")
-    what = f"tensor {name!r}"
+    what = f"tensor {shown(name)}"
     dims = cursor.scalar(_U32, what)
     if not 1 <= dims <= MAX_DIMS:
         raise cursor.error(f"{what} has {dims} dimensions, expected 1 to {MAX_DIMS}")
@@ -288,4 +301,4 @@ def _check_overlap(cursor: _Cursor, tensors: list[TensorInfo]) -> None:
     ordered = sorted(tensors, key=lambda tensor: tensor.offset)
     for before, after in pairwise(ordered):
         if before.offset + before.nbytes > after.offset:
-            raise cursor.error(f"tensors {before.name!r} and {after.name!r} overlap")
+            raise cursor.error(f"tensors {shown(before.name)} and {shown(after.name)} overlap")

@@ -48,11 +48,11 @@ def file_pieces(
     yield header + _padding(len(header), alignment)
     done, total = 0, sum(source.tensor.nbytes for source in tensors)
     for source in tensors:
-        tensor, data = source.tensor, source.gguf.data(source.tensor)
+        tensor = source.tensor
         for start in range(0, tensor.nbytes, PIECE_BYTES):
-            piece = data[start : start + PIECE_BYTES]
+            piece = np.empty(min(PIECE_BYTES, tensor.nbytes - start), np.uint8)
+            source.gguf.read(tensor, start, piece)
             yield piece.data
-            source.gguf.release(tensor, start, start + len(piece))
             done += len(piece)
             progress("writing tensors", done, total)
         yield _padding(tensor.nbytes, alignment)

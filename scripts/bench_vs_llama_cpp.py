@@ -175,7 +175,7 @@ def lines_of(value: Any, indent: str = "") -> str:
 
 def random_text(file: Path, tokens: int) -> str:
     """Text of about `tokens` random tokens: a prompt whose tokens reach many experts, as llama-bench's do."""
-    tokenizer = Tokenizer(GGUF(file).metadata)
+    tokenizer = Tokenizer.from_gguf(GGUF(file))
     ids = np.random.default_rng(0).integers(0, tokenizer.vocab_used, 4 * tokens)
     words = "".join(word for word in (tokenizer.decode([int(i)]) for i in ids) if word.strip(" ").isalnum())
     return tokenizer.decode(tokenizer.encode(words)[:tokens])

@@ -160,6 +160,25 @@ def test_a_part_under_another_name_is_refused(tmp_path: Path) -> None:
     assert "-00001-of-00003.gguf" in opened_error(renamed)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("split.no", "model-00001-of-00003.gguf: split.no is an array of 2, expected 0 of 3"),
+        ("split.count", "model-00001-of-00003.gguf: split.count is an array of 2, expected a number of parts"),
+        ("split.tensors.count", "the parts hold 3 tensors, split.tensors.count says an array of 2"),
+    ],
+)
+def test_arrays_instead_of_numbers_of_parts_are_refused(tmp_path: Path, key: str, message: str) -> None:
+    first = write_split(tmp_path)
+    content = first.read_bytes()
+    begin = content.index(string(key)) + len(string(key))
+    value = {"split.tensors.count": 4}.get(key, 2)
+    array = struct.pack("<IIQ2I", 9, 4, 2, 0, 3)
+    head = content[:begin] + array + content[begin + 4 + value : -128].rstrip(b"\0")
+    first.write_bytes(padded(head + bytes(8)) + content[-128:])
+    assert message in opened_error(first)
+
+
 def test_parts_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
     first = write_split(tmp_path)
     second = tmp_path / "model-00002-of-00003.gguf"
@@ -202,6 +221,22 @@ BAD_CONTENT = {
         "truncated in metadata key 'k': string 0",
     ),
     "same key": (header(0, 2) + (string("k") + struct.pack("<II", 4, 1)) * 2, "'k' appears twice"),
+    "long key twice": (
+        header(0, 2) + (string("k\x1b[2J\n" + "x" * 9999) + struct.pack("<II", 4, 1)) * 2,
+        r"metadata key 'k\\x1b\[2J\\nx{54}'… \(10005 characters\) appears twice",
+    ),
+    "long tensor name": (
+        padded(header(1, 0) + info("\r" + "x" * 999, kind=4)),
+        r"tensor '\\rx{59}'… \(1000 characters\) has the unknown type 4",
+    ),
+    "array of alignments": (
+        header(0, 1) + string("general.alignment") + struct.pack("<IIQ2I", 9, 4, 2, 32, 32),
+        "general.alignment is an array of 2, expected a power of two",
+    ),
+    "array of counts": (
+        header(0, 1) + string("split.count") + struct.pack("<IIQ2I", 9, 4, 2, 1, 1),
+        "split.count is an array of 2, expected a number of parts",
+    ),
     "alignment": (header(0, 1) + string("general.alignment") + struct.pack("<II", 4, 24), "general.alignment is 24"),
     "no dimensions": (padded(header(1, 0) + info("x", ()) + bytes(32)), "'x' has 0 dimensions"),
     "many dimensions": (padded(header(1, 0) + info("x", (1,) * 5)), "'x' has 5 dimensions"),

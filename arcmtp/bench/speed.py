@@ -14,6 +14,7 @@ import numpy as np
 from arcmtp.bench.compare import Model
 from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.progress import Progress
 
@@ -78,22 +79,22 @@ def _warm(repetitions: int) -> Iterator[int]:
     return iter(range(repetitions + 1))
 
 
-def random_ids(llm: LLM, count: int) -> list[int]:
+def random_ids(tokenizer: Tokenizer, count: int) -> list[int]:
     """Tokens that a text could have; which ones does not matter."""
-    return [int(token) for token in np.random.default_rng(count).integers(0, llm.tokenizer.vocab_used, count)]
+    return np.random.default_rng(count).integers(0, tokenizer.vocab_used, count).tolist()
 
 
 def _prompt_seconds(llm: LLM, count: int, depth: int) -> float:
     sequence = llm.new_sequence()
-    sequence.extend(random_ids(llm, depth))
+    sequence.extend(random_ids(llm.tokenizer, depth))
     began = time.perf_counter()
-    sequence.extend(random_ids(llm, count))
+    sequence.extend(random_ids(llm.tokenizer, count))
     return time.perf_counter() - began
 
 
 def _decode_seconds(llm: LLM, count: int, depth: int) -> float:
     sequence = llm.new_sequence()
-    sequence.prefill(random_ids(llm, max(depth, 1)), limit=count + 1)
+    sequence.prefill(random_ids(llm.tokenizer, max(depth, 1)), limit=count + 1)
     began = time.perf_counter()
     for _ in llm.cycles(sequence):
         pass

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from arcmtp.cli.loading import load, read_text
+from arcmtp.cli.loading import load, open_model, read_text
 from arcmtp.cli.options import (
     Parser,
     add_draft_option,
@@ -19,12 +19,16 @@ from arcmtp.cli.options import (
     add_sampling_options,
     integer,
     sampling_options,
+    unicode_text,
 )
 from arcmtp.errors import ArcmtpError
+from arcmtp.runtime.files import OutputFile
 
 if TYPE_CHECKING:
     from arcmtp import LLM, Generation, Statistics
     from arcmtp.cli.options import SubParsers
+    from arcmtp.engine.model_file import ModelFile
+    from arcmtp.engine.request import Request
     from arcmtp.runtime.graphs import GraphChoice
 
 
@@ -37,8 +41,9 @@ def add(commands: SubParsers) -> None:
         "--logprobs", metavar="N", type=integer(0), default=0, help="with --json: the N likeliest tokens per position"
     )
     generate.add_argument(
-        "--stop", metavar="TEXT", action="append", default=[], help="end before this text; may be repeated"
-    )
+        "--stop", metavar="TEXT", type=unicode_text, action="append", default=[],
+        help="end before this text; may be repeated",
+    )  # fmt: skip
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     add_draft_option(generate)
     add_mtp_options(generate)
@@ -51,51 +56,60 @@ def add(commands: SubParsers) -> None:
 
 def _add_prompt_options(parser: Parser) -> None:
     prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt")
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", type=unicode_text, help="the prompt")
     prompt.add_argument("-f", "--file", metavar="FILE", type=Path, help="a file with the prompt (- for standard input)")
     parser.add_argument(
         "-n", "--max-tokens", metavar="N", type=integer(1), default=128, help="tokens at most (default 128)"
     )
     parser.add_argument("--raw", action="store_true", help="the text as it is, not as a message of a chat")
-    parser.add_argument("--system", metavar="TEXT", help="a system message before the prompt's")
+    parser.add_argument("--system", metavar="TEXT", type=unicode_text, help="a system message before the prompt's")
     parser.add_argument("--no-think", action="store_true", help="an answer without reasoning, if the template can")
 
 
 def _generate(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise ArcmtpError("--logprobs needs --json, which shows them")
-    prompt, sampling = _prompt(options), sampling_options(options)
-    template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
-    with _output(options.draft_log) as draft_log, load(options, options.ctx, options.draft) as llm:
-        stream = llm.stream(prompt, options.max_tokens, options.logprobs, sampling, stop=options.stop, **template)
+    file = open_model(options)
+    with ExitStack() as stack:
+        request = _request(options, file)
+        draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, file.gguf.paths))
+        llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
+        stream = llm.stream_request(request)
         try:
             for chunk in stream:
                 if not options.json:
                     print(chunk.text, end="", flush=True)
-        finally:  # an interrupted generation is shown as far as it went
+        except KeyboardInterrupt:  # it is shown as far as it went
             _finish(options, stream.result, llm, draft_log)
+            raise
+        _finish(options, stream.result, llm, draft_log)
+
+
+def _request(options: argparse.Namespace, file: ModelFile) -> Request:
+    """What is asked of the model, checked as far as its file alone can tell."""
+    from arcmtp.engine.request import Request
+    from arcmtp.engine.sampling import Sampler
+
+    prompt, sampling = _prompt(options), sampling_options(options)
+    Sampler(sampling, file.config.vocab)  # which refuses biases of tokens that there are not
+    prompting = file.prompting(file.config.usable_context(options.ctx))
+    template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
+    ids = prompting.checked(prompting.ids(prompt, **template))
+    return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop)
 
 
 def _prompt(options: argparse.Namespace) -> str | list[dict[str, str]]:
     """The text as it is, or the messages of a chat."""
-    text = options.prompt if options.file is None else read_text(options.file)
+    prompt = options.prompt if options.file is None else read_text(options.file)
     if options.raw:
         if options.system is not None or options.no_think:
             raise ArcmtpError("--system and --no-think are for messages of a chat, --raw is none")
-        return str(text)
+        return str(prompt)
     system = [] if options.system is None else [{"role": "system", "content": options.system}]
-    return [*system, {"role": "user", "content": text}]
+    return [*system, {"role": "user", "content": prompt}]
 
 
-def _output(path: Path | None) -> contextlib.AbstractContextManager[IO[str] | None]:
-    """A file to write, opened at once, so that a place that cannot be written to is known before any work."""
-    try:
-        return contextlib.nullcontext() if path is None else path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ArcmtpError(f"{path}: {error.strerror}; expected a file that can be written") from None
-
-
-def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log: IO[str] | None) -> None:
+def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log: OutputFile | None) -> None:
     """Show what follows the text, and write the draft calls."""
     if options.json:
         fields = dataclasses.asdict(result)
@@ -106,7 +120,7 @@ def _finish(options: argparse.Namespace, result: Generation, llm: LLM, draft_log
         for line in _statistics(result.statistics, llm.graph_choice):
             print(line, file=sys.stderr)
     if draft_log:
-        draft_log.writelines(json.dumps(dataclasses.asdict(call)) + "\n" for call in result.draft_calls)
+        draft_log.write("".join(json.dumps(dataclasses.asdict(call)) + "\n" for call in result.draft_calls))
 
 
 def _statistics(s: Statistics, choice: GraphChoice | None) -> list[str]:

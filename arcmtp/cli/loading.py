@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,23 +13,39 @@ from tqdm import tqdm
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.progress import Progress
+from arcmtp.runtime import environment
 
 if TYPE_CHECKING:
     from arcmtp import LLM
     from arcmtp.engine.loading import Draft
+    from arcmtp.engine.model_file import ModelFile
 
 MTP_OPTIONS = ("draft_p_min", "draft_vocab", "draft_requant", "mtp_model", "mtp_hidden")
 
 
-def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1) -> LLM:
-    """The model that `add_model_options` and `add_mtp_options` describe; ArcmtpError if it cannot be used."""
+def open_model(options: argparse.Namespace) -> ModelFile:
+    """The file that `--model` names, to check what else was given before it is loaded; ArcmtpError if it cannot be
+    used."""
+    from arcmtp.engine.llm import bundled_model
+    from arcmtp.engine.model_file import ModelFile
+
+    return ModelFile.open(bundled_model() if options.model is None else options.model)
+
+
+def load(
+    options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1,
+    file: ModelFile | None = None,
+) -> LLM:  # fmt: skip
+    """The model that `add_model_options` and `add_mtp_options` describe, whose file may be open already; ArcmtpError if
+    it cannot be used."""
     from arcmtp.engine import LLM
 
+    _tell_cache_problem()
     with ProgressBar() as progress:
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
-            options.model, options.device, ctx, options.requant, options.graph, progress, draft, parallel=parallel,
-            experts_host=options.experts_host, **of_mtp,
+            file or options.model, options.device, ctx, options.requant, options.graph, progress, draft,
+            parallel=parallel, experts_host=options.experts_host, **of_mtp,
         )  # fmt: skip
     for line in _what_memory_decided(llm, ctx):
         print(line, file=sys.stderr)
@@ -51,6 +68,13 @@ def _what_memory_decided(llm: LLM, ctx: int | None) -> Iterator[str]:
         yield llm.memory.experts + predicted
 
 
+@functools.cache
+def _tell_cache_problem() -> None:
+    """Say once, on standard error, that kernels will be compiled at each start."""
+    if problem := environment.cache_problem():
+        print(f"{problem}: no kernel is kept, each start compiles them all", file=sys.stderr)
+
+
 def model_path(options: argparse.Namespace) -> Path:
     """The path that `--model` gives; without one the file name of the bundled model."""
     from arcmtp.engine.llm import BUNDLED_MODEL
@@ -60,6 +84,8 @@ def model_path(options: argparse.Namespace) -> Path:
 
 def read_text(path: Path) -> str:
     """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text."""
+    if str(path) == "-" and sys.stdin is None:
+        raise ArcmtpError("-: standard input is closed; expected a text")
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return content.decode()

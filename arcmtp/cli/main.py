@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
+import contextlib
 import sys
 from collections.abc import Sequence
 
 from arcmtp import __version__
 from arcmtp.cli import bench, devices, doctor, generate, inspect, mtp, perplexity, profile, serve
 from arcmtp.cli.options import Parser
-from arcmtp.errors import ArcmtpError
+from arcmtp.cli.streams import Forgiving, prepare, to_nowhere
+from arcmtp.errors import ArcmtpError, printable
 
 COMMANDS = (devices, doctor, inspect, generate, serve, perplexity, profile, bench, mtp)
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
@@ -23,24 +23,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: done, and something is not as it should be; 2: bad input, told in one line on standard error;
     130: interrupted; 141: the reader of standard output went away.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
+    prepare()
+    with contextlib.redirect_stderr(Forgiving(sys.stderr)):
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
-        options = _parse(sys.argv[1:] if arguments is None else arguments)
+        options = _parse(arguments)
         status: int | None = options.run(options)
         print(end="", flush=True)
     except ArcmtpError as error:
-        print(f"arcmtp: {error}", file=sys.stderr)
+        print(f"arcmtp: {printable(str(error))}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return EXIT_INTERRUPTED
+    except MemoryError:
+        print("arcmtp: this machine, or what it allows the process, has too little memory left", file=sys.stderr)
+        return EXIT_ERROR
     except OSError as error:  # from writing: what is read is checked where it is opened
-        # Python flushes standard output once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         if isinstance(error, BrokenPipeError):
             return EXIT_CLOSED_PIPE
-        print(f"arcmtp: standard output: {error.strerror}", file=sys.stderr)
+        print(f"arcmtp: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return EXIT_ERROR
     return status or 0
 

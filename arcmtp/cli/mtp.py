@@ -63,7 +63,7 @@ def _count_tokens(options: argparse.Namespace) -> None:
     from arcmtp.model.tokenizer import Tokenizer
     from arcmtp.runtime.files import OutputFile
 
-    tokenizer = Tokenizer(GGUF(options.model or bundled_model()).metadata)
+    tokenizer = Tokenizer.from_gguf(GGUF(options.model or bundled_model()))
     with ExitStack() as stack:
         output = options.output and stack.enter_context(OutputFile(options.output, options.corpus))
         counts = TokenCounts(tokenizer)

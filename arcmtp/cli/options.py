@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -36,6 +37,14 @@ def integer(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def unicode_text(argument: str) -> str:
+    """Text, which is UTF-8 whatever the locale says."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument  # refused where it is used, with the place
 
 
 def integers(text: str) -> list[int]:

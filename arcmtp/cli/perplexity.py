@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.loading import ProgressBar, load, read_text
+from arcmtp.cli.loading import ProgressBar, load, open_model, read_text
 from arcmtp.cli.options import add_model_options
 
 if TYPE_CHECKING:
@@ -24,9 +24,12 @@ def add(commands: SubParsers) -> None:
 
 
 def _perplexity(options: argparse.Namespace) -> None:
-    from arcmtp.engine.perplexity import perplexity
+    from arcmtp.engine.perplexity import check_windows, perplexity
 
-    text, window = read_text(options.file), DEFAULT_WINDOW if options.ctx is None else options.ctx
-    with load(options, window) as llm, ProgressBar() as progress:
-        result = perplexity(llm, text, window, lambda done, total: progress("windows", done, total))
+    window = DEFAULT_WINDOW if options.ctx is None else options.ctx
+    file = open_model(options)
+    ids = file.tokenizer.encode(read_text(options.file))
+    check_windows(len(ids), window, file.config.usable_context(window))
+    with load(options, window, file=file) as llm, ProgressBar() as progress:
+        result = perplexity(llm, ids, window, lambda done, total: progress("windows", done, total))
     print(f"perplexity {result.value:.4f} +/- {result.error:.4f} ({result.tokens} tokens, {result.windows} windows)")

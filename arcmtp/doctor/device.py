@@ -223,7 +223,7 @@ def bandwidth(device: Device) -> Iterator[Finding]:
 
 def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
-    context, tokens = model.context, Tokenizer(model.gguf.metadata).vocab_used
+    context, tokens = model.context, Tokenizer.from_gguf(model.gguf).vocab_used
     options = NetworkOptions(context, tokens, mtp=model.gguf if has_mtp(model.gguf, model.config) else None)
     need = place_experts(Network(model.gguf, model.config, options, device), "auto")
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)

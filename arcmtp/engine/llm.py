@@ -13,7 +13,8 @@ from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import DraftPolicy, checked_policy, longest, may_draft
 from arcmtp.engine.loading import AUTO, Draft, LoadedModel, LoadOptions, policy_of
 from arcmtp.engine.memory_plan import ExpertsHost
-from arcmtp.engine.prompts import Message, Prompt, Prompting, Prompts, are_several
+from arcmtp.engine.model_file import ModelFile
+from arcmtp.engine.prompts import Message, Prompt, Prompts, are_several
 from arcmtp.engine.request import Request
 from arcmtp.engine.results import Generation
 from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
@@ -38,7 +39,8 @@ def bundled_model() -> Path:
 class LLM:
     """A GGUF model of architecture `qwen35moe` or `qwen35` on a SYCL device.
 
-    path: the file, or any part of a split one; None takes the small model that comes with the package.
+    path: the file, any part of a split one, or a file that is open; None takes the small model that comes with the
+        package.
     device: a dpctl filter string such as `cpu` or `level_zero:gpu:0`, or a `Device`; None chooses (`arcmtp devices`).
     ctx: tokens that a prompt and its continuation may have together; None takes 8192, or what the model allows or the
         memory holds if less (`context`).
@@ -82,7 +84,7 @@ class LLM:
     """
 
     def __init__(  # noqa: PLR0913 the public interface
-        self, path: str | Path | None = None, device: str | Device | None = None, ctx: int | None = None,
+        self, path: str | Path | ModelFile | None = None, device: str | Device | None = None, ctx: int | None = None,
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
@@ -104,7 +106,7 @@ class LLM:
         self.load_seconds = model.load_seconds
         self.scheduler = Scheduler(model.network)
         self._auto = policy_of(AUTO)
-        self._prompting = Prompting(model.tokenizer, model.metadata, model.config.vocab, model.context)
+        self._prompting = model.prompting
 
     def __enter__(self) -> "LLM":
         return self

@@ -9,6 +9,7 @@ from typing import Literal
 from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
 from arcmtp.engine.memory_plan import ExpertsHost, check_experts_host, load, planned
+from arcmtp.engine.model_file import ModelFile
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
@@ -17,7 +18,6 @@ from arcmtp.model.config import Config
 from arcmtp.model.draft_vocabulary import DraftVocab, draft_tokens
 from arcmtp.model.mtp_donor import check_donor
 from arcmtp.model.network import Network, NetworkOptions, check_parallel
-from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
@@ -35,7 +35,7 @@ Draft = int | Literal["auto"]
 class LoadOptions:
     """How a file is loaded; the options are those of `LLM`. Raises ArcmtpError for values out of range."""
 
-    path: str | Path
+    path: str | Path | ModelFile
     device: str | Device | None = None
     ctx: int | None = None
     requant: Literal["int4"] | None = None
@@ -65,10 +65,9 @@ class LoadedModel:
 
     def __init__(self, options: LoadOptions, progress: Progress) -> None:
         began = time.perf_counter()
-        gguf = GGUF(options.path)
-        self.metadata = gguf.metadata
-        self.config = Config.from_gguf(gguf)
-        self.tokenizer = Tokenizer(gguf.metadata)
+        file = options.path if isinstance(options.path, ModelFile) else ModelFile.open(options.path)
+        gguf, self.config, self.tokenizer = file.gguf, file.config, file.tokenizer
+        self.path = gguf.path
         donor = _donor(gguf, self.config, options.mtp_model)
         default: Draft = AUTO if donor or has_mtp(gguf, self.config) else 0
         self.draft = default if options.draft is None else options.draft
@@ -84,6 +83,7 @@ class LoadedModel:
             lambda context: Network(gguf, self.config, replace(of_network, context=context), self.device),
             of_network.context, options.experts_host, or_less=options.ctx is None,
         )  # fmt: skip
+        self.prompting = file.prompting(self.context)
         self.requant_errors = load(network, self.context, self.memory, progress)
         _compile(network, {0, *self.policy.lengths}, options.draft_p_min > 0, progress)
         # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).

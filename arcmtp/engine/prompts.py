@@ -2,10 +2,12 @@
 
 import operator
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 from arcmtp.errors import ArcmtpError, ContextExceeded
-from arcmtp.model.chat import ChatTemplate
+from arcmtp.gguf import GGUF
+from arcmtp.model.chat import TEMPLATE, ChatTemplate
 from arcmtp.model.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -14,17 +16,18 @@ Prompts = list[str] | Sequence[Sequence[int]] | Sequence[Sequence[Message]]
 
 
 class Prompting:
-    """How a model's prompts are made; context: how many tokens one may have."""
+    """How the prompts of a file's model are made; context: how many tokens one may have."""
 
-    def __init__(self, tokenizer: Tokenizer, metadata: Mapping[str, Any], vocab: int, context: int) -> None:
-        self._tokenizer, self._metadata, self._vocab, self._context = tokenizer, metadata, vocab, context
+    def __init__(self, gguf: GGUF, tokenizer: Tokenizer, vocab: int, context: int) -> None:
+        self._gguf, self._tokenizer, self._vocab, self._context = gguf, tokenizer, vocab, context
         turn = tokenizer.encode("<|im_start|>", special=True)
         self._turn_id = turn[0] if len(turn) == 1 else None
 
     @property
     def has_chat_template(self) -> bool:
         """Whether the file says how chat messages become text."""
-        return bool(self._metadata.get("tokenizer.chat_template"))
+        text = self._gguf.metadata.get(TEMPLATE)
+        return isinstance(text, str) and bool(text)
 
     def ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
         """Token ids of text, of chat messages, or as they are. Raises ArcmtpError for ids outside of the vocabulary."""
@@ -36,7 +39,12 @@ class Prompting:
 
     def of_messages(self, messages: Sequence[Message], **template_options: Any) -> list[int]:
         """Token ids of chat messages through the file's chat template. Raises ArcmtpError for what are no messages."""
-        return self._encoded(ChatTemplate.from_metadata(self._metadata).render(messages, **template_options))
+        return self._encoded(self._template.render(messages, **template_options))
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        # The file's name without its folder, which clients of a server need not know.
+        return ChatTemplate.from_metadata(self._gguf.metadata, f"{self._gguf.path.name}: ")
 
     def boundary(self, ids: list[int]) -> int:
         """Where the last message of a prompt begins; without messages, its last token. The state there becomes a

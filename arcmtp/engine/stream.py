@@ -2,6 +2,7 @@
 
 import threading
 from collections import abc, deque
+from math import isfinite
 from typing import Literal
 
 from arcmtp.engine.cycle import Cycle
@@ -11,6 +12,7 @@ from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.statistics import statistics
 from arcmtp.engine.stop_strings import StopStrings
+from arcmtp.errors import NotFinite
 from arcmtp.model.tokenizer import Detokenizer
 
 
@@ -23,7 +25,7 @@ class Stream:
 
     `close` ends it, from any thread: once the turn under way is over, iterating gives the chunks that are there and
     ends, and `result` has no finish reason. Iterating raises ArcmtpError if the LLM was closed meanwhile or a turn was
-    interrupted, and what the device raises if it fails.
+    interrupted, NotFinite for logits that are NaN or infinite, and what the device raises if it fails.
 
         >>> from arcmtp import LLM
         >>> with LLM() as llm:
@@ -139,6 +141,8 @@ class Stream:
 
     def _push(self, cycle: Cycle) -> None:
         for place, token in enumerate(cycle.tokens):
+            top = None if cycle.top is None else cycle.top[place]
+            self._check(token, cycle.logprobs[place], *(logprob for _, logprob in top or []))
             last = cycle.done and place + 1 == len(cycle.tokens)
             if last and token in self.sequence.stop_ids:
                 self._finish_reason = "stop"
@@ -148,10 +152,19 @@ class Stream:
             text = self._text(self._detokenizer.push(token) + (self._detokenizer.flush() if last else ""), last)
             if last or self._stop.found:
                 self._finish_reason = "stop" if self._stop.found else "length"
-            top = None if cycle.top is None else cycle.top[place]
             self._keep(Chunk(token, text, top, cycle.logprobs[place]))
             if self._finish_reason:
                 return
+
+    def _check(self, token: int, *logprobs: float) -> None:
+        """End the generation if numbers of a token are not finite: all that comes after it is as wrong."""
+        if all(map(isfinite, logprobs)):
+            return
+        self.sequence.unread.clear()
+        self.close()
+        wrong = next(logprob for logprob in logprobs if not isfinite(logprob))
+        what = f"the log-probability of token {token} is {wrong}: weights of the file, or the device, are wrong"
+        raise NotFinite(f"{self._model.path.name}: {what}")
 
     def _text(self, text: str, last: bool) -> str:
         """What is certain to come before a stop string: all, once the generation has ended."""

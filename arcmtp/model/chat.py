@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, one_line
+
+TEMPLATE = "tokenizer.chat_template"  # the metadata key
 
 
 class ChatTemplate:
@@ -17,8 +19,9 @@ class ChatTemplate:
     Templates come with downloaded files, so they run in Jinja's sandbox and cannot change what they are given.
     """
 
-    def __init__(self, text: str, bos_token: str = "", eos_token: str = "") -> None:
-        """Compile `text`; the token texts are what it sees under those names. ArcmtpError for a syntax error."""
+    def __init__(self, text: str, bos_token: str = "", eos_token: str = "", file: str = "") -> None:
+        """Compile `text`; the token texts are what it sees under those names, `file` begins its errors. ArcmtpError for
+        a syntax error."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -27,18 +30,19 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
-            raise ArcmtpError(f"chat template, line {error.lineno}: {_one_line(error)}") from None
+            raise ArcmtpError(f"{file}chat template, line {error.lineno}: {one_line(error)}") from None
         except (RecursionError, SyntaxError) as error:  # nested deeper than Python compiles
-            raise ArcmtpError(f"chat template: {_one_line(error)}") from None
+            raise ArcmtpError(f"{file}chat template: {one_line(error)}") from None
+        self._file = file
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> "ChatTemplate":
-        """The template of a GGUF file; ArcmtpError if it has none."""
-        text = metadata.get("tokenizer.chat_template")
+    def from_metadata(cls, metadata: Mapping[str, Any], file: str = "") -> "ChatTemplate":
+        """The template of a GGUF file, whose errors begin with `file`; ArcmtpError if it has none."""
+        text = metadata.get(TEMPLATE)
         if not isinstance(text, str) or not text:
-            raise ArcmtpError("the file has no chat template (tokenizer.chat_template): give it a raw prompt")
-        return cls(text, _token_text(metadata, "bos_token_id"), _token_text(metadata, "eos_token_id"))
+            raise ArcmtpError(f"{file}the file has no chat template ({TEMPLATE}): give it a raw prompt")
+        return cls(text, _token_text(metadata, "bos_token_id"), _token_text(metadata, "eos_token_id"), file)
 
     def render(
         self,
@@ -63,7 +67,7 @@ class ChatTemplate:
                 enable_thinking=enable_thinking,
             )
         except Exception as error:  # the template is a program of the file's: it may fail in any way
-            raise ArcmtpError(f"chat template: {_one_line(error)}") from None
+            raise ArcmtpError(f"{self._file}chat template: {one_line(error)}") from None
 
 
 def _check_messages(messages: Any) -> None:
@@ -102,7 +106,3 @@ def _raise_exception(message: str) -> NoReturn:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, shown
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import Value
 
@@ -92,7 +92,7 @@ class _Keys:
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str) or architecture not in get_args(Architecture):
             known = " and ".join(map(repr, get_args(Architecture)))
-            raise self.error(f"is architecture {architecture!r}; arcmtp runs {known}")
+            raise self.error(f"is architecture {shown(architecture)}; arcmtp runs {known}")
         self.architecture = cast(Architecture, architecture)
 
     def error(self, message: str) -> ArcmtpError:
@@ -111,7 +111,7 @@ class _Keys:
         if isinstance(value, np.ndarray):
             value = self._common(key, value)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(key, f"is {str(value)[:40]!r}, expected a number")
+            raise self.wrong(key, f"is {shown(value)}, expected a number")
         return value
 
     def _common(self, key: str, values: np.ndarray[Any, Any]) -> Any:
@@ -179,21 +179,21 @@ def _dense(keys: _Keys, gguf: GGUF) -> dict[str, int]:
     for key, value in keys.metadata.items():
         unused = isinstance(value, int | float) and value == 0
         if key.startswith(f"{keys.architecture}.expert_") and not unused:
-            raise keys.error(f"metadata key '{key}' is {str(value)[:40]}; {without}")
+            raise keys.error(f"metadata key {shown(key)} is {shown(value)}; {without}")
     for name in gguf.tensors:
         if EXPERT_TENSOR.search(name):
-            raise keys.error(f"tensor '{name}' is of experts; {without}")
+            raise keys.error(f"tensor {shown(name)} is of experts; {without}")
     return {"ffn": keys.integer("feed_forward_length")}
 
 
 def _refuse_other_options(keys: _Keys) -> None:
     scaling = keys.get("rope.scaling.type")
-    if scaling not in (None, "none"):
-        raise keys.error(f"rope.scaling.type is {scaling!r}; arcmtp runs unscaled RoPE ('none')")
+    if scaling is not None and (not isinstance(scaling, str) or scaling != "none"):
+        raise keys.error(f"rope.scaling.type is {shown(scaling)}; arcmtp runs unscaled RoPE ('none')")
     for key in ("rope.scaling.factor", "rope.scale_linear"):
         factor = keys.get(key, 1)
-        if scaling is None and factor not in (0, 1):
-            raise keys.error(f"{key} is {factor}; arcmtp runs unscaled RoPE (no such key, or 1)")
+        if scaling is None and (not isinstance(factor, int | float) or factor not in (0, 1)):
+            raise keys.error(f"{key} is {shown(factor)}; arcmtp runs unscaled RoPE (no such key, or 1)")
     # Ollama's mark for V heads in Hugging Face order. Files without the key are in GGUF order for this architecture.
     if keys.get("ssm.v_head_reordered", True) is False:
         raise keys.error(

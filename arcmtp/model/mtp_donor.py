@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, shown
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.mtp import has_mtp
 from arcmtp.model.config import Config
@@ -77,7 +77,7 @@ class _Pair:
             raise self._differs(f"metadata key '{TOKENS}' has {len(theirs)} tokens", len(ours))
         for index, (token, other) in enumerate(zip(ours, theirs, strict=True)):
             if other != token:
-                raise self._differs(f"metadata key '{TOKENS}' has {other!r} for token {index}", repr(token))
+                raise self._differs(f"metadata key '{TOKENS}' has {shown(other)} for token {index}", shown(token))
 
     def _differs(self, what: str, expected: object) -> ArcmtpError:
         return ArcmtpError(f"{self.donor.path}: {what}, expected {expected} as in {self.trunk.path}")

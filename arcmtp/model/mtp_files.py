@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, shown
 from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_writer import Source, file_pieces, longer_entry, uint32_entry
@@ -80,7 +80,7 @@ def merge(trunk_path: Path, donor_path: Path, out: Path, progress: Progress) -> 
     """
     trunk, donor = _Model(trunk_path), _Model(donor_path)
     if trunk.mtp_block:
-        raise trunk.error(f"has an MTP block already (tensor '{trunk.mtp_block[0].tensor.name}')")
+        raise trunk.error(f"has an MTP block already (tensor {shown(trunk.mtp_block[0].tensor.name)})")
     check_donor(trunk.gguf, trunk.config, donor.gguf)
     _check_tensors(trunk, donor)
     with OutputFile(out, [*trunk.gguf.paths, *donor.gguf.paths]) as output:

@@ -9,7 +9,8 @@ import numpy as np
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
 
-from arcmtp.errors import ArcmtpError, ContextExceeded
+from arcmtp.errors import ArcmtpError, ContextExceeded, naming, shown
+from arcmtp.gguf import GGUF
 
 _PREFIX = "tokenizer.ggml."
 
@@ -68,11 +69,17 @@ class Tokenizer:
         self._special = self._special_tokens_longest_first()
         # Ordinary tokens have a character for each byte, special ones stand for themselves.
         self._longest = max(*map(len, self._tokens), *(len(token.encode()) for token, _ in self._special))
-        self.add_bos = bool(metadata.get(_PREFIX + "add_bos_token", False))
+        self.add_bos = _flag(metadata, "add_bos_token")
         self.bos_id = self._metadata_id(metadata, "bos_token_id") if self.add_bos else None
         self.eos_ids = self._end_of_generation(metadata)
         self.user_defined_ids = frozenset(self._ids_of_types(_USER_DEFINED))
         self.vocab_used = 1 + int(np.flatnonzero(self._types != _UNUSED)[-1])
+
+    @classmethod
+    def from_gguf(cls, gguf: GGUF) -> "Tokenizer":
+        """The tokenizer of a file; its errors name the file too."""
+        with naming(gguf.path):
+            return cls(gguf.metadata)
 
     def encode(self, text: str, special: bool = True, context: int | None = None) -> list[int]:
         """Token ids of `text`. With `special` unset, control tokens written in the text are ordinary characters.
@@ -140,7 +147,7 @@ class Tokenizer:
     def _metadata_id(self, metadata: Mapping[str, Any], name: str) -> int:
         value = _required(metadata, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < len(self._tokens):
-            raise ArcmtpError(f"{_PREFIX}{name}: {value!r} is not an id below {len(self._tokens)}")
+            raise ArcmtpError(f"{_PREFIX}{name}: {shown(value)} is not an id below {len(self._tokens)}")
         return int(value)
 
 
@@ -192,12 +199,20 @@ def _required(metadata: Mapping[str, Any], name: str) -> Any:
     return metadata[_PREFIX + name]
 
 
+def _flag(metadata: Mapping[str, Any], name: str) -> bool:
+    """A key that may be missing; a number is a flag as in C."""
+    value = metadata.get(_PREFIX + name, False)
+    if not isinstance(value, int):
+        raise ArcmtpError(f"{_PREFIX}{name}: {shown(value)} is not true or false")
+    return bool(value)
+
+
 def _pre_tokenizer_pattern(metadata: Mapping[str, Any]) -> str:
     model, pre = _required(metadata, "model"), _required(metadata, "pre")
-    if model != "gpt2":
-        raise ArcmtpError(f"{_PREFIX}model: {model!r} is not supported, expected 'gpt2'")
+    if not isinstance(model, str) or model != "gpt2":
+        raise ArcmtpError(f"{_PREFIX}model: {shown(model)} is not supported, expected 'gpt2'")
     if not isinstance(pre, str) or pre not in _PRE_TOKENIZERS:
-        raise ArcmtpError(f"{_PREFIX}pre: {pre!r} is not supported, expected 'qwen35' or 'qwen2'")
+        raise ArcmtpError(f"{_PREFIX}pre: {shown(pre)} is not supported, expected 'qwen35' or 'qwen2'")
     return _PRE_TOKENIZERS[pre]
 
 
@@ -230,7 +245,7 @@ def _build_bpe(tokens: list[str], merges: list[str], pattern: str) -> HfTokenize
     ids = {token: token_id for token_id, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         token, times = Counter(tokens).most_common(1)[0]
-        raise ArcmtpError(f"{_PREFIX}tokens: {token!r} occurs {times} times, expected distinct tokens")
+        raise ArcmtpError(f"{_PREFIX}tokens: {shown(token)} occurs {times} times, expected distinct tokens")
     missing = [byte for byte, character in enumerate(BYTE_ALPHABET) if character not in ids]
     if missing:
         raise ArcmtpError(f"{_PREFIX}tokens: none for byte 0x{missing[0]:02x}, expected one for each of the 256 bytes")
@@ -249,8 +264,9 @@ def _merge_pairs(merges: Sequence[str], ids: Mapping[str, int]) -> list[tuple[st
     for rank, merge in enumerate(merges):
         left, _, right = merge.partition(" ")
         if not (left and right) or " " in right:
-            raise ArcmtpError(f"{_PREFIX}merges: entry {rank} is {merge!r}, expected two tokens with one space between")
+            what = f"{_PREFIX}merges: entry {rank} is {shown(merge)}"
+            raise ArcmtpError(f"{what}, expected two tokens with one space between")
         if not (left in ids and right in ids and left + right in ids):
-            raise ArcmtpError(f"{_PREFIX}merges: entry {rank} is {merge!r}, whose parts or result are no tokens")
+            raise ArcmtpError(f"{_PREFIX}merges: entry {rank} is {shown(merge)}, whose parts or result are no tokens")
         pairs.append((left, right))
     return pairs

@@ -1,13 +1,14 @@
-"""From a plan to device memory: every matrix repacked tile by tile through one staging array, which lets go of the
-file's pages as it passes them."""
+"""From a plan to device memory: every matrix is read and repacked in pieces, through two arrays of a few megabytes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import isfinite
 
 import numpy as np
 
+from arcmtp.errors import ArcmtpError, shown
 from arcmtp.formats.matrix import LANES, Floats
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
@@ -23,15 +24,17 @@ Progress = Callable[[int, int], None]
 class WeightLoader:
     """Brings the weights of a plan into a device's memory, calling `progress(done_bytes, total_bytes)` as it goes.
 
-    Raises ArcmtpError when the device has no room.
+    Raises ArcmtpError when the device has no room, for a file that has become shorter, and for a tensor that has NaN or
+    infinite numbers.
     """
 
     def __init__(self, plan: WeightPlan, device: Allocator, progress: Progress | None = None) -> None:
         self.plan, self.device = plan, device
         self.progress = progress or (lambda done, total: None)
         self.threads = len(os.sched_getaffinity(0))
-        largest_tile = max(matrix.tile_bytes for merged in plan.merged for matrix in merged.matrices)
-        self.staging = np.empty(max(STAGING_BYTES, largest_tile), np.uint8)
+        segments = [segment for merged in plan.merged for segment in merged.segments]
+        self.staging = np.empty(max(STAGING_BYTES, *(one.matrix.tile_bytes for one in segments)), np.uint8)
+        self.source = np.empty(max(STAGING_BYTES, *(LANES * one.tensor.row_bytes for one in segments)), np.uint8)
         self.done_bytes, self.total_bytes = 0, plan.nbytes
         self.squares: dict[str, tuple[float, float]] = {}  # of errors and of values
 
@@ -59,52 +62,68 @@ class WeightLoader:
     def fill_segment(self, target: Tensor, segment: Segment) -> None:
         """Repack one matrix into its place in a merged tensor."""
         matrix, tile_bytes = segment.matrix, segment.matrix.tile_bytes
-        tiles, step = matrix.experts * matrix.tiles, len(self.staging) // tile_bytes
-        for first in range(0, tiles, step):
-            stop = min(first + step, tiles)
+        for first, stop in self._pieces(segment):
             packed = self.staging[: (stop - first) * tile_bytes]
-            rows, first_tile = self._rows(segment, first, stop)
-            arguments = (int(segment.tensor.type), rows, packed, first_tile, self.threads)
+            arguments = int(segment.tensor.type), self._rows(segment, first, stop), packed, 0, self.threads
             if segment.requantised:
                 error, value = self.squares.get(segment.tensor.name, (0.0, 0.0))
                 more_error, more_value = _host.requant_int4(*arguments)
                 self.squares[segment.tensor.name] = error + more_error, value + more_value
+                finite = isfinite(more_value)
             else:
-                _host.repack(*arguments)
+                finite = _host.repack(*arguments)
+            if not finite:
+                raise _not_finite(segment.file, segment.tensor)
             target.write(packed, matrix.offset + first * tile_bytes)
-            self._release(segment, first, stop)
             self.advance(packed.nbytes)
 
     def values(self, file: GGUF, tensor: TensorInfo) -> Floats:
         """A vector's numbers as float32."""
-        return _vector_values(file, tensor)
+        values = _vector_values(file, tensor)
+        if not np.isfinite(values).all():
+            raise _not_finite(file, tensor)
+        return values
 
     def advance(self, nbytes: int) -> None:
         """So many bytes more are done."""
         self.done_bytes += nbytes
         self.progress(self.done_bytes, self.total_bytes)
 
-    def _rows(self, segment: Segment, first: int, stop: int) -> tuple[Bytes, int]:
-        """The file's rows uint8 [experts, n, row_bytes] from which to pack tiles `first` to `stop`, and the place of
-        the first among their tiles."""
-        rows, row_ids = segment.file.rows(segment.tensor), segment.row_ids
-        if row_ids is not None:  # a copy, but of these tiles' rows only
-            return rows[:, row_ids[first * LANES : stop * LANES]], 0
-        return rows[:, segment.first_row : segment.first_row + segment.matrix.n], first
-
-    def _release(self, segment: Segment, first_tile: int, stop_tile: int) -> None:
-        matrix, tensor = segment.matrix, segment.tensor
-        if segment.row_ids is not None:
-            read = segment.row_ids[first_tile * LANES : stop_tile * LANES].tolist()
-            segment.file.release(tensor, read[0] * tensor.row_bytes, (read[-1] + 1) * tensor.row_bytes)
+    def _pieces(self, segment: Segment) -> Iterator[tuple[int, int]]:
+        """The first tiles and the ends of pieces for which the arrays have room: of one expert, or of whole ones."""
+        tiles, experts = segment.matrix.tiles, segment.matrix.experts
+        by_source = len(self.source) // (LANES * segment.tensor.row_bytes)
+        most = min(len(self.staging) // segment.matrix.tile_bytes, by_source)
+        if most >= tiles:
+            step = most // tiles * tiles
+            yield from ((first, min(first + step, experts * tiles)) for first in range(0, experts * tiles, step))
             return
-        expert_rows = tensor.elements // matrix.experts // matrix.k
+        for begin in range(0, experts * tiles, tiles):
+            yield from ((begin + tile, begin + min(tile + most, tiles)) for tile in range(0, tiles, most))
 
-        def row_at(tile: int) -> int:
-            return tile // matrix.tiles * expert_rows + segment.first_row + tile % matrix.tiles * LANES
+    def _rows(self, segment: Segment, first: int, stop: int) -> Bytes:
+        """The file's rows of tiles `first` to `stop`, a piece, uint8 [experts, rows, row_bytes]."""
+        tensor, matrix = segment.tensor, segment.matrix
+        experts = range(first // matrix.tiles, -(-stop // matrix.tiles))
+        begin = first % matrix.tiles * LANES
+        end = min(begin + (stop - first) * LANES, matrix.n)
+        source = self.source[: len(experts) * (end - begin) * tensor.row_bytes]
+        rows = source.reshape(len(experts), end - begin, tensor.row_bytes)
+        if segment.row_ids is not None:
+            ids = segment.row_ids[begin:end]
+            for run in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(ids) != 1) + 1):
+                segment.file.read(tensor, int(ids[run[0]]) * tensor.row_bytes, rows[0, run[0] : run[-1] + 1])
+            return rows
+        rows_of_expert = tensor.elements // matrix.experts // matrix.k
+        for place, expert in enumerate(experts):
+            row = expert * rows_of_expert + segment.first_row + begin
+            segment.file.read(tensor, row * tensor.row_bytes, rows[place])
+        return rows
 
-        stop = min(row_at(stop_tile - 1) + LANES, matrix.experts * expert_rows)
-        segment.file.release(tensor, row_at(first_tile) * tensor.row_bytes, stop * tensor.row_bytes)
+
+def _not_finite(gguf: GGUF, tensor: TensorInfo) -> ArcmtpError:
+    what = "has numbers that are NaN or infinite: the file is damaged, or its conversion failed"
+    return ArcmtpError(f"{gguf.path}: tensor {shown(tensor.name)} {what}")
 
 
 def _vector_values(gguf: GGUF, tensor: TensorInfo) -> Floats:

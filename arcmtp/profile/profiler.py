@@ -44,14 +44,7 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
     Raises ArcmtpError for a device that executes nothing, for a prompt that is empty or longer than the context holds,
     and for an answer too short to be timed.
     """
-    if not request.prompt:
-        raise ArcmtpError("the prompt is empty; it needs at least one token")
-    need = len(request.prompt) + request.max_tokens
-    if need > llm.context:
-        raise ArcmtpError(
-            f"{len(request.prompt)} tokens of prompt and {request.max_tokens} to generate are {need}, "
-            f"the context holds {llm.context}: raise ctx"
-        )
+    check_room(len(request.prompt), request.max_tokens, llm.context)
     lengths = None
     if request.draft == AUTO:
         lengths, request = draft_lengths(llm, request)
@@ -82,6 +75,17 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
         memory=memory(llm),
     )
     return report, recordings
+
+
+def check_room(prompt: int, max_tokens: int, context: int) -> None:
+    """Raises ArcmtpError for a prompt without tokens, and for one with more than a context of so many tokens holds
+    beside those that follow it."""
+    if not prompt:
+        raise ArcmtpError("the prompt is empty; it needs at least one token")
+    if (need := prompt + max_tokens) > context:
+        raise ArcmtpError(
+            f"{prompt} tokens of prompt and {max_tokens} to generate are {need}, the context holds {context}: raise ctx"
+        )
 
 
 def draft_lengths(llm: LLM, request: Request) -> tuple[DraftLengths, Request]:

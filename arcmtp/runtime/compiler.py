@@ -8,7 +8,7 @@ from operator import attrgetter
 import dpctl
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.runtime import _host
+from arcmtp.runtime import _host, host_memory
 from arcmtp.runtime.launch import Kernel, Launch
 from arcmtp.runtime.paths import kernel_dir
 
@@ -18,12 +18,13 @@ from arcmtp.runtime.paths import kernel_dir
 COMPILE_OPTIONS = ["-O3", "-ffp-contract=off", "-fno-discard-value-names"]
 # To Intel's GPU compiler it comes no other way: without this a * b + c is fused in some kernels and not in others.
 GPU_COMPILE_OPTIONS = ["-Xs", "-ffp-contract=off"]
+ENOUGH_BYTES = 1 << 30  # of memory; with less the compiler may fail for want of it, and says something else
 
 
 @functools.cache
 def headers() -> tuple[tuple[str, str], ...]:
     """Name and text of every kernel header."""
-    return tuple((path.name, path.read_text()) for path in sorted(kernel_dir().glob("*.hpp")))
+    return tuple((path.name, path.read_text(encoding="utf-8")) for path in sorted(kernel_dir().glob("*.hpp")))
 
 
 def source_text(kernels: Collection[Kernel], packed: bool = False) -> str:
@@ -96,5 +97,8 @@ class Compiler:
         except RuntimeError as failure:
             lines = str(failure).splitlines()
             reason = next((line for line in lines if "error" in line.lower()), lines[0])
-            raise ArcmtpError(f"{device.name} does not compile the kernels: {reason.strip()}") from failure
+            message = f"{device.name} does not compile the kernels: {reason.strip()}"
+            if (left := host_memory.available()) < ENOUGH_BYTES:
+                message += f"; only {left >> 20} MiB of memory are left for this process"
+            raise ArcmtpError(message) from failure
         self._compiled |= {kernel: _host.kernel(compiled, kernel.name) for kernel in kernels}

@@ -6,7 +6,7 @@ import dpctl
 import numpy as np
 from dpctl.utils import intel_device_info
 
-from arcmtp.runtime import _host
+from arcmtp.runtime import _host, host_memory
 from arcmtp.runtime.card import Card, for_device
 from arcmtp.runtime.compiler import Compiler
 from arcmtp.runtime.devices import select
@@ -39,10 +39,11 @@ class Device:
 
     @property
     def free_memory(self) -> int:
-        """Bytes that can be allocated: what the GPU's driver says is free, or Linux is available for the CPU device."""
+        """Bytes that can be allocated: what the GPU's driver says is free, or for the CPU device what this process can
+        still have of the machine's memory."""
         memory = int(self.sycl_device.global_mem_size)
         if self.is_cpu:
-            return min(memory, _available_host_memory())
+            return min(memory, host_memory.available())
         return int(intel_device_info(self.sycl_device).get("free_memory", memory))
 
     def alloc(self, nbytes: int) -> Buffer:
@@ -51,8 +52,8 @@ class Device:
 
     @property
     def free_host_memory(self) -> int:
-        """Bytes of host memory that Linux says are available; of the CPU device, the same memory as `free_memory`."""
-        return _available_host_memory()
+        """Bytes of host memory that can be allocated; of the CPU device, the same memory as `free_memory`."""
+        return host_memory.available()
 
     def host_alloc(self, nbytes: int) -> HostBuffer:
         """Uninitialised host memory that kernels can use; ArcmtpError when there is none."""
@@ -108,8 +109,3 @@ def _vnni_works(device: Device) -> bool:
     device.run(device.bind([launch]))
     known_answer = 5 + 4 * 2 + 3 * -1 + 2 * -128 + 1 * 127
     return bool(np.all(out.read(np.int32, 16) == known_answer))
-
-
-def _available_host_memory() -> int:
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -11,6 +11,7 @@ Nothing that the user has set is changed, and nothing is printed.
 """
 
 import os
+import tempfile
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +44,25 @@ def runtime_lib_dir() -> Path:
 def cache_dir() -> Path:
     """Where arcmtp keeps what it can make again: `arcmtp` in the user's cache folder."""
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "arcmtp"
+    if configured.is_absolute():
+        return configured / "arcmtp"
+    try:
+        return Path.home() / ".cache" / "arcmtp"
+    except RuntimeError:  # a user without a home folder
+        return Path("/nonexistent/.cache/arcmtp")
+
+
+def cache_problem() -> str | None:
+    """Why the SYCL runtime cannot keep compiled kernels, with the folder; None if it can, or is told not to."""
+    folder = os.environ.get("SYCL_CACHE_DIR")
+    if not folder or os.environ.get("SYCL_CACHE_PERSISTENT") != "1":
+        return None
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
 
 
 def _cpu_tag() -> str:
@@ -55,6 +74,9 @@ def _cpu_tag() -> str:
     target = os.environ.get("CL_CONFIG_CPU_TARGET_ARCH")
     if target:
         return Path(target).name
-    with open("/proc/cpuinfo", encoding="utf-8") as lines:
-        flags = next((line for line in lines if line.startswith("flags")), "")
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            flags = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:  # no /proc, as in some sandboxes
+        flags = ""
     return f"{zlib.crc32(flags.encode()):08x}"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -50,8 +49,8 @@ class Answer:
         return time.monotonic() - self._began
 
     def post_chunks(self) -> FinishReason | None:
-        """Post what has come since the last time; why the answer is complete, or None. FloatingPointError for a
-        log-probability that is no number, RuntimeError if the device has lost the stream."""
+        """Post what has come since the last time; why the answer is complete, or None. NotFinite for a log-probability
+        that is no number, RuntimeError if the device has lost the stream."""
         if self._full:
             return "length"
         stream = self._streams[-1]
@@ -73,8 +72,6 @@ class Answer:
         return Finished(reason, self._timings, [stream.result.statistics for stream in self._streams])
 
     def _post_chunk(self, chunk: Chunk) -> None:
-        if not math.isfinite(chunk.logprob or 0.0):
-            raise FloatingPointError(f"the log-probability of token {chunk.id} is {chunk.logprob}")
         now, timings = time.monotonic(), self._timings
         if not self._first:
             self._first, timings.prompt_seconds = now, now - self._began

@@ -47,7 +47,7 @@ def header_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> Any:
         raise AssertionError("inspect read a tensor or opened a device")
 
-    for name in ("data", "rows"):
+    for name in ("data", "read"):
         monkeypatch.setattr(GGUF, name, never)
     monkeypatch.setattr(Device, "__init__", never)
 

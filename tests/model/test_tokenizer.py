@@ -252,6 +252,11 @@ def test_a_missing_key_is_named(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("model", np.array([1, 2]), "an array of 2 is not supported, expected 'gpt2'"),
+        ("model", "gpt2\n\x1b[31m" + "x" * 70, r"'gpt2\n\x1b[31m" + "x" * 50 + "'… (80 characters) is not supported"),
+        ("add_bos_token", np.array([True, False]), "an array of 2 is not true or false"),
+        ("add_bos_token", "yes", "'yes' is not true or false"),
+        ("eos_token_id", np.array([1, 2]), "an array of 2 is not an id below 257"),
         ("model", "llama", "'llama' is not supported, expected 'gpt2'"),
         ("pre", "llama-bpe", "'llama-bpe' is not supported, expected 'qwen35' or 'qwen2'"),
         ("pre", ["qwen35"], "not supported"),
@@ -283,6 +288,13 @@ def test_a_malformed_key_is_named_with_what_was_expected(key: str, value: Any, m
     assert str(caught.value).startswith(PREFIX + key)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_files_tokenizer_names_the_file_in_its_errors() -> None:
+    file = GGUF(TINY_MODEL)
+    file.metadata = {**file.metadata, PREFIX + "pre": "llama-bpe"}
+    with pytest.raises(ArcmtpError, match=rf"^{TINY_MODEL}: tokenizer\.ggml\.pre: 'llama-bpe' is not supported"):
+        Tokenizer.from_gguf(file)
 
 
 QWEN36_VECTORS = {

@@ -170,7 +170,7 @@ def test_what_cannot_be_used_is_one_line(capsys: pytest.CaptureFixture[str], tmp
     line = refused(capsys, *small, "--prompt-tokens", "60", "-n", "8")
     assert "60 tokens of prompt and 8 to generate are 68, the context holds 64: raise ctx" in line
     assert "the prompt is empty" in refused(capsys, *small, "--raw", "-p", "", "-n", "8")
-    assert "draft is 9" in refused(capsys, *small, "--draft", "9", "-n", "8")
+    assert "draft is 9" in refused(capsys, "--draft", "9", "-n", "8")
     assert "is not a whole number from 8 on" in refused(capsys, "-n", "1")
     assert kept.read_text() == "before" and list(tmp_path.iterdir()) == [kept]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from arcmtp import LLM, SamplingOptions
-from arcmtp.engine.results import Chunk
+from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.stream import Stream
 from arcmtp.serve.answer import Submission
 from arcmtp.serve.errors import ApiError
@@ -108,15 +108,15 @@ def test_a_device_that_stays_broken_fails_the_server_and_all_that_wait(
 def test_log_probabilities_that_are_not_finite_fail_their_own_request(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, other = Stream._keep, dataclasses.replace(JOB, prompt_ids=[4, 5], max_tokens=20)
+    push, other = Stream._push, dataclasses.replace(JOB, prompt_ids=[4, 5], max_tokens=20)
 
-    def spoilt(stream: Stream, chunk: Chunk) -> None:
+    def spoilt(stream: Stream, cycle: Cycle) -> None:
         spoil = stream.sequence.prompt == [1, 2, 3]
-        keep(stream, dataclasses.replace(chunk, logprob=math.nan) if spoil else chunk)
+        push(stream, dataclasses.replace(cycle, logprobs=[math.nan] * 9) if spoil else cycle)
 
     async def work(model_thread: ModelThread) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Stream, "_keep", spoilt)
+            patch.setattr(Stream, "_push", spoilt)
             wrong, right = await asyncio.gather(*(outcome(model_thread.submit([job])) for job in (JOB, other)))
         assert isinstance(wrong, ApiError) and wrong.status == 500
         assert isinstance(right, Finished) and model_thread.state == "ready"

@@ -135,28 +135,37 @@ template <class Type> class TileWriter {
     u8 *tile_;
 };
 
-template <class Type> void pack_tile(const TileRows &rows, u8 *tile) {
+// Whether all numbers are finite, here and below.
+template <class Type> bool pack_tile(const TileRows &rows, u8 *tile) {
     std::array<Block, tile_lanes> blocks{}; // lanes without a row stay zero
     TileWriter<Type> writer(tile, rows.k);
+    bool finite = true;
     for (int index = 0; index < rows.k / Type::inputs; ++index) {
         for (int lane = 0; lane < rows.lanes; ++lane)
             Type::decode(rows.first + lane * rows.stride + index * Type::bytes, blocks[lane]);
         writer.write(blocks, index);
+        for (const Block &block : blocks)
+            finite &= is_finite(block.d, F16::exponent) & is_finite(block.m, F16::exponent);
     }
+    return finite;
 }
 
-template <class Type> void pack_plain_tile(const TileRows &rows, u8 *tile) {
+template <class Type> bool pack_plain_tile(const TileRows &rows, u8 *tile) {
     using Stored = typename Type::Stored;
     using Device = typename Type::Device;
     if (rows.lanes < tile_lanes)
         std::memset(tile, 0, sizeof(Device) * tile_lanes * rows.k);
+    bool finite = true;
     for (int first = 0; first < rows.k; first += group_inputs) // a group at a time keeps the tile's lines in cache
         for (int lane = 0; lane < rows.lanes; ++lane) {
             const u8 *row = rows.first + lane * rows.stride;
-            for (int i = first; i < first + group_inputs; ++i)
-                store(tile + sizeof(Device) * (tile_lanes * i + lane),
-                      Type::device_bits(load<Stored>(row + sizeof(Stored) * i)));
+            for (int i = first; i < first + group_inputs; ++i) {
+                const Stored bits = load<Stored>(row + sizeof(Stored) * i);
+                finite &= is_finite(bits, Type::exponent);
+                store(tile + sizeof(Device) * (tile_lanes * i + lane), Type::device_bits(bits));
+            }
         }
+    return finite;
 }
 
 // ---- Requantisation to W4 -------------------------------------------------------------------------------------------
@@ -206,7 +215,7 @@ template <class Type> SquareSums requant_plain_tile(const TileRows &rows, u8 *ti
 struct Codec {
     int ggml_type, inputs, bytes; // of a block
     std::size_t (*tile_bytes)(int k);
-    void (*pack)(const TileRows &rows, u8 *tile);
+    bool (*pack)(const TileRows &rows, u8 *tile);
     SquareSums (*requant)(const TileRows &rows, u8 *tile);
 };
 
@@ -287,12 +296,16 @@ template <class Work> void for_each_tile(long long tiles, int threads, Work work
         thread.join();
 }
 
-void repack(int ggml_type, const py::buffer &rows, const py::buffer &target, long long first_tile, int threads) {
+bool repack(int ggml_type, const py::buffer &rows, const py::buffer &target, long long first_tile, int threads) {
     const py::buffer_info from = rows.request(), to = target.request(true);
     const Job job = make_job(ggml_type, from, to, first_tile, false);
     const py::gil_scoped_release release;
-    for_each_tile(job.tiles, threads,
-                  [&](long long tile) { job.codec.pack(job.rows_of(tile), job.target + tile * job.tile_bytes); });
+    std::atomic<bool> finite{true};
+    for_each_tile(job.tiles, threads, [&](long long tile) {
+        if (!job.codec.pack(job.rows_of(tile), job.target + tile * job.tile_bytes))
+            finite = false;
+    });
+    return finite;
 }
 
 std::pair<double, double> requant_int4(int ggml_type, const py::buffer &rows, const py::buffer &target,
@@ -317,8 +330,8 @@ void bind_repack(py::module_ &module) {
     module.def(
         "repack", repack, "ggml_type"_a, "rows"_a, "target"_a, "first_tile"_a = 0, "threads"_a = 1,
         "Pack `rows`, uint8 [experts, n, row_bytes] as in the file, into the tiles of their device format that "
-        "start at `first_tile`; `target`, uint8, has room for the tiles wanted. Raises ValueError for an unknown "
-        "type and shapes that do not fit.");
+        "start at `first_tile`; `target`, uint8, has room for the tiles wanted. Returns whether all numbers and scales "
+        "are finite. Raises ValueError for an unknown type and shapes that do not fit.");
     module.def("requant_int4", requant_int4, "ggml_type"_a, "rows"_a, "target"_a, "first_tile"_a = 0, "threads"_a = 1,
                "As `repack`, but into W4 tiles whatever the file's type. Returns the sum of the squared errors and the "
                "sum of the squared values.");

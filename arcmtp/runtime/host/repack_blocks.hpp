@@ -30,6 +30,9 @@ inline float float_of_half(u16 half) {
     return sign ? -magnitude : magnitude;
 }
 
+// Whether bits are a number, neither NaN nor infinite: `exponent` are those that both have set.
+template <class Bits> bool is_finite(Bits bits, Bits exponent) { return (bits & exponent) != exponent; }
+
 // Rounds to the nearest half, ties to even; the magnitude is at most the largest half.
 inline u16 half_of_float(float value) {
     const u32 sign = load<u32>(&value) >> 16 & 0x8000u;
@@ -199,16 +202,19 @@ template <class File, class DeviceValue> struct PlainType {
 };
 
 struct F32 : PlainType<u32, u32> {
+    static constexpr u32 exponent = 0x7f800000u;
     static u32 device_bits(u32 bits) { return bits; }
     static float value(u32 bits) { return load<float>(&bits); }
 };
 
 struct F16 : PlainType<u16, u16> {
+    static constexpr u16 exponent = 0x7c00u;
     static u16 device_bits(u16 bits) { return bits; }
     static float value(u16 bits) { return float_of_half(bits); }
 };
 
 struct BF16 : PlainType<u16, u32> {
+    static constexpr u16 exponent = 0x7f80u;
     static u32 device_bits(u16 bits) { return u32{bits} << 16; }
     static float value(u16 bits) { return F32::value(device_bits(bits)); }
 };

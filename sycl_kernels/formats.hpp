@@ -9,19 +9,35 @@ using simd::half;
 using simd::LANES;
 using Lanes = vec<float, LANES>;
 
-enum class Scheme { group, group_min, super_min, super16 };
+enum class Scheme { group, group_min, exponent, super, super_min, super16, super16_min };
 
-template <int BITS_, Scheme SCHEME_, int ZERO_> struct Quantised {
-    static constexpr int BITS = BITS_, ZERO = ZERO_;
+constexpr bool of_supers(Scheme s) { return s >= Scheme::super; } // 256 inputs share a scale
+/// Groups of 32 inputs whose planes lie together, and the bytes of their scales.
+constexpr int span_groups(Scheme s) { return of_supers(s) ? 8 : s == Scheme::exponent ? 4 : 2; }
+constexpr int scale_bytes(Scheme s) {
+    return s == Scheme::group       ? 2 * 32
+           : s == Scheme::group_min ? 2 * 64
+           : s == Scheme::exponent  ? 4 * 16
+           : s == Scheme::super     ? 8 * 16 + 32
+           : s == Scheme::super16   ? 8 * 32 + 32
+                                    : 8 * 32 + 64;
+}
+
+/// A code means code - ZERO, or, if LEVELS is not void, what it says by DIVISOR.
+template <int BITS_, Scheme SCHEME_, int ZERO_, class LEVELS_ = void, int DIVISOR_ = 1> struct Quantised {
+    static constexpr int BITS = BITS_, ZERO = ZERO_, DIVISOR = DIVISOR_;
     static constexpr Scheme SCHEME = SCHEME_;
-    static constexpr bool SUPER = SCHEME == Scheme::super_min || SCHEME == Scheme::super16;
+    using LEVELS = LEVELS_;
+    static constexpr bool HALVES =
+        SCHEME == Scheme::super16 || SCHEME == Scheme::super16_min; // 16 inputs share a scale
+    static constexpr bool MINIMUM =
+        SCHEME == Scheme::group_min || SCHEME == Scheme::super_min || SCHEME == Scheme::super16_min;
     static constexpr int CODE_BYTES = BITS * 64, LOW_BYTES = (BITS == 6 ? 4 : BITS) * 64; // of one group of 32 inputs
-    static constexpr int SPAN = SUPER ? 8 : 2; // groups whose planes lie together
-    static constexpr int SPAN_BYTES = SPAN * CODE_BYTES + (SCHEME == Scheme::group       ? SPAN * 32
-                                                           : SCHEME == Scheme::group_min ? SPAN * 64
-                                                           : SCHEME == Scheme::super_min ? SPAN * 32 + 64
-                                                                                         : SPAN * 32 + 32);
+    static constexpr int SPAN = span_groups(SCHEME);
+    static constexpr int SPAN_BYTES = SPAN * CODE_BYTES + scale_bytes(SCHEME);
 };
+template <int BITS, Scheme SCHEME, class LEVELS, int DIVISOR = 1>
+using Coded = Quantised<BITS, SCHEME, LEVELS::ZERO, LEVELS, DIVISOR>;
 template <class T> struct Plain {
     using Value = T;
 };
@@ -34,8 +50,29 @@ using W6_MIN = Quantised<6, Scheme::group_min, 0>;
 using W6_K = Quantised<6, Scheme::super_min, 0>;
 using W6_16 = Quantised<6, Scheme::super16, 32>;
 using W8 = Quantised<8, Scheme::group, 128>;
+using W2_K = Quantised<2, Scheme::super16_min, 0>;
 using F16 = Plain<half>;
+using BF16 = Plain<simd::u16>;
 using F32 = Plain<float>;
+
+using simd::Levels;
+using Iq4Levels = Levels<-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113>;
+using E2m1Levels = Levels<0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12>;
+using Iq3sLevels = Levels<1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15>;
+using Iq3xxsLevels = Levels<2, 6, 10, 14, 18, 22, 26, 31, -2, -6, -10, -14, -18, -22, -26, -31>;
+using Q3Levels = Levels<-4, -3, -2, -1, 0, 1, 2, 3>;
+using Iq2Levels = Levels<8, 25, 43, 0, -8, -25, -43, 0>;
+using Iq1Levels = Levels<-7, 1, 9, 0, -9, -1, 7, 0>;
+using IQ4_NL = Coded<4, Scheme::group, Iq4Levels>;
+using IQ4_XS = Coded<4, Scheme::super, Iq4Levels>;
+using MXFP4 = Coded<4, Scheme::exponent, E2m1Levels>;
+using IQ3_S = Coded<4, Scheme::super, Iq3sLevels>;
+using IQ3_XXS = Coded<4, Scheme::super, Iq3xxsLevels, 2>;
+using Q3_K = Coded<3, Scheme::super16, Q3Levels>;
+using IQ2 = Coded<3, Scheme::super, Iq2Levels, 8>;
+using IQ2_16 = Coded<3, Scheme::super16, Iq2Levels, 8>;
+using IQ1 = Coded<3, Scheme::super, Iq1Levels, 8>;
+using IQ1_16 = Coded<3, Scheme::super16, Iq1Levels, 8>;
 
 template <class F> struct is_plain : std::false_type {};
 template <class T> struct is_plain<Plain<T>> : std::true_type {};
@@ -51,9 +88,24 @@ template <int N> inline vec<float, N> load_half(const u8 *from) {
     return simd::convert<float, typename simd::element<half>::type, N>(
         simd::load<half, N>(reinterpret_cast<const half *>(from)));
 }
-template <class T> inline Lanes load_small(const u8 *from) {
-    return simd::convert<float, int, LANES>(
-        simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from))));
+template <class T> inline vec<int, LANES> load_small(const u8 *from) {
+    return simd::convert<int, T, LANES>(simd::load<T, LANES>(reinterpret_cast<const T *>(from)));
+}
+inline Lanes to_float(vec<int, LANES> v) { return simd::convert<float, int, LANES>(v); }
+
+/// 2^(code - 128), what MXFP4's scale codes mean where its values are doubled; the two least are subnormal.
+template <int N> inline vec<float, N> power_of_two(vec<int, N> code) {
+    return simd::bitcast<float, int, N>(
+        simd::select<int, N>(code < 2, vec<int, N>(vec<int, N>(0x00200000) << code), vec<int, N>((code - 1) << 23)));
+}
+
+/// Plain values as floats.
+template <class T, int N> inline vec<float, N> widen(vec<T, N> values) {
+    if constexpr (std::is_same_v<T, simd::u16>)
+        return simd::bitcast<float, simd::u32, N>(
+            vec<simd::u32, N>(simd::convert<simd::u32, simd::u16, N>(values) << 16u));
+    else
+        return simd::convert<float, typename simd::element<T>::type, N>(values);
 }
 
 /// The planes of the span that holds group `g` of a tile, and which of the span's groups it is.
@@ -80,10 +132,19 @@ template <class F, int PART, int ROWS> struct GroupDots {
         a.load_group(
             [&](int r) { return reinterpret_cast<const simd::i8 *>(row(r)) + simd::activation_order<F::BITS>() * k; },
             group);
-        const auto sums = simd::dot<PART>(weights, a, start);
+        const auto sums = sums_of(weights, a, start);
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             dots[r] = sums[r];
+    }
+
+  private:
+    template <class WEIGHTS, class ACTIVATIONS>
+    static inline auto sums_of(const WEIGHTS &weights, const ACTIVATIONS &a, const Ints &start) {
+        if constexpr (std::is_void_v<typename F::LEVELS>)
+            return simd::dot<PART>(weights, a, start);
+        else
+            return simd::dot_levels<typename F::LEVELS, PART>(weights, a, start);
     }
 };
 template <Scheme S, int ZERO, int PART, int ROWS> struct GroupDots<Quantised<6, S, ZERO>, PART, ROWS> {
@@ -119,13 +180,13 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
             if (g % 2 == 0)
                 simd::stream_ahead<PAIR_BYTES>(tile + g / 2 * PAIR_BYTES + STREAM_DISTANCE);
             const Planes<F> planes(tile, simd::u32(g));
-            Lanes scale[2], minimum;
+            Lanes scale[2], minimum[2];
             load_scales(planes, scale, minimum);
-            if constexpr (F::SCHEME == Scheme::super16) {
-                add_group<1>(planes, row, g, scale[0], minimum, acc);
-                add_group<2>(planes, row, g, scale[1], minimum, acc);
+            if constexpr (F::HALVES) {
+                add_group<1>(planes, row, g, scale[0], minimum[0], acc);
+                add_group<2>(planes, row, g, scale[1], minimum[1], acc);
             } else
-                add_group<0>(planes, row, g, scale[0], minimum, acc);
+                add_group<0>(planes, row, g, scale[0], minimum[0], acc);
         }
     }
 
@@ -149,30 +210,42 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
             const float row_scale = reinterpret_cast<const float *>(row(r) + Row::SCALES)[g];
             acc[r] =
                 simd::fma<float, LANES>(simd::convert<float, int, LANES>(dots[r]), Lanes(scale * row_scale), acc[r]);
-            if constexpr (F::SCHEME == Scheme::group_min || F::SCHEME == Scheme::super_min)
+            if constexpr (F::MINIMUM)
                 acc[r] = simd::fma<float, LANES>(minimum, Lanes(row_scale * float(-minus_sum[r])), acc[r]);
         }
     }
 
-    static inline void load_scales(const Planes<F> &planes, Lanes (&scale)[2], Lanes &minimum) {
+    static inline void load_scales(const Planes<F> &planes, Lanes (&scale)[2], Lanes (&minimum)[2]) {
         const int group = planes.group;
+        const u8 *scales = planes.scales, *super = scales + scale_bytes(F::SCHEME) - (F::MINIMUM ? 64 : 32);
         if constexpr (F::SCHEME == Scheme::group || F::SCHEME == Scheme::group_min) {
-            scale[0] = load_half<LANES>(planes.scales + group * 32);
+            scale[0] = load_half<LANES>(scales + group * 32);
             if constexpr (F::SCHEME == Scheme::group_min)
-                minimum = load_half<LANES>(planes.scales + (F::SPAN + group) * 32);
-        } else if constexpr (F::SCHEME == Scheme::super_min) {
-            const u8 *super = planes.scales + F::SPAN * 32;
-            scale[0] = load_half<LANES>(super) * load_small<u8>(planes.scales + group * 16);
-            minimum = load_half<LANES>(super + 32) * load_small<u8>(planes.scales + (F::SPAN + group) * 16) * -1.0f;
+                minimum[0] = load_half<LANES>(scales + (F::SPAN + group) * 32);
+        } else if constexpr (F::SCHEME == Scheme::exponent)
+            scale[0] = power_of_two<LANES>(load_small<u8>(scales + group * 16));
+        else if constexpr (F::SCHEME == Scheme::super_min) {
+            scale[0] = load_half<LANES>(super) * to_float(load_small<u8>(scales + group * 16));
+            minimum[0] =
+                load_half<LANES>(super + 32) * to_float(load_small<u8>(scales + (F::SPAN + group) * 16)) * -1.0f;
+        } else if constexpr (F::SCHEME == Scheme::super16_min) {
+#pragma unroll
+            for (int part = 0; part < 2; ++part) {
+                const vec<int, LANES> both = load_small<u8>(scales + group * 32 + part * 16);
+                scale[part] = load_half<LANES>(super) * to_float(vec<int, LANES>(both & 15));
+                minimum[part] = load_half<LANES>(super + 32) * to_float(vec<int, LANES>(both >> 4)) * -1.0f;
+            }
         } else {
-            const Lanes super = load_half<LANES>(planes.scales + F::SPAN * 32);
-            scale[0] = super * load_small<simd::i8>(planes.scales + group * 32);
-            scale[1] = super * load_small<simd::i8>(planes.scales + group * 32 + 16);
+            const Lanes d = load_half<LANES>(super) * (1.0f / F::DIVISOR);
+            constexpr int parts = F::HALVES ? 2 : 1;
+#pragma unroll
+            for (int part = 0; part < parts; ++part)
+                scale[part] = d * to_float(load_small<simd::i8>(scales + (group * parts + part) * 16));
         }
     }
 };
 
-/// F16 and F32 weights: float activations, row(r)(k) gives 16 of them from input k.
+/// F16, BF16 and F32 weights: float activations, row(r)(k) gives 16 of them from input k.
 template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, ROWS, SLICES> {
     static constexpr int VECTOR = 16, VECTORS = K / VECTOR, PER_SLICE = (VECTORS + SLICES - 1) / SLICES;
 
@@ -190,8 +263,7 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
                 x[r] = row(r)(v * VECTOR);
 #pragma unroll
             for (int i = 0; i < VECTOR; ++i) {
-                const Lanes w = simd::convert<float, typename simd::element<T>::type, LANES>(
-                    simd::load<T, LANES>(weights + (v * VECTOR + i) * LANES));
+                const Lanes w = widen<T, LANES>(simd::load<T, LANES>(weights + (v * VECTOR + i) * LANES));
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r)
                     acc[r] = simd::fma<float, LANES>(w, Lanes(simd::lane<float, VECTOR>(x[r], i)), acc[r]);

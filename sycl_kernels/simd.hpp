@@ -18,11 +18,43 @@ namespace simd {
 
 using i8 = signed char;
 using u8 = unsigned char;
+using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using half = _Float16;
 
 constexpr int LANES = 16;
+
+/// What codes mean that are places in a list of values: each value plus ZERO, which leaves none below 0, in a byte.
+template <int... VALUES> struct Levels {
+    static constexpr int COUNT = sizeof...(VALUES);
+    static constexpr int LIST[COUNT] = {VALUES...};
+    static constexpr int least() {
+        int found = LIST[0];
+        for (int value : LIST)
+            found = value < found ? value : found;
+        return found;
+    }
+    static constexpr int ZERO = -least();
+    static constexpr u32 level(int code) { return u32(LIST[code % COUNT] + ZERO); }
+    /// Bits of the largest level.
+    static constexpr int bits() {
+        u32 all = 0;
+        for (int code = 0; code < COUNT; ++code)
+            all |= level(code);
+        int count = 0;
+        for (; all >> count != 0;)
+            ++count;
+        return count;
+    }
+    /// Bit `bit` of the level of each code, code c's in bit c.
+    static constexpr u32 truth(int bit) {
+        u32 table = 0;
+        for (int code = 0; code < COUNT; ++code)
+            table |= (level(code) >> bit & 1) << code;
+        return table;
+    }
+};
 
 } // namespace simd
 

@@ -10,9 +10,9 @@ template <class T, int N> using vec = T __attribute__((ext_vector_type(N)));
 template <int N> using mask = vec<int, N>;
 
 /// The nibbles of a word split into even and odd inputs, its two-bit fields into every fourth, its bytes not at all;
-/// each width has its own copy of the activation codes in that order (0: 8 bit, 1: 4 bit, 2: 2 bit).
+/// each width has its own copy of the activation codes in that order (0: 8 bit, 1: 4 and 3 bit, 2: 2 bit).
 constexpr int ACTIVATION_ORDERS = 3;
-template <int BITS> constexpr int activation_order() { return BITS == 8 ? 0 : BITS == 4 ? 1 : 2; }
+template <int BITS> constexpr int activation_order() { return BITS == 8 ? 0 : BITS == 2 ? 2 : 1; }
 
 template <class T, int N> inline vec<T, N> load(const T *from) {
     vec<T, N> value;
@@ -226,6 +226,17 @@ template <int BITS> struct Weights {
     inline void load_group(const u8 *codes) { words = reinterpret_cast<const u32 *>(codes); }
 };
 
+/// In each byte the level of its code, of those from FIRST on: halves chosen by one bit of the code after the other.
+template <class LEVELS, int BIT, int FIRST = 0> inline vec<u32, LANES> choose_level(vec<u32, LANES> codes) {
+    if constexpr (BIT == 0)
+        return vec<u32, LANES>(LEVELS::level(FIRST) * 0x01010101u);
+    else {
+        const vec<u32, LANES> bit = codes / u32(BIT) & 0x01010101u, chosen = (bit << 8u) - bit;
+        const vec<u32, LANES> low = choose_level<LEVELS, BIT / 2, FIRST>(codes);
+        return low ^ (chosen & (low ^ choose_level<LEVELS, BIT / 2, FIRST + BIT>(codes)));
+    }
+}
+
 /// body(FIRST) … body(LAST - 1), with each number as a constant's type.
 template <int FIRST, int LAST, class BODY> inline void each(const BODY &body) {
     if constexpr (FIRST < LAST) {
@@ -261,6 +272,58 @@ inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, 
 #pragma unroll
     for (int r = 0; r < ROWS; ++r)
         dots.sums[r] = chains == 2 ? sums[0][r] + (sums[chains - 1][r] >> BITS) : sums[0][r];
+    return dots;
+}
+
+/// The levels of each byte's code, 0 … LEVELS::COUNT - 1.
+template <class LEVELS> inline vec<u32, LANES> look_up(vec<u32, LANES> codes) {
+#ifdef ARCMTP_VNNI
+    vec<u32, LANES> table, levels; // 16 levels, for each 16 of the bytes
+    for (int i = 0; i < LANES; ++i)
+        table[i] = LEVELS::level(i % 4 * 4) | LEVELS::level(i % 4 * 4 + 1) << 8 | LEVELS::level(i % 4 * 4 + 2) << 16 |
+                   LEVELS::level(i % 4 * 4 + 3) << 24;
+    asm("vpshufb %2, %1, %0" : "=v"(levels) : "v"(table), "v"(codes));
+    return levels;
+#else
+    return choose_level<LEVELS, LEVELS::COUNT / 2>(codes);
+#endif
+}
+
+/// The words of codes number FIELD of a group, one in each byte: what meets word FIELD of the activations.
+template <int FIELD, int BITS> inline vec<u32, LANES> field_codes(const Weights<BITS> &weights) {
+    if constexpr (BITS == 4)
+        return load<u32, LANES>(weights.words + FIELD / 2 * LANES) >> u32(FIELD % 2 * 4) & 0x0f0f0f0fu;
+    else {
+        constexpr int AT = FIELD % 2 * 4 + FIELD / 2; // in each byte of a plane
+        vec<u32, LANES> codes = 0u;
+        each<0, BITS>([&](auto bit) {
+            const vec<u32, LANES> plane = load<u32, LANES>(weights.words + bit * LANES);
+            const vec<u32, LANES> moved = AT >= bit ? plane >> u32(AT - bit) : plane << u32(bit - AT);
+            codes |= moved & 0x01010101u << bit;
+        });
+        return codes;
+    }
+}
+
+template <class LEVELS, int PART, int BITS, int ROWS>
+inline Dots<ROWS> dot_levels(const Weights<BITS> &weights, const Activations<ROWS> &a,
+                             const vec<int, LANES> (&start)[ROWS]) {
+    vec<int, LANES> sums[2][ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+        sums[0][r] = start[r];
+        sums[1][r] = 0;
+    }
+    each<PART == 2 ? 4 : 0, PART == 1 ? 4 : 8>([&](auto field) {
+        const vec<u32, LANES> levels = look_up<LEVELS>(field_codes<field>(weights));
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            sums[field % 2][r] = dot_bytes<field>(sums[field % 2][r], levels, a.words[r]);
+    });
+    Dots<ROWS> dots;
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        dots.sums[r] = sums[0][r] + sums[1][r];
     return dots;
 }
 

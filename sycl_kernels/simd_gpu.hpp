@@ -219,6 +219,68 @@ template <int BITS> struct Weights {
     }
 };
 
+/// The boolean function TRUTH of each bit of three words: its value for bits a, b, c is bit a + 2 b + 4 c of TRUTH.
+template <u32 TRUTH> inline vec<u32, 64> function_of(vec<u32, 64> a, vec<u32, 64> b, vec<u32, 64> c) {
+    if constexpr (TRUTH == 0xaa)
+        return a;
+    else if constexpr (TRUTH == 0xcc)
+        return b;
+    else if constexpr (TRUTH == 0xf0)
+        return c;
+    else
+        return esimd::bfn<esimd::bfn_t(TRUTH)>(a, b, c);
+}
+
+/// Codes that are places in LEVELS, 3 or 4 bits each: their levels, in one or two planes of 4 bits, which lie as 4-bit
+/// weights do. There is no table: each bit of a level is a boolean function of the bits of its code, and one operation
+/// computes it for the four codes of each lane's word that it needs, 128 in all.
+template <class LEVELS, int BITS> struct LevelPlanes {
+    using Words = vec<u32, 64>;
+    Words code[BITS]; // bit b of the code that begins at bit 4 i of a word is in bit 4 i of code[b]
+
+    explicit inline LevelPlanes(const vec<u32, BITS * 16> &words) {
+        if constexpr (BITS == 4) {
+#pragma unroll
+            for (int b = 0; b < 4; ++b)
+                code[b] = words >> u32(b);
+        } else {
+            vec<u32, BITS * 16> planes = words;
+#pragma unroll
+            for (int b = 0; b < BITS; ++b)
+#pragma unroll
+                for (int r = 0; r < 4; ++r)
+                    code[b].template select<LANES, 1>(r * LANES) =
+                        planes.template select<LANES, 1>(b * LANES) >> u32(r);
+        }
+    }
+
+    /// Bits FIRST … FIRST + 3 of the levels.
+    template <int FIRST> inline Words plane() const {
+        constexpr int bits = LEVELS::bits() - FIRST < 4 ? LEVELS::bits() - FIRST : 4;
+        if constexpr (bits == 1)
+            return bit<FIRST>() & 0x11111111u;
+        else if constexpr (bits == 2)
+            return pair<FIRST>() & 0x33333333u;
+        else if constexpr (bits == 3)
+            return (pair<FIRST>() & 0x33333333u) | (bit<FIRST + 2>() << 2u & 0x44444444u);
+        else
+            return either(pair<FIRST>(), pair<FIRST + 2>() << 2u, 0xccccccccu);
+    }
+
+  private:
+    /// In bit 4 i of each word; what the other bits hold means nothing.
+    template <int BIT> inline Words bit() const {
+        constexpr u32 truth = LEVELS::truth(BIT), low = truth & 0xff, high = BITS == 4 ? truth >> 8 : low;
+        const Words of_low = function_of<low>(code[0], code[1], code[2]);
+        if constexpr (low == high)
+            return of_low;
+        else
+            return function_of<0xca>(of_low, function_of<high>(code[0], code[1], code[2]), code[BITS - 1]);
+    }
+    template <int BIT> inline Words pair() const { return either(bit<BIT>(), bit<BIT + 1>() << 1u, 0x22222222u); }
+    static inline Words either(Words no, Words yes, u32 where) { return function_of<0xca>(no, yes, Words(where)); }
+};
+
 template <int PART, int BITS, int ROWS>
 inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, const vec<int, LANES> (&start)[ROWS]) {
     using esimd::xmx::dpas_argument_type;
@@ -233,6 +295,22 @@ inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, 
         sums.template select<LANES, 1>(r * LANES) = start[r];
     return {esimd::xmx::dpas<8, ROWS, int, int, u32, u32, width, dpas_argument_type::s8>(
         sums, words, vec<u32, ROWS * 8>(codes.template bit_cast_view<u32>()))};
+}
+
+/// The same of weights whose codes are places in LEVELS.
+template <class LEVELS, int PART, int BITS, int ROWS>
+inline Dots<ROWS> dot_levels(const Weights<BITS> &weights, const Activations<ROWS> &a,
+                             const vec<int, LANES> (&start)[ROWS]) {
+    const LevelPlanes<LEVELS, BITS> levels(weights.words);
+    Dots<ROWS> dots = dot<PART>(Weights<4>{levels.template plane<0>()}, a, start);
+    if constexpr (LEVELS::bits() > 4) {
+        vec<int, LANES> zero[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            zero[r] = 0;
+        dots.sums += dot<PART>(Weights<4>{levels.template plane<4>()}, a, zero).sums * 16;
+    }
+    return dots;
 }
 
 } // namespace simd

@@ -33,49 +33,62 @@ class Scheme(StrEnum):
     PLAIN = "plain"
     GROUP = "group"
     GROUP_MIN = "group_min"
+    EXPONENT = "exponent"
+    SUPER = "super"
     SUPER_MIN = "super_min"
     SUPER16 = "super16"
+    SUPER16_MIN = "super16_min"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One device weight format. `bits`: of a code (F16, F32: of a value)."""
+    """One device weight format.
+
+    bits: of a code (F16, BF16, F32: of a value). A code means code - zero, or, where the format has `levels`,
+    levels[code] / divisor; `zero` is then what makes every level at least 0.
+    """
 
     name: str
     bits: int
     scheme: Scheme
     zero: int = 0
+    levels: tuple[int, ...] = ()
+    divisor: int = 1
 
     @property
     def multiple(self) -> int:
         """What k must be a multiple of."""
-        return SUPER if self.scheme in (Scheme.SUPER_MIN, Scheme.SUPER16) else GROUP
+        return SUPER if self.scheme in _SUPER_SCHEMES else GROUP
 
     @property
     def span(self) -> int:
-        """Inputs whose planes lie together: two groups, so that codes begin at cache lines, or a super-block."""
+        """Inputs whose planes lie together: two groups, so that codes begin at cache lines (four where scales are
+        bytes), or a super-block."""
         if self.scheme is Scheme.PLAIN:
             return GROUP
-        return max(self.multiple, 2 * GROUP)
+        return max(self.multiple, (4 if self.scheme is Scheme.EXPONENT else 2) * GROUP)
 
     @property
     def span_dtype(self) -> np.dtype[np.void]:
         """The layout of one span of a tile: a packed record with one field per plane, 16 lanes fastest."""
         groups = self.span // GROUP
         if self.scheme is Scheme.PLAIN:
-            return np.dtype([("values", f"<f{self.bits // 8}", (self.span, LANES))])
-        codes: list[Any] = [("codes", "<u4", (groups, 8 if self.bits == 8 else 4, LANES))]
+            return np.dtype([("values", "<u2" if self == BF16 else f"<f{self.bits // 8}", (self.span, LANES))])
+        codes: list[Any] = [("codes", "<u4", (groups, 4 if self.bits == 6 else self.bits, LANES))]
         if self.bits == 6:
             codes.append(("high", "<u4", (groups, 2, LANES)))
         scales: dict[Scheme, list[Any]] = {
             Scheme.GROUP: [("scale", "<f2", (groups, LANES))],
             Scheme.GROUP_MIN: [("scale", "<f2", (groups, LANES)), ("minimum", "<f2", (groups, LANES))],
+            Scheme.EXPONENT: [("exponent", "u1", (groups, LANES))],
+            Scheme.SUPER: [("scale", "i1", (groups, LANES)), ("d", "<f2", (LANES,))],
             Scheme.SUPER_MIN: [
                 ("scale", "u1", (groups, LANES)),
                 ("minimum", "u1", (groups, LANES)),
                 ("d", "<f2", (2, LANES)),
             ],
             Scheme.SUPER16: [("scale", "i1", (2 * groups, LANES)), ("d", "<f2", (LANES,))],
+            Scheme.SUPER16_MIN: [("scale", "u1", (2 * groups, LANES)), ("d", "<f2", (2, LANES))],
         }
         return np.dtype(codes + scales[self.scheme])
 
@@ -119,6 +132,19 @@ class Matrix:
         return self.experts * self.tiles * self.tile_bytes
 
 
+_SUPER_SCHEMES = (Scheme.SUPER, Scheme.SUPER_MIN, Scheme.SUPER16, Scheme.SUPER16_MIN)
+
+
+def _coded(name: str, scheme: Scheme, levels: tuple[int, ...], divisor: int = 1) -> Format:
+    """A format whose codes are places in `levels`."""
+    return Format(name, (len(levels) - 1).bit_length(), scheme, -min(levels), levels, divisor)
+
+
+def _signed(*magnitudes: int) -> tuple[int, ...]:
+    """The levels of codes whose highest bit is the sign."""
+    return (*magnitudes, *(-magnitude for magnitude in magnitudes))
+
+
 W4 = Format("W4", 4, Scheme.GROUP, zero=8)
 W4_MIN = Format("W4_MIN", 4, Scheme.GROUP_MIN)
 W4_K = Format("W4_K", 4, Scheme.SUPER_MIN)
@@ -127,10 +153,29 @@ W6_MIN = Format("W6_MIN", 6, Scheme.GROUP_MIN)
 W6_K = Format("W6_K", 6, Scheme.SUPER_MIN)
 W6_16 = Format("W6_16", 6, Scheme.SUPER16, zero=32)
 W8 = Format("W8", 8, Scheme.GROUP, zero=128)
+W2_K = Format("W2_K", 2, Scheme.SUPER16_MIN)
 F16 = Format("F16", 16, Scheme.PLAIN)
+BF16 = Format("BF16", 16, Scheme.PLAIN)
 F32 = Format("F32", 32, Scheme.PLAIN)
 
-FORMATS = (W4, W4_MIN, W4_K, W6, W6_MIN, W6_K, W6_16, W8, F16, F32)
+# Levels are ggml's, in their smallest whole numbers. A file's codes of IQ2 and IQ3 are a place in a grid of eight or
+# four magnitudes and as many signs, those of IQ1 a place in a grid of -1, 0, 1 and one shift by ±1/8 for all eight.
+_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_IQ2, _IQ1 = _signed(8, 25, 43, 0), (-7, 1, 9, 0, -9, -1, 7, 0)
+IQ4_NL = _coded("IQ4_NL", Scheme.GROUP, _IQ4)
+IQ4_XS = _coded("IQ4_XS", Scheme.SUPER, _IQ4)
+MXFP4 = _coded("MXFP4", Scheme.EXPONENT, _signed(0, 1, 2, 3, 4, 6, 8, 12))
+IQ3_S = _coded("IQ3_S", Scheme.SUPER, _signed(1, 3, 5, 7, 9, 11, 13, 15))
+IQ3_XXS = _coded("IQ3_XXS", Scheme.SUPER, _signed(2, 6, 10, 14, 18, 22, 26, 31), 2)
+Q3_K = _coded("Q3_K", Scheme.SUPER16, tuple(range(-4, 4)))
+IQ2 = _coded("IQ2", Scheme.SUPER, _IQ2, 8)
+IQ2_16 = _coded("IQ2_16", Scheme.SUPER16, _IQ2, 8)
+IQ1 = _coded("IQ1", Scheme.SUPER, _IQ1, 8)
+IQ1_16 = _coded("IQ1_16", Scheme.SUPER16, _IQ1, 8)
+
+LINEAR = (W4, W4_MIN, W4_K, W6, W6_MIN, W6_K, W6_16, W8, W2_K)
+CODED = (IQ4_NL, IQ4_XS, MXFP4, IQ3_S, IQ3_XXS, Q3_K, IQ2, IQ2_16, IQ1, IQ1_16)
+FORMATS = (*LINEAR, *CODED, F16, BF16, F32)
 
 _FORMAT_OF: dict[GgmlType, Format] = {
     GgmlType.F32: F32,
@@ -143,8 +188,21 @@ _FORMAT_OF: dict[GgmlType, Format] = {
     GgmlType.Q4_K: W4_K,
     GgmlType.Q5_K: W6_K,
     GgmlType.Q6_K: W6_16,
-    GgmlType.IQ4_NL: W8,
-    GgmlType.BF16: F32,
+    GgmlType.IQ4_NL: IQ4_NL,
+    GgmlType.IQ4_XS: IQ4_XS,
+    GgmlType.MXFP4: MXFP4,
+    GgmlType.Q3_K: Q3_K,
+    GgmlType.IQ3_S: IQ3_S,
+    GgmlType.IQ3_XXS: IQ3_XXS,
+    GgmlType.Q2_K: W2_K,
+    GgmlType.IQ2_XXS: IQ2,
+    GgmlType.IQ2_XS: IQ2_16,
+    GgmlType.IQ2_S: IQ2_16,
+    GgmlType.IQ1_S: IQ1,
+    GgmlType.IQ1_M: IQ1_16,
+    GgmlType.TQ1_0: W2_K,
+    GgmlType.TQ2_0: W2_K,
+    GgmlType.BF16: BF16,
 }
 SUPPORTED_TYPES = tuple(_FORMAT_OF)
 
@@ -169,13 +227,17 @@ def unpack(form: Format, tiles: Bytes, n: int, k: int) -> Floats:
         lanes_last = spans[name].reshape(len(spans), -1, LANES)
         planes[name] = np.moveaxis(lanes_last, -1, 1).reshape(len(spans) * LANES, -1)[:n]
     if form.scheme is Scheme.PLAIN:
-        return planes["values"].astype(np.float32)
+        values = planes["values"]
+        return (values.astype(np.uint32) << 16).view(np.float32) if form == BF16 else values.astype(np.float32)
     return _values(form, _from_words(form, planes), planes).reshape(n, -1)[:, :k]
 
 
 def _from_words(form: Format, planes: Planes) -> Array:
     """Codes, uint8 [n, k], from the word planes."""
-    codes = _split(planes["codes"], 8 if form.bits == 8 else 4)
+    if form.bits == 3:  # bit 4i + r of a group's word b is bit b of the code of input 8r + i
+        bits = _split(planes["codes"], 1).reshape(len(planes["codes"]), -1, 3, 8, 4).swapaxes(-1, -2)
+        return (bits << np.arange(3, dtype=np.uint8)[:, None, None]).sum(axis=2, dtype=np.uint8).reshape(len(bits), -1)
+    codes = _split(planes["codes"], 4 if form.bits == 6 else form.bits)
     return codes | _split(planes["high"], 2) << 4 if form.bits == 6 else codes
 
 
@@ -186,15 +248,27 @@ def _split(words: Array, bits: int) -> Array:
 
 def _values(form: Format, codes: Array, planes: Planes) -> Floats:
     n, k = codes.shape
-    scale = planes["scale"].astype(np.float32)[..., None]  # [n, groups of 32 or 16, 1]
-    grouped = codes.reshape(n, scale.shape[1], -1).astype(np.float32)
-    if form.scheme is Scheme.GROUP:
-        return scale * (grouped - form.zero)
-    if form.scheme is Scheme.GROUP_MIN:
-        return scale * grouped + planes["minimum"].astype(np.float32)[..., None]
+    scale, minimum = _scales(form, planes)
+    numbers = np.array(form.levels, np.float32)[codes] if form.levels else codes.astype(np.float32) - form.zero
+    grouped = numbers.reshape(*scale.shape, -1)
+    values = scale[..., None] * grouped if minimum is None else scale[..., None] * grouped + minimum[..., None]
+    return values.reshape(n, k)
+
+
+def _scales(form: Format, planes: Planes) -> tuple[Floats, Floats | None]:
+    """What codes are multiplied by, float32 [n, groups of 32 or 16], and what is then added."""
+    if form.scheme is Scheme.EXPONENT:  # 2^(exponent - 128), the two least subnormal
+        exponent = planes["exponent"].astype(np.uint32)
+        bits = np.where(exponent < 2, 0x00200000 << exponent, exponent - 1 << 23)
+        return bits.astype(np.uint32).view(np.float32), None
+    if form.scheme in (Scheme.GROUP, Scheme.GROUP_MIN):
+        scale, minimum = planes["scale"].astype(np.float32), planes.get("minimum")
+        return scale, None if minimum is None else minimum.astype(np.float32)
     d = planes["d"].astype(np.float32)
-    if form.scheme is Scheme.SUPER16:
-        return d.repeat(SUPER // 16, axis=1)[..., None] * scale * (grouped - form.zero)
-    pairs = d.reshape(n, k // SUPER, 2).repeat(SUPER // GROUP, axis=1)[..., None]
-    minimum = planes["minimum"].astype(np.float32)[..., None]
-    return pairs[:, :, 0] * scale * grouped - pairs[:, :, 1] * minimum
+    stored = planes["scale"]
+    if form.scheme in (Scheme.SUPER, Scheme.SUPER16):
+        by_group = d.repeat(stored.shape[1] // d.shape[1], axis=1) / np.float32(form.divisor)
+        return by_group * stored.astype(np.float32), None
+    low, high = (stored & 15, stored >> 4) if form.scheme is Scheme.SUPER16_MIN else (stored, planes["minimum"])
+    pairs = d.reshape(len(d), -1, 2).repeat(2 * stored.shape[1] // d.shape[1], axis=1)
+    return pairs[..., 0] * low.astype(np.float32), -(pairs[..., 1] * high.astype(np.float32))

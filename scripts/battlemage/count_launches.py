@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from arcmtp.formats.matrix import Format
+from arcmtp.formats.matrix import BF16, Format
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import TensorInfo
 from arcmtp.model.blocks.head import SamplingMode
@@ -160,7 +160,10 @@ def random_spans(form: Format, nbytes: int, seed: Sequence[int]) -> np.ndarray:
     for name in form.span_dtype.names or ():
         plane = spans[name]
         if name == "values":
-            plane[:] = rng.standard_normal(plane.shape)
+            values = rng.standard_normal(plane.shape, np.float32)
+            plane[:] = values.view(np.uint32) >> 16 if form == BF16 else values
+        elif name == "exponent":
+            plane[:] = 120
         elif plane.dtype == np.float16:
             plane[:] = 0.01
         else:

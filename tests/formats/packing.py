@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import gguf
 import numpy as np
 
 from arcmtp.formats.matrix import LANES, Array, Format, Planes, Scheme, format_of
@@ -33,8 +34,12 @@ def _to_words(form: Format, planes: Planes) -> Planes:
     if form.scheme is Scheme.PLAIN:
         return planes
     codes = planes["codes"].reshape(len(planes["codes"]), -1)
-    if form.bits == 8:
-        return planes | {"codes": _join(codes, 8)}
+    if form.bits in (2, 8):
+        return planes | {"codes": _join(codes, form.bits)}
+    if form.bits == 3:
+        ordered = codes.reshape(len(codes), -1, 4, 8).swapaxes(-1, -2).reshape(len(codes), -1, 1, 32)
+        bits = ordered >> np.arange(3, dtype=np.uint8)[:, None] & 1
+        return planes | {"codes": _join(bits.reshape(len(codes), -1), 1)}
     words = planes | {"codes": _join(codes & 15, 4)}
     return words if form.bits == 4 else words | {"high": _join(codes >> 4, 2)}
 
@@ -66,11 +71,6 @@ def _decode_plain(dtype: str) -> Callable[[Bytes], Planes]:
     return lambda blocks: {"values": blocks.reshape(len(blocks), -1).view(dtype)}
 
 
-def _decode_bf16(blocks: Bytes) -> Planes:
-    high = blocks.reshape(len(blocks), -1).view("<u2").astype(np.uint32)
-    return {"values": (high << 16).view(np.float32)}
-
-
 def _decode_q4_0(blocks: Bytes) -> Planes:
     return {"codes": _nibbles(blocks[..., 2:]), "scale": _f16(blocks, 0, 2)}
 
@@ -92,13 +92,98 @@ def _decode_q8_0(blocks: Bytes) -> Planes:
     return {"codes": blocks[..., 2:] ^ 128, "scale": _f16(blocks, 0, 2)}
 
 
-_IQ4_NL_CODES = (
-    np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int16) + 128
-).astype(np.uint8)
+def _decode_iq4_xs(blocks: Bytes) -> Planes:
+    low = (blocks[..., 4:8, None] >> np.array([0, 4], np.uint8) & 15).reshape(*blocks.shape[:2], 8)
+    high = _u16(blocks, 2, 4) >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    scale = (low | high << 4).astype(np.int8) - 32
+    codes = _nibbles(blocks[..., 8:].reshape(*blocks.shape[:2], 8, 16))
+    return {"codes": codes, "scale": scale, "d": _f16(blocks, 0, 2)}
 
 
-def _decode_iq4_nl(blocks: Bytes) -> Planes:
-    return {"codes": _IQ4_NL_CODES[_nibbles(blocks[..., 2:])], "scale": _f16(blocks, 0, 2)}
+def _decode_mxfp4(blocks: Bytes) -> Planes:
+    return {"codes": _nibbles(blocks[..., 1:]), "exponent": blocks[..., :1]}
+
+
+def _pairs(packed: Bytes) -> Array:
+    """The two-bit fields of uint8 [..., 64]: each half's lowest ones first."""
+    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    return packed.reshape(*packed.shape[:-1], 2, 1, 32) >> shifts & 3
+
+
+def _decode_q3_k(blocks: Bytes) -> Planes:
+    shape = blocks.shape[:2]
+    high = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    low_scale = _nibbles(blocks[..., 96:104])
+    high_scale = blocks[..., None, 104:108] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
+    scale = (low_scale | high_scale.reshape(*shape, 16) << 4).astype(np.int8) - 32
+    codes = _pairs(blocks[..., 32:96]).reshape(*shape, 8, 32) | high << 2
+    return {"codes": codes, "scale": scale, "d": _f16(blocks, 108, 110)}
+
+
+def _decode_q2_k(blocks: Bytes) -> Planes:
+    return {"codes": _pairs(blocks[..., 16:80]), "scale": blocks[..., :16], "d": _f16(blocks, 80, 84)}
+
+
+def _decode_ternary(kind: GgmlType) -> Callable[[Bytes], Planes]:
+    """Codes 0, 1, 2, 3 for -d, 0, d, 2 d: scale and minimum are 1."""
+
+    def decode(blocks: Bytes) -> Planes:
+        d = _f16(blocks, kind.block_bytes - 2, kind.block_bytes)
+        codes = _values(kind, blocks) / d.astype(np.float32) + 1
+        scale = np.full((*blocks.shape[:2], 16), 0x11, np.uint8)
+        return {"codes": codes.astype(np.uint8), "scale": scale, "d": d.repeat(2, axis=-1)}
+
+    return decode
+
+
+def _values(kind: GgmlType, blocks: Bytes) -> Array:
+    """What the gguf package makes of blocks: float32 [n, blocks, block]."""
+    rows = blocks.reshape(len(blocks), -1)
+    return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind)).reshape(*blocks.shape[:2], kind.block)
+
+
+def _decode_grid(kind: GgmlType, scale_of: Callable[[Bytes], Array]) -> Callable[[Bytes], Planes]:
+    """Codes of the levels that the dequantised values have; scale_of: the stored scales s, which mean 2 s + 1."""
+    form = format_of(kind)
+
+    def decode(blocks: Bytes) -> Planes:
+        scale = (2 * scale_of(blocks) + 1).astype(np.int8)
+        d = _iq1_m_d(blocks) if kind is GgmlType.IQ1_M else _f16(blocks, 0, 2)
+        units = _values(kind, blocks).reshape(*scale.shape, -1) * form.divisor
+        levels = units / (d.astype(np.float32) * scale)[..., None]
+        matches = levels[..., None] == np.array(form.levels)
+        assert matches.any(axis=-1).all()
+        return {"codes": matches.argmax(axis=-1).astype(np.uint8), "scale": scale, "d": d}
+
+    return decode
+
+
+def _u16(blocks: Bytes, start: int, stop: int) -> Array:
+    return np.ascontiguousarray(blocks[..., start:stop]).view("<u2")
+
+
+def _scale_nibbles(start: int) -> Callable[[Bytes], Array]:
+    """4-bit scales from byte `start` to the end, the low half of a byte first."""
+    return lambda blocks: (blocks[..., start:, None] >> np.array([0, 4], np.uint8) & 15).reshape(*blocks.shape[:2], -1)
+
+
+def _top_nibbles(start: int, stop: int) -> Callable[[Bytes], Array]:
+    """The highest four bits of 32-bit words, the last of each 8 or 4 bytes."""
+    return lambda blocks: blocks[..., start:stop].reshape(*blocks.shape[:2], 8, -1)[..., -1] >> 4
+
+
+def _iq1_s_scales(blocks: Bytes) -> Array:
+    return _u16(blocks, 34, 50) >> 12 & 7
+
+
+def _iq1_m_scales(blocks: Bytes) -> Array:
+    words = _u16(blocks, 48, 56)
+    return (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*blocks.shape[:2], 16)
+
+
+def _iq1_m_d(blocks: Bytes) -> Array:
+    quarters = _u16(blocks, 48, 56) >> 12 << np.array([0, 4, 8, 12], np.uint16)
+    return np.bitwise_or.reduce(quarters, axis=-1, keepdims=True).view("<f2")
 
 
 def _k_scales(packed: Bytes) -> tuple[Array, Array]:
@@ -133,13 +218,26 @@ def _decode_q6_k(blocks: Bytes) -> Planes:
 _DECODERS: dict[GgmlType, Callable[[Bytes], Planes]] = {
     GgmlType.F32: _decode_plain("<f4"),
     GgmlType.F16: _decode_plain("<f2"),
-    GgmlType.BF16: _decode_bf16,
+    GgmlType.BF16: _decode_plain("<u2"),
     GgmlType.Q4_0: _decode_q4_0,
     GgmlType.Q4_1: _decode_q4_1,
     GgmlType.Q5_0: _decode_q5_0,
     GgmlType.Q5_1: _decode_q5_1,
     GgmlType.Q8_0: _decode_q8_0,
-    GgmlType.IQ4_NL: _decode_iq4_nl,
+    GgmlType.IQ4_NL: _decode_q4_0,  # the layout is the same
+    GgmlType.IQ4_XS: _decode_iq4_xs,
+    GgmlType.MXFP4: _decode_mxfp4,
+    GgmlType.Q2_K: _decode_q2_k,
+    GgmlType.Q3_K: _decode_q3_k,
+    GgmlType.IQ2_XXS: _decode_grid(GgmlType.IQ2_XXS, _top_nibbles(2, 66)),
+    GgmlType.IQ2_XS: _decode_grid(GgmlType.IQ2_XS, _scale_nibbles(66)),
+    GgmlType.IQ2_S: _decode_grid(GgmlType.IQ2_S, _scale_nibbles(74)),
+    GgmlType.IQ3_XXS: _decode_grid(GgmlType.IQ3_XXS, _top_nibbles(66, 98)),
+    GgmlType.IQ3_S: _decode_grid(GgmlType.IQ3_S, _scale_nibbles(106)),
+    GgmlType.IQ1_S: _decode_grid(GgmlType.IQ1_S, _iq1_s_scales),
+    GgmlType.IQ1_M: _decode_grid(GgmlType.IQ1_M, _iq1_m_scales),
+    GgmlType.TQ1_0: _decode_ternary(GgmlType.TQ1_0),
+    GgmlType.TQ2_0: _decode_ternary(GgmlType.TQ2_0),
     GgmlType.Q4_K: _decode_q4_k,
     GgmlType.Q5_K: _decode_q5_k,
     GgmlType.Q6_K: _decode_q6_k,

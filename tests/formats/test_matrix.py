@@ -30,6 +30,12 @@ FLOAT_FIELDS = {  # byte positions of the f16 scales in a block
     GgmlType.Q4_K: (0, 2),
     GgmlType.Q5_K: (0, 2),
     GgmlType.Q6_K: (208,),
+    GgmlType.Q2_K: (80, 82),
+    GgmlType.Q3_K: (108,),
+    GgmlType.TQ1_0: (52,),
+    GgmlType.TQ2_0: (64,),
+    GgmlType.MXFP4: (),
+    GgmlType.IQ1_M: (),
 }
 SHAPES = [(16, 256), (37, 768), (1, 256), (33, 96), (5, 32), (48, 288)]
 CASES = [(kind, n, k) for kind in SUPPORTED_TYPES for n, k in SHAPES if k % kind.block == 0]
@@ -42,14 +48,26 @@ def random_rows(kind: GgmlType, n: int, k: int, seed: int = 0) -> Bytes:
         values = rng.standard_normal((n, k)).astype(np.float32)
         return gguf.quants.quantize(values, gguf.GGMLQuantizationType(kind)).view(np.uint8).reshape(n, -1)
     blocks = rng.integers(0, 256, (n, k // kind.block, kind.block_bytes), dtype=np.uint8)
+    scales = rng.standard_normal((*blocks.shape[:2], 1)).astype("<f2")
     for start in FLOAT_FIELDS.get(kind, (0,)):
-        scales = rng.standard_normal((*blocks.shape[:2], 1)).astype("<f2")
         blocks[..., start : start + 2] = scales.view(np.uint8)
+        scales = rng.standard_normal(scales.shape).astype("<f2")
+    if kind is GgmlType.MXFP4:  # the scales that are subnormal and the least that is not, and ordinary ones
+        blocks[..., 0] = rng.choice([0, 1, 2, *range(100, 136)], blocks.shape[:2])
+    if kind is GgmlType.IQ1_M:  # the highest bits of its four scale words are a half
+        quarters = scales.view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16)
+        blocks[..., 49::2] = blocks[..., 49::2] & 15 | (quarters & 15).astype(np.uint8) << 4
+    if kind is GgmlType.TQ1_0:  # five digits of base 3 in a byte, four in the last ones
+        digits = rng.integers(0, 3, (*blocks.shape[:2], 52, 5))
+        digits[..., 48:, 4] = 0
+        number = digits @ np.array([81, 27, 9, 3, 1])
+        blocks[..., :52] = (number * 256 + 242) // 243
     return blocks.reshape(n, -1)
 
 
 def dequantise(kind: GgmlType, rows: Bytes) -> npt.NDArray[np.float32]:
-    return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind)).astype(np.float32)
+    """The gguf package's values; a zero is +0, whatever sign its scale has."""
+    return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind)).astype(np.float32) + np.float32(0)
 
 
 def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
@@ -61,7 +79,7 @@ def test_unpacking_what_was_packed_gives_the_dequantised_bits(kind: GgmlType, n:
     rows = random_rows(kind, n, k)
     tiles = pack(kind, rows, n, k)
     assert tiles.nbytes == format_of(kind).matrix_bytes(n, k)
-    assert same_bits(unpack(format_of(kind), tiles, n, k), dequantise(kind, rows))
+    assert same_bits(unpack(format_of(kind), tiles, n, k) + np.float32(0), dequantise(kind, rows))
 
 
 @pytest.mark.parametrize("kind", SUPPORTED_TYPES, ids=lambda kind: kind.name)
@@ -110,8 +128,8 @@ def test_requantisation_makes_every_supported_type_w4() -> None:
 
 
 def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:
-    with pytest.raises(ArcmtpError, match=r"type Q2_K is not supported; supported are F32, .*IQ4_NL"):
-        format_of(GgmlType.Q2_K)
+    with pytest.raises(ArcmtpError, match=r"type NVFP4 is not supported; supported are F32, .*IQ4_NL"):
+        format_of(GgmlType.NVFP4)
 
 
 @pytest.mark.parametrize(("kind", "n", "k"), CASES, ids=lambda value: getattr(value, "name", value))
@@ -142,7 +160,7 @@ def test_native_repacking_refuses_what_does_not_fit() -> None:
     rows = random_rows(GgmlType.Q4_0, 16, 64)[None]
     target = np.zeros(W4.tile_bytes(64), np.uint8)
     bad = [
-        (GgmlType.Q2_K, rows, target, 0),
+        (GgmlType.NVFP4, rows, target, 0),
         (GgmlType.Q4_0, rows[..., :-1], target, 0),
         (GgmlType.Q4_0, rows[0], target, 0),
     ]
@@ -169,7 +187,8 @@ def test_requantised_values_are_nearest_codes_and_their_error_is_reported(kind: 
     assert value == pytest.approx(np.sum(exact**2), rel=1e-4)
     scale = tiles.view(W4.span_dtype)["scale"].astype(np.float64).reshape(-1, k // 32, 16)  # [tiles, groups, lanes]
     scale = np.moveaxis(scale, 2, 1).reshape(-1, k // 32)[:n].repeat(32, axis=1)
-    nearest = scale * np.clip(np.rint(exact / scale), -8, 7)
+    codes = np.divide(exact, scale, out=np.zeros_like(exact), where=scale != 0)
+    nearest = scale * np.clip(np.rint(codes), -8, 7)
     assert np.abs(exact - found) == pytest.approx(np.abs(exact - nearest), abs=1e-5 * np.abs(exact).max())
 
 

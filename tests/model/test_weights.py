@@ -359,23 +359,24 @@ def test_missing_and_misshapen_tensors_are_named_with_both_shapes(
     assert "bad.gguf" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "message"),
-    [
-        (
-            "blk.0.attn_gate.weight",
-            "MXFP4",
-            "'blk.0.attn_gate.weight': type MXFP4 is not supported; supported are F32, F16",
-        ),
-        ("blk.0.attn_norm.weight", "Q8_0", "'blk.0.attn_norm.weight' has type Q8_0, expected F32, F16 or BF16"),
-    ],
-)
-def test_types_without_a_device_format_are_named(
-    model: ModelFile, tmp_path: Path, name: str, kind: str, message: str
-) -> None:
-    model.types[name] = gguf.GGMLQuantizationType[kind]
-    model.write(tmp_path / "bad.gguf")
+def test_types_without_a_device_format_are_named(model: ModelFile, tmp_path: Path) -> None:
+    name, path = b"blk.0.attn_gate.weight", tmp_path / "bad.gguf"
+    model.types[name.decode()] = Q8_0
+    model.write(path)
+    data = bytearray(path.read_bytes())
+    kind = data.index(name) + len(name) + 4 + 2 * 8  # behind the number of dimensions and two of them
+    assert data[kind] == GgmlType.Q8_0
+    data[kind] = GgmlType.NVFP4
+    path.write_bytes(data)
+    message = r"bad.gguf: tensor 'blk.0.attn_gate.weight': type NVFP4 is not supported; supported are F32, F16"
     with pytest.raises(ArcmtpError, match=message):
+        planned(path)
+
+
+def test_vectors_must_not_be_quantised(model: ModelFile, tmp_path: Path) -> None:
+    model.types["blk.0.attn_norm.weight"] = Q8_0
+    model.write(tmp_path / "bad.gguf")
+    with pytest.raises(ArcmtpError, match=r"'blk.0.attn_norm.weight' has type Q8_0, expected F32, F16 or BF16"):
         planned(tmp_path / "bad.gguf")
 
 

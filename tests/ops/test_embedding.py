@@ -19,6 +19,8 @@ def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.nd
     for name in tiles.dtype.names or ():
         if tiles[name].dtype.kind == "f":
             tiles[name] = rng.uniform(-3, 3, tiles[name].shape) * 10.0 ** rng.integers(-7, 3, tiles[name].shape)
+        elif name == "exponent":
+            tiles[name] = rng.integers(0, 250, tiles[name].shape)
     return tiles.view(np.uint8)
 
 

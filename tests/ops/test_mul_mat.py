@@ -22,6 +22,10 @@ def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.nd
     for name in tiles.dtype.names or ():
         if tiles[name].dtype.kind == "f":
             tiles[name] = rng.uniform(-0.01, 0.01, tiles[name].shape)
+        elif name == "exponent":
+            tiles[name] = rng.integers(115, 123, tiles[name].shape)
+    if fmt == formats.BF16:
+        tiles["values"] = rng.uniform(-0.01, 0.01, tiles["values"].shape).astype(np.float32).view(np.uint32) >> 16
     return raw
 
 

@@ -4,6 +4,7 @@
 #include "repack.hpp"
 #include "repack_blocks.hpp"
 #include "repack_int4.hpp"
+#include "repack_iq.hpp"
 
 #include <algorithm>
 #include <array>
@@ -43,23 +44,41 @@ u32 squeeze_nibbles(u64 bytes) {
     return static_cast<u32>(bytes | bytes >> 16);
 }
 
-// Bits 4 and 5 of eight bytes, the first lowest.
+// Bits 0 and 1 of eight bytes, the first lowest.
 u32 squeeze_pairs(u64 bytes) {
-    bytes = bytes >> 4 & 0x0303030303030303u;
+    bytes &= 0x0303030303030303u;
     bytes = (bytes | bytes >> 6) & 0x000f000f000f000fu;
     bytes = (bytes | bytes >> 12) & 0x000000ff000000ffu;
     return static_cast<u32>(bytes | bytes >> 24) & 0xffffu;
 }
 
+// Groups of 32 inputs whose planes lie together, and the bytes of their scales.
+constexpr int span_groups(Scheme scheme) {
+    return scheme == Scheme::group || scheme == Scheme::group_min ? 2 : scheme == Scheme::exponent ? 4 : 8;
+}
+constexpr int scale_bytes(Scheme scheme) {
+    switch (scheme) {
+    case Scheme::group:
+        return 2 * 32;
+    case Scheme::group_min:
+        return 2 * 64;
+    case Scheme::exponent:
+        return 4 * 16;
+    case Scheme::super:
+        return 8 * 16 + 32;
+    case Scheme::super16:
+        return 8 * 32 + 32;
+    default:
+        return 8 * 32 + 64;
+    }
+}
+
 // Where a tile in the device format of `Type` has its planes: those of a span of groups lie together.
 template <class Type> struct Spans {
-    static constexpr int groups = Type::inputs == 256 ? 8 : 2;
-    static constexpr int low_bytes = Type::bits == 8 ? 512 : 256; // of one group
+    static constexpr int groups = span_groups(Type::scheme);
+    static constexpr int low_bytes = (Type::bits == 6 ? 4 : Type::bits) * 64; // of one group
     static constexpr int code_bytes = groups * 64 * Type::bits;
-    static constexpr int bytes = code_bytes + (Type::scheme == Scheme::group       ? groups * 32
-                                               : Type::scheme == Scheme::group_min ? groups * 64
-                                               : Type::scheme == Scheme::super_min ? groups * 32 + 64
-                                                                                   : groups * 32 + 32);
+    static constexpr int bytes = code_bytes + scale_bytes(Type::scheme);
 
     static std::size_t tile_bytes(int k) { return (k / group_inputs + groups - 1) / groups * std::size_t{bytes}; }
     static u8 *low(u8 *tile, int group) { return tile + group / groups * bytes + group % groups * low_bytes; }
@@ -100,12 +119,28 @@ template <class Type> class TileWriter {
         for (int r = 0; r < words; ++r)
             if constexpr (Type::bits == 8)
                 store(low + 64 * r, load<u32>(codes + 4 * r));
+            else if constexpr (Type::bits == 3)
+                store(low + 64 * r, bit_plane(codes, r));
+            else if constexpr (Type::bits == 2)
+                store(low + 64 * r, pairs(codes + 16 * r, 0));
             else
                 store(low + 64 * r, squeeze_nibbles(load<u64>(codes + 8 * r)));
         if constexpr (Type::bits == 6)
             for (int r = 0; r < 2; ++r)
-                store(Layout::high(tile_, group) + 64 * r + 4 * lane,
-                      squeeze_pairs(load<u64>(codes + 16 * r)) | squeeze_pairs(load<u64>(codes + 16 * r + 8)) << 16);
+                store(Layout::high(tile_, group) + 64 * r + 4 * lane, pairs(codes + 16 * r, 4));
+    }
+
+    // Bits `bit` and `bit` + 1 of sixteen codes.
+    static u32 pairs(const u8 *codes, int bit) {
+        return squeeze_pairs(load<u64>(codes) >> bit) | squeeze_pairs(load<u64>(codes + 8) >> bit) << 16;
+    }
+
+    // Bit `bit` of the 32 codes of a group: input 8r + i's in bit 4i + r.
+    static u32 bit_plane(const u8 *codes, int bit) {
+        u32 plane = 0;
+        for (int r = 0; r < 4; ++r)
+            plane |= squeeze_nibbles(load<u64>(codes + 8 * r) >> bit & 0x0101010101010101u) << r;
+        return plane;
     }
 
     void write_scales(const Block &block, int block_index, int lane) {
@@ -115,6 +150,8 @@ template <class Type> class TileWriter {
         u8 *scales = Layout::scales(tile_, first);
         if constexpr (scheme == Scheme::group || scheme == Scheme::group_min)
             store(scales + 32 * (first % groups) + 2 * lane, block.d);
+        if constexpr (scheme == Scheme::exponent)
+            scales[16 * (first % groups) + lane] = block.scales[0];
         if constexpr (scheme == Scheme::group_min)
             store(scales + 32 * (groups + first % groups) + 2 * lane, block.m);
         if constexpr (scheme == Scheme::super_min) {
@@ -125,10 +162,13 @@ template <class Type> class TileWriter {
             store(scales + 32 * groups + 2 * lane, block.d);
             store(scales + 32 * groups + 32 + 2 * lane, block.m);
         }
-        if constexpr (scheme == Scheme::super16) {
-            for (int i = 0; i < 16; ++i)
+        if constexpr (scheme == Scheme::super || scheme == Scheme::super16 || scheme == Scheme::super16_min) {
+            constexpr int count = scheme == Scheme::super ? 8 : 16;
+            for (int i = 0; i < count; ++i)
                 scales[16 * i + lane] = block.scales[i];
-            store(scales + 32 * groups + 2 * lane, block.d);
+            store(scales + 16 * count + 2 * lane, block.d);
+            if constexpr (scheme == Scheme::super16_min)
+                store(scales + 16 * count + 32 + 2 * lane, block.m);
         }
     }
 
@@ -229,9 +269,11 @@ template <class Type> constexpr Codec plain_codec(int ggml_type) {
 }
 
 constexpr Codec codecs[] = {
-    plain_codec<F32>(0), plain_codec<F16>(1), codec<Q4_0>(2),    codec<Q4_1>(3),
-    codec<Q5_0>(6),      codec<Q5_1>(7),      codec<Q8_0>(8),    codec<Q4_K>(12),
-    codec<Q5_K>(13),     codec<Q6_K>(14),     codec<IQ4_NL>(20), plain_codec<BF16>(30),
+    plain_codec<F32>(0), plain_codec<F16>(1),   codec<Q4_0>(2),     codec<Q4_1>(3),    codec<Q5_0>(6),
+    codec<Q5_1>(7),      codec<Q8_0>(8),        codec<Q2_K>(10),    codec<Q3_K>(11),   codec<Q4_K>(12),
+    codec<Q5_K>(13),     codec<Q6_K>(14),       codec<IQ2_XXS>(16), codec<IQ2_XS>(17), codec<IQ3_XXS>(18),
+    codec<IQ1_S>(19),    codec<IQ4_NL>(20),     codec<IQ3_S>(21),   codec<IQ2_S>(22),  codec<IQ4_XS>(23),
+    codec<IQ1_M>(29),    plain_codec<BF16>(30), codec<TQ1_0>(34),   codec<TQ2_0>(35),  codec<MXFP4>(39),
 };
 
 // The rows of a matrix or expert stack, uint8 [experts][rows][row_bytes], and a run of its tiles with their place.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace arcmtp::blocks {
 
@@ -45,9 +46,9 @@ inline u16 half_of_float(float value) {
     return static_cast<u16>(sign | (bits + 0xfffu + (bits >> 13 & 1u)) >> 13);
 }
 
-enum class Scheme { group, group_min, super_min, super16 };
+enum class Scheme { group, group_min, exponent, super, super_min, super16, super16_min };
 
-// One block of one row: a byte per code, inputs in order, and the scales as the file has them.
+// One block of one row: a byte per code, inputs in order, and the scales as the device has them.
 struct Block {
     u8 codes[256];
     u8 scales[16];
@@ -55,9 +56,11 @@ struct Block {
     u16 d, m; // f16
 };
 
+// A type whose codes mean code - Zero.
 template <int Inputs, int Bytes, int Bits, Scheme Form, int Zero> struct FileType {
-    static constexpr int inputs = Inputs, bytes = Bytes, bits = Bits, zero = Zero;
+    static constexpr int inputs = Inputs, bytes = Bytes, bits = Bits, divisor = 1;
     static constexpr Scheme scheme = Form;
+    static float value(u8 code) { return static_cast<float>(code - Zero); }
 };
 
 // Low halves of the bytes, then their high halves.
@@ -117,17 +120,6 @@ struct Q8_0 : FileType<32, 34, 8, Scheme::group, 128> {
     }
 };
 
-struct IQ4_NL : FileType<32, 18, 8, Scheme::group, 128> {
-    static void decode(const u8 *file, Block &block) {
-        static constexpr u8 table[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-        block.d = load<u16>(file);
-        for (int i = 0; i < 16; ++i) {
-            block.codes[i] = table[file[2 + i] & 15];
-            block.codes[16 + i] = table[file[2 + i] >> 4];
-        }
-    }
-};
-
 // The eight 6-bit scales and minimums of Q4_K and Q5_K; those of the last four groups are spread over two bytes.
 inline void take_k_scales(const u8 *file, Block &block) {
     block.d = load<u16>(file);
@@ -176,21 +168,35 @@ struct Q6_K : FileType<256, 210, 6, Scheme::super16, 32> {
     }
 };
 
+// What the codes from input `first` on are multiplied by, and what is then added.
+template <class Type> std::pair<float, float> scale_and_minimum(const Block &block, int first) {
+    const float d = float_of_half(block.d), m = float_of_half(block.m);
+    const int group = first / group_inputs, half_group = first / 16;
+    switch (Type::scheme) {
+    case Scheme::group:
+        return {d, 0.0f};
+    case Scheme::group_min:
+        return {d, m};
+    case Scheme::exponent:
+        return {std::ldexp(1.0f, block.scales[0] - 128), 0.0f};
+    case Scheme::super:
+        return {d / Type::divisor * static_cast<std::int8_t>(block.scales[group]), 0.0f};
+    case Scheme::super_min:
+        return {d * block.scales[group], -m * block.minimums[group]};
+    case Scheme::super16:
+        return {d / Type::divisor * static_cast<std::int8_t>(block.scales[half_group]), 0.0f};
+    case Scheme::super16_min:
+        return {d * static_cast<float>(block.scales[half_group] & 15),
+                -m * static_cast<float>(block.scales[half_group] >> 4)};
+    }
+    return {};
+}
+
 template <class Type> void values_of(const Block &block, float *values) {
-    const float d = float_of_half(block.d);
-    constexpr int per_scale = Type::scheme == Scheme::super16 ? 16 : group_inputs;
-    for (int first = 0; first < Type::inputs; first += per_scale) {
-        float scale = d, minimum = 0;
-        if constexpr (Type::scheme == Scheme::group_min)
-            minimum = float_of_half(block.m);
-        if constexpr (Type::scheme == Scheme::super_min) {
-            scale = d * block.scales[first / per_scale];
-            minimum = -float_of_half(block.m) * block.minimums[first / per_scale];
-        }
-        if constexpr (Type::scheme == Scheme::super16)
-            scale = d * static_cast<std::int8_t>(block.scales[first / per_scale]);
-        for (int i = first; i < first + per_scale; ++i)
-            values[i] = scale * static_cast<float>(block.codes[i] - Type::zero) + minimum;
+    for (int first = 0; first < Type::inputs; first += 16) {
+        const auto [scale, minimum] = scale_and_minimum<Type>(block, first);
+        for (int i = first; i < first + 16; ++i)
+            values[i] = scale * Type::value(block.codes[i]) + minimum;
     }
 }
 
@@ -213,10 +219,10 @@ struct F16 : PlainType<u16, u16> {
     static float value(u16 bits) { return float_of_half(bits); }
 };
 
-struct BF16 : PlainType<u16, u32> {
+struct BF16 : PlainType<u16, u16> {
     static constexpr u16 exponent = 0x7f80u;
-    static u32 device_bits(u16 bits) { return u32{bits} << 16; }
-    static float value(u16 bits) { return F32::value(device_bits(bits)); }
+    static u16 device_bits(u16 bits) { return bits; }
+    static float value(u16 bits) { return F32::value(u32{bits} << 16); }
 };
 
 } // namespace arcmtp::blocks

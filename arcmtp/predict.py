@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arcmtp.model.network import Network
 from arcmtp.runtime.card import Hardware
+from arcmtp.runtime.launch import Work
 
 # What a launch takes beside its bytes. Another engine's B70 lost 2 to 2.5 ms a token with 700 launches more.
 LAUNCH_SECONDS = 3.5e-6
@@ -34,8 +35,9 @@ def predicted_tokens_per_second(network: Network, hardware: Hardware, position: 
     Bytes of device memory over its bandwidth, bytes of host memory over PCIe's, and `LAUNCH_SECONDS` for each launch,
     one after the other.
     """
-    host = network.host_step_bytes()
-    seconds = (network.step_bytes(position) - host) / memory_bandwidth(hardware) / 1e9
+    work = Work(rows=1, context=position + 1, experts=network.config.experts_used)
+    launches = [launch.cost(work).nbytes for launch in network.plain_step()]
+    host = network.host_step_bytes
+    seconds = (sum(launches) - host) / memory_bandwidth(hardware) / 1e9
     seconds += host / pcie_bandwidth(hardware) / 1e9
-    seconds += sum(LAUNCH_SECONDS for _ in network.plain_step())
-    return 1 / seconds
+    return 1 / (seconds + len(launches) * LAUNCH_SECONDS)

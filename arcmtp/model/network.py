@@ -265,11 +265,12 @@ class Network:
         none, one = self._step_bytes[experts]
         return none + (position + 1) * (one - none)  # only attention depends on the context: so much for each key
 
-    def host_step_bytes(self, experts: float | None = None) -> int:
-        """Bytes of experts in host memory that a step of one row must read; experts: as for `step_bytes`."""
-        experts = self.config.experts_used if experts is None else experts
+    @property
+    def host_step_bytes(self) -> int:
+        """Bytes of experts in host memory that a step of one row must read."""
+        used = self.config.experts_used
         stacks = (merged for of_layer in self._experts_in_host_memory for merged in of_layer)
-        return sum(product_cost(matrix, 1, experts).nbytes for merged in stacks for matrix in merged.matrices)
+        return sum(product_cost(matrix, 1, used).nbytes for merged in stacks for matrix in merged.matrices)
 
     @property
     def _experts_in_host_memory(self) -> list[tuple[Merged, ...]]:

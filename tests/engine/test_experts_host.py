@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from arcmtp import LLM, SamplingOptions
+from arcmtp.profile.descriptions import memory as profiled_memory
 from arcmtp.runtime.memory import HostBuffer
 from tests.engine.conftest import CONTEXT
 from tests.engine.test_drafting import WARM, prompts, same
@@ -55,3 +56,7 @@ def test_the_plan_of_a_loaded_model_says_what_lies_where(tiny: LLM, on_host: LLM
     experts = [layer.feed_forward.experts for layer in on_host.network.stage.layers[-HOST_LAYERS:]]
     assert on_host.memory.host_bytes == sum(merged.tensor.nbytes for of_layer in experts for merged in of_layer)
     assert on_host.memory.weights_bytes + on_host.memory.host_bytes == tiny.memory.weights_bytes
+    profiled, profiled_whole = profiled_memory(on_host), profiled_memory(tiny)
+    assert (profiled.weights, profiled.kv_cache) == (profiled_whole.weights, profiled_whole.kv_cache)
+    assert profiled.experts_in_host_memory == profiled_whole.device_total - profiled.device_total
+    assert profiled.experts_in_host_memory == on_host.memory.host_bytes

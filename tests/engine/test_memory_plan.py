@@ -96,11 +96,25 @@ def test_auto_leaves_the_host_no_more_than_it_holds() -> None:
 def test_more_experts_than_the_host_holds_are_refused_with_both_sizes() -> None:
     made = moe(small_host("arc-pro-b70"), 8192)
     plan = place_experts(made, 4)
-    assert not plan.fits
+    assert (plan.fits, plan.largest_context) == (False, 0)
     with pytest.raises(MemoryExceeded) as caught:
         load(made, 8192, plan, lambda *_: None)
     sizes = "(1,728 of 1,512 MiB free there) do not fit"
     assert str(caught.value) == f"experts of the last 4 layers in host memory {sizes}: use a smaller experts_host"
+
+
+def test_a_cpu_device_holds_both_in_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = moe(DEVICES["arc-pro-b70"], 8192)
+    whole = memory_plan(made)
+    monkeypatch.setattr(made.device, "is_cpu", True)
+    monkeypatch.setattr(CardOnPaper, "free_memory", whole.nbytes)
+    for layers in (0, 40):
+        plan = place_experts(made, layers)
+        assert plan.fits and plan.free_bytes == plan.nbytes
+        assert plan.largest_context >= 8192
+    monkeypatch.setattr(CardOnPaper, "free_memory", whole.nbytes - 1)
+    assert not any(place_experts(made, layers).fits for layers in (0, 20, 40))
+    assert place_experts(made, "auto").host_layers == 0
 
 
 def refusal(made: Network, experts_host: ExpertsHost) -> str:

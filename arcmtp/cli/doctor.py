@@ -28,12 +28,14 @@ def add(commands: SubParsers) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     """Status 1 if there is any problem."""
+    from arcmtp.cli.loading import bring_models
     from arcmtp.doctor.machine import Machine
     from arcmtp.doctor.planned_model import PlannedModel
     from arcmtp.doctor.report import examine, line, summary
 
     if options.ctx is not None and options.model is None:
         raise ArcmtpError("--ctx needs -m FILE, the model whose memory is planned")
+    bring_models(options)
     model = None if options.model is None else PlannedModel.open(options.model, options.ctx)
     findings = []
     for finding in examine(Machine(), options.device, model):

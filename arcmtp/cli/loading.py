@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arcmtp import LLM
     from arcmtp.engine.loading import Draft
     from arcmtp.engine.model_file import ModelFile
+    from arcmtp.hub import HubModel, Repository
 
 MTP_OPTIONS = ("draft_p_min", "draft_vocab", "draft_requant", "mtp_model", "mtp_hidden")
 
@@ -29,6 +30,7 @@ def open_model(options: argparse.Namespace) -> ModelFile:
     from arcmtp.engine.llm import bundled_model
     from arcmtp.engine.model_file import ModelFile
 
+    bring_models(options)
     return ModelFile.open(bundled_model() if options.model is None else options.model)
 
 
@@ -40,6 +42,7 @@ def load(
     it cannot be used."""
     from arcmtp.engine import LLM
 
+    bring_models(options)
     _tell_cache_problem()
     with ProgressBar() as progress:
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
@@ -79,7 +82,36 @@ def model_path(options: argparse.Namespace) -> Path:
     """The path that `--model` gives; without one the file name of the bundled model."""
     from arcmtp.engine.llm import BUNDLED_MODEL
 
+    bring_models(options)
     return Path(options.model or BUNDLED_MODEL)
+
+
+def bring_models(options: argparse.Namespace) -> None:
+    """Put paths in the places of `hf:` names in `--model` and `--mtp-model`, and download what is not there."""
+    for option in ("model", "mtp_model"):
+        name = getattr(options, option, None)
+        if name and name.startswith("hf:"):
+            setattr(options, option, str(bring(name, options, only_mtp=option == "mtp_model")))
+
+
+def bring(name: str, options: argparse.Namespace, only_mtp: bool = False) -> Path:
+    """The path of the model that an `hf:` name means, downloaded if it is not there.
+
+    Without a quantisation it is the largest that fits the device and context of the options, told in a table on
+    standard error; with `only_mtp` the largest file that has an MTP block alone. Raises ArcmtpError if there is none.
+    """
+    from arcmtp.hub import HubName, Repository
+
+    parsed = HubName.parse(name)
+    repository = Repository.open(parsed.repository)
+    if parsed.quant:
+        model = repository.find(parsed.quant, only_mtp)
+    elif only_mtp:
+        model = repository.of_kind(only_mtp)[0]
+    else:
+        model = _largest_that_fits(repository, options)
+    with ProgressBar() as progress:
+        return repository.fetch(model, progress)
 
 
 def read_text(path: Path) -> str:
@@ -118,9 +150,30 @@ class ProgressBar:
             self._stage = stage
             if not sys.stderr.isatty():
                 print(f"{stage} …", file=sys.stderr, flush=True)
-            in_bytes = stage in ("loading weights", "writing tensors", "counting tokens")
+            in_bytes = stage.startswith(("loading weights", "writing tensors", "counting tokens", "downloading "))
             self._bar = tqdm(
                 desc=stage, total=total, unit="B" if in_bytes else "", unit_scale=in_bytes, leave=False, disable=None
             )
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
+
+
+def _largest_that_fits(repository: Repository, options: argparse.Namespace) -> HubModel:
+    from arcmtp.engine.fitting import Place, fits, table
+    from arcmtp.runtime.device import Device
+
+    given = vars(options)
+    device = Device(given.get("device"))
+    place = Place(device, given.get("ctx"), given.get("parallel", 1), given.get("requant"))
+    with ProgressBar() as progress:
+        found = fits(repository, place, progress)
+    print(table(found), file=sys.stderr)
+    model = next((fit.model for fit in found if fit.fits), None)
+    if model is None:
+        smallest = found[-1].model.name
+        raise ArcmtpError(
+            f"hf:{repository.name}: no file fits {device.sycl_device.name}: name one all the same, such as "
+            f"hf:{repository.name}:{smallest}"
+        )
+    print(f"taking hf:{repository.name}:{model.name}, the largest that fits {device.sycl_device.name}", file=sys.stderr)
+    return model

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.loading import MTP_OPTIONS, ProgressBar, load, model_path
+from arcmtp.cli.loading import MTP_OPTIONS, ProgressBar, bring_models, load, model_path
 from arcmtp.cli.options import Parser, integer, positive
 from arcmtp.errors import ArcmtpError, MemoryExceeded
 
@@ -81,6 +81,7 @@ def _open(options: argparse.Namespace, draft: Draft) -> tuple[LLM, list[int]]:
     from arcmtp.model.config import Config
     from arcmtp.runtime.paths import data_dir
 
+    bring_models(options)
     trained = Config.from_gguf(GGUF(options.model or data_dir() / BUNDLED_MODEL)).context_length
     most = options.ctx or trained
     while True:

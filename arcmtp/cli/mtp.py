@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.loading import ProgressBar
+from arcmtp.cli.loading import ProgressBar, bring_models
 from arcmtp.cli.options import integer
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _count_tokens(options: argparse.Namespace) -> None:
     from arcmtp.model.tokenizer import Tokenizer
     from arcmtp.runtime.files import OutputFile
 
+    bring_models(options)
     tokenizer = Tokenizer.from_gguf(GGUF(options.model or bundled_model()))
     with ExitStack() as stack:
         output = options.output and stack.enter_context(OutputFile(options.output, options.corpus))

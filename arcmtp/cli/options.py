@@ -81,7 +81,10 @@ def add_model_options(
     parser: Parser, context_help: str | None = "tokens of context (default 8192, or what model and memory allow)"
 ) -> None:
     """The options that `arcmtp.cli.loading.load` reads; context_help: None for a command without `--ctx`."""
-    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the bundled tiny model)")
+    parser.add_argument(
+        "-m", "--model", metavar="FILE",
+        help="a GGUF file, or hf:OWNER/NAME[:QUANT] (arcmtp pull --help); default: the bundled tiny model",
+    )  # fmt: skip
     if context_help:
         parser.add_argument("-c", "--ctx", metavar="N", type=integer(1), help=context_help)
     parser.add_argument("--device", metavar="D", help="a dpctl filter string such as cpu or level_zero:gpu:0")

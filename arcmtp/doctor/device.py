@@ -11,14 +11,12 @@ from dpctl.utils import intel_device_info
 from arcmtp.doctor.findings import Finding, NamedCheck
 from arcmtp.doctor.machine import Machine
 from arcmtp.doctor.planned_model import PlannedModel
+from arcmtp.engine.fitting import Place, network_of
 from arcmtp.engine.memory_plan import place_experts
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.activations import dequantise, pack_rows, quantise
 from arcmtp.formats.matrix import Matrix
-from arcmtp.model.blocks.mtp import has_mtp
-from arcmtp.model.network import Network, NetworkOptions
-from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.mul_mat import MulMat, reference
 from arcmtp.runtime.card import GENERIC
@@ -223,9 +221,7 @@ def bandwidth(device: Device) -> Iterator[Finding]:
 
 def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
-    context, tokens = model.context, Tokenizer.from_gguf(model.gguf).vocab_used
-    options = NetworkOptions(context, tokens, mtp=model.gguf if has_mtp(model.gguf, model.config) else None)
-    need = place_experts(Network(model.gguf, model.config, options, device), "auto")
+    context, need = model.context, place_experts(network_of(model.gguf, Place(device, model.context)), "auto")
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)
     weights, cache, buffers, total, free = (f"{size / 2**20:,.0f}" for size in sizes)
     message = (

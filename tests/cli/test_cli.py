@@ -361,7 +361,7 @@ def transpose(entry: bytes, name: bytes) -> bytes:
 
 def change_type(entry: bytes, name: bytes) -> bytes:
     at = entry.index(name) + len(name) + 4 + 16
-    return entry[:at] + struct.pack("<I", Type.Q2_K) + entry[at + 4 :]
+    return entry[:at] + struct.pack("<I", Type.NVFP4) + entry[at + 4 :]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def change_type(entry: bytes, name: bytes) -> bytes:
     [
         (rename, "tensor 'blk.0.attn_qkv.weight' of shape [512, 256] is missing"),
         (transpose, "tensor 'blk.0.attn_qkv.weight' has shape [256, 512], expected [512, 256]"),
-        (change_type, "tensor 'blk.0.attn_qkv.weight': type Q2_K is not supported; supported are F32, F16, Q4_0"),
+        (change_type, "tensor 'blk.0.attn_qkv.weight': type NVFP4 is not supported; supported are F32, F16"),
     ],
 )
 def test_a_tensor_that_cannot_be_used_is_refused_in_one_line(

@@ -175,7 +175,7 @@ def compare(options: argparse.Namespace) -> int:
         ) as llm,
         ExitStack() as servers,
     ):  # fmt: skip
-        asked = questions(llm, prompts(), options.tokens)
+        asked = questions(llm.prompting, llm.context, prompts(), options.tokens)
         of_ours = partial(_at_once, asked=asked, count=options.at_once) if options.at_once > 1 else _ours
         ours = Measured("arcmtp", {draft: of_ours(llm, draft) for draft in options.draft})
         programs = [ours]

@@ -240,7 +240,7 @@ def compare_drafts(options: argparse.Namespace, binaries: Path) -> None:
     theirs: dict[int, list[list[Request]]] = {k: [] for k in options.draft}
     ours: dict[int, list[list[Request]]] = {k: [] for k in options.draft}
     with LLM(options.file, options.device, draft=max(options.draft)) as llm:
-        asked = questions(llm, prompts(), options.tokens)
+        asked = questions(llm.prompting, llm.context, prompts(), options.tokens)
         warm_up = next(iter(asked.items()))
         for number in range(options.rounds + 1):  # the first one fills the caches of kernels and file pages
             print(f"round {number or 'to warm up'}", file=sys.stderr)

@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     count, mode = options.sequences, SamplingMode()
     with LLM(options.file, parallel=count, ctx=1024) as llm:
-        asked = questions(llm, prompts(), options.tokens)
+        asked = questions(llm.prompting, llm.context, prompts(), options.tokens)
         shares = {name: acceptance(llm, ids, options.tokens) for name, ids in asked.items()}
         llm.new_sequence()  # no generation is under way: a step changes nothing
         network = llm.network

@@ -123,7 +123,7 @@ class Fuzzer:
         self._stage = "open"
         file = ModelFile.open(path)
         self._stage = "prompt"
-        prompting = file.prompting(64)
+        prompting = file.prompting(1 << 20)
         if prompting.has_chat_template:
             prompting.ids(MESSAGES)
         self._stage = "plan"

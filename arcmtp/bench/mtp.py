@@ -13,6 +13,7 @@ import numpy as np
 
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.loading import AUTO, Draft
+from arcmtp.engine.prompts import Prompting
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -94,7 +95,7 @@ def bench_mtp(
     for name, value in (("n", max_tokens), ("r", repetitions)):
         if value < 1:
             raise ArcmtpError(f"{name} is {value}; it must be at least 1")
-    asked = questions(llm, texts, max_tokens)
+    asked = questions(llm.prompting, llm.context, texts, max_tokens)
     passes: dict[Draft, list[list[Request]]] = {k: [] for k in drafts}
     total = (repetitions + 1) * len(passes)
     for turn in range(repetitions + 1):
@@ -112,14 +113,14 @@ def most_drafts(drafts: Sequence[Draft]) -> Draft:
     return AUTO if AUTO in drafts else max(draft for draft in drafts if isinstance(draft, int))
 
 
-def questions(llm: LLM, texts: dict[str, str], max_tokens: int) -> dict[str, list[int]]:
+def questions(prompting: Prompting, context: int, texts: dict[str, str], max_tokens: int) -> dict[str, list[int]]:
     """The prompts as token ids; ArcmtpError if the context is too small for the longest and `max_tokens`."""
     asked = {
-        name: llm.prompt_ids([{"role": "user", "content": text}] if llm.has_chat_template else text)
+        name: prompting.ids([{"role": "user", "content": text}] if prompting.has_chat_template else text)
         for name, text in texts.items()
     }
-    if llm.context < (need := max(map(len, asked.values())) + max_tokens):
-        raise ArcmtpError(f"the requests take {need} tokens, the context holds {llm.context}: raise ctx")
+    if context < (need := max(map(len, asked.values())) + max_tokens):
+        raise ArcmtpError(f"the requests take {need} tokens, the context holds {context}: raise ctx")
     return asked
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcmtp.cli import matrix
-from arcmtp.cli.loading import ProgressBar, load, model_path
+from arcmtp.cli.loading import ProgressBar, load, model_path, open_model
 from arcmtp.cli.options import Parser, add_model_options, add_mtp_options, drafts, integer, integers
 from arcmtp.errors import ArcmtpError
 
@@ -122,11 +122,13 @@ def _mtp(options: argparse.Namespace) -> int:
     matrix.check_options(options)
     if options.matrix:
         return matrix.measure(options)
-    from arcmtp.bench.mtp import DRAFTS, bench_mtp, most_drafts, prompts
+    from arcmtp.bench.mtp import DRAFTS, bench_mtp, most_drafts, prompts, questions
     from arcmtp.bench.mtp_text import as_json, as_markdown
 
-    settings = options.draft or DRAFTS
-    with load(options, options.ctx, most_drafts(settings)) as llm, ProgressBar() as progress:
+    settings, file = options.draft or DRAFTS, open_model(options)
+    context = file.config.usable_context(options.ctx)
+    questions(file.prompting(context), context, prompts(), options.max_tokens)
+    with load(options, options.ctx, most_drafts(settings), file=file) as llm, ProgressBar() as progress:
         report = bench_mtp(llm, prompts(), options.max_tokens, settings, options.repetitions, progress)
         model = _model(options, llm)
     print(as_json(report, model) if options.output == "json" else as_markdown(report))

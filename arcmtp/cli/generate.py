@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arcmtp.cli.loading import load, open_model, read_text
+from arcmtp.cli.loading import load, open_model, read_files, read_text
 from arcmtp.cli.options import (
     Parser,
     add_draft_option,
@@ -72,7 +72,7 @@ def _generate(options: argparse.Namespace) -> None:
     file = open_model(options)
     with ExitStack() as stack:
         request = _request(options, file)
-        draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, file.gguf.paths))
+        draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, read_files(options, file)))
         llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
         stream = llm.stream_request(request)
         try:

@@ -34,6 +34,12 @@ def open_model(options: argparse.Namespace) -> ModelFile:
     return ModelFile.open(bundled_model() if options.model is None else options.model)
 
 
+def read_files(options: argparse.Namespace, file: ModelFile) -> list[Path]:
+    """The files that are read until the end, which no output may replace."""
+    named = (getattr(options, name, None) for name in ("mtp_model", "draft_vocab"))
+    return [*file.gguf.paths, *(Path(name) for name in named if isinstance(name, str) and Path(name).is_file())]
+
+
 def load(
     options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, parallel: int = 1,
     file: ModelFile | None = None,

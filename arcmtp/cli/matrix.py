@@ -63,9 +63,9 @@ def measure(options: argparse.Namespace) -> int:
         if baseline:
             baseline.check(setup, lengths, drafts)
         matrix = bench_matrix(llm, lengths, options.max_tokens, drafts, options.repetitions, progress)
+    print(FORMS[options.output](matrix, setup))
     if plot:
         plot.draw(matrix, setup)
-    print(FORMS[options.output](matrix, setup))
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance / 100
     worse = baseline.regressions(matrix, tolerance) if baseline else []
     for line in worse:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction["Parser"]
 
 
+MAX_DIGITS = 20  # of an option's number: those of 2**64
+
+
 class Parser(argparse.ArgumentParser):
     """Takes long options by their whole names only, and reports wrong usage like all bad input: in one line."""
 
@@ -32,7 +35,7 @@ def integer(least: int) -> Callable[[str], int]:
     """A parser of whole numbers from `least` on."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+        if not _is_number(text) or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
         return int(text)
 
@@ -56,7 +59,7 @@ def integer_or_auto(text: str) -> int | Literal["auto"]:
     """A whole number, or "auto"."""
     if text == "auto":
         return "auto"
-    if not text.isdecimal():
+    if not _is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number from 0 on")
     return int(text)
 
@@ -165,7 +168,12 @@ def sampling_options(options: argparse.Namespace, defaults: SamplingOptions | No
 
 
 def _draft_vocab(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    return int(text) if _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    """Whether it has only the digits 0 to 9, and no more than any number that makes sense."""
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def _bias(text: str) -> tuple[int, float]:

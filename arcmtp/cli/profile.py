@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.loading import ProgressBar, load, model_path, open_model
+from arcmtp.cli.loading import ProgressBar, load, model_path, open_model, read_files
 from arcmtp.cli.options import add_draft_option, add_model_options, add_mtp_options, integer, unicode_text
 
 if TYPE_CHECKING:
@@ -45,10 +45,12 @@ def _profile(options: argparse.Namespace) -> None:
     from arcmtp.runtime.files import OutputFile
 
     with ExitStack() as stack:
-        outputs = [
-            path and stack.enter_context(OutputFile(path)) for path in (options.json, options.trace, options.html)
-        ]
         file = open_model(options)
+        inputs = read_files(options, file)
+        outputs = [
+            path and stack.enter_context(OutputFile(path, inputs))
+            for path in (options.json, options.trace, options.html)
+        ]
         prompt = _prompt(options, file)
         llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
         progress = stack.enter_context(ProgressBar())

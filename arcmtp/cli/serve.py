@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.loading import load, model_path
+from arcmtp.cli.loading import load, model_path, open_model
 from arcmtp.cli.options import (
     Parser,
     add_draft_option,
@@ -74,6 +74,7 @@ def _add_server_options(parser: Parser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from arcmtp.engine.sampling import Sampler
     from arcmtp.serve.options import SAMPLING, ServeOptions, bind, read_keys
     from arcmtp.serve.run import serve
 
@@ -90,7 +91,10 @@ def _serve(options: argparse.Namespace) -> None:
         sampling=sampling_options(options, SAMPLING),
     )
     with bind(settings, options.insecure_no_key) as listener:
+        file = open_model(options)
+        file.config.usable_context(options.ctx)
+        Sampler(settings.sampling, file.config.vocab)  # which refuses biases of tokens that there are not
         serve(
-            settings, listener, lambda: load(options, options.ctx, options.draft, options.parallel),
+            settings, listener, lambda: load(options, options.ctx, options.draft, options.parallel, file),
             lambda line: print(line, flush=True),
         )  # fmt: skip

@@ -106,7 +106,7 @@ class LLM:
         self.load_seconds = model.load_seconds
         self.scheduler = Scheduler(model.network)
         self._auto = policy_of(AUTO)
-        self._prompting = model.prompting
+        self.prompting = model.prompting
 
     def __enter__(self) -> "LLM":
         return self
@@ -129,7 +129,7 @@ class LLM:
     @property
     def has_chat_template(self) -> bool:
         """Whether the file says how chat messages become text."""
-        return self._prompting.has_chat_template
+        return self.prompting.has_chat_template
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids; with `special`, the text of control tokens such as `<|im_end|>` becomes those tokens."""
@@ -150,7 +150,7 @@ class LLM:
         Raises ArcmtpError for ids outside of the vocabulary and for what are no messages, and ContextExceeded, before
         any work, for text of so many bytes that the context cannot hold its tokens.
         """
-        return self._prompting.ids(prompt, **template_options)
+        return self.prompting.ids(prompt, **template_options)
 
     @overload
     def generate(
@@ -221,7 +221,7 @@ class LLM:
         8
         """
         own = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
-        request = Request(self._prompting.of_messages(messages, **options), **own)
+        request = Request(self.prompting.of_messages(messages, **options), **own)
         return self._finish([self.stream_request(request)])[0]
 
     def stream(  # noqa: PLR0913 the public interface
@@ -240,7 +240,7 @@ class LLM:
 
     def stream_request(self, request: Request) -> Stream:
         """A stream for a request; raises ArcmtpError for what this model cannot do."""
-        prompt = self._prompting.checked(request.prompt_ids)
+        prompt = self.prompting.checked(request.prompt_ids)
         sampler = Sampler(request.sampling, self.config.vocab)
         policy = self.policy(request.draft)
         sequence = engine.Sequence(
@@ -251,7 +251,7 @@ class LLM:
             policy=policy,
             draft_p_min=self.draft_p_min if request.draft_p_min is None else request.draft_p_min,
             top=request.logprobs,
-            boundary=self._prompting.boundary(prompt),
+            boundary=self.prompting.boundary(prompt),
             log=self._draft_log() if may_draft(policy) else None,
         )
         self._prepare(sequence)

@@ -233,16 +233,17 @@ def _check(keys: _Keys, config: Config) -> None:
         ("feed_forward_length", config.ffn, 32),
         ("expert_feed_forward_length", config.expert_ffn, 32),
         ("expert_shared_feed_forward_length", config.shared_ffn, 32),
-        ("attention.key_length", config.head_dim, 16),
+        ("attention.key_length", config.head_dim, 32),
         ("ssm.state_size", config.gdn_k_dim, 16),
         ("ssm.inner_size / time_step_rank", config.gdn_v_dim, 32),
-        ("rope.dimension_count", config.rope_dim, 2),
         ("attention.head_count", config.q_heads, config.kv_heads),
         ("ssm.time_step_rank", config.gdn_v_heads, config.gdn_k_heads),
     ]
     for key, value, factor in multiples:
         if value % factor:
             raise keys.error(f"{key} is {value}; arcmtp runs multiples of {factor}")
+    if config.rope_dim != 16 and config.rope_dim % 32:
+        raise keys.error(f"rope.dimension_count is {config.rope_dim}; arcmtp runs 16 and multiples of 32")
     if config.rope_dim > config.head_dim:
         raise keys.error(f"rope.dimension_count is {config.rope_dim}, expected at most key_length {config.head_dim}")
     if config.experts_used > MAX_EXPERTS_USED:

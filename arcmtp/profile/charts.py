@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 WIDTH = 390  # of every chart; text of 12 of these units can be read on a phone
-LABELS = 134  # width of the names left of bars
+CHARACTER = 6.8  # a little more than what a character of that size takes on average in the usual fonts
 ROW = 20
 
 
@@ -49,13 +49,14 @@ class Point:
 def bars(title: str, rows: Sequence[Bar], full: float = 0.0) -> str:
     """One bar below the other; one of length `full` would take the whole width, by default the longest."""
     longest = full or max(bar.value for bar in rows) or 1.0
-    room = WIDTH - LABELS - 70
+    labels = max(_width(bar.name) for bar in rows) + 8
+    room = WIDTH - labels - max(_width(bar.text) for bar in rows) - 6
     body = []
     for place, bar in enumerate(rows):
         y, length = place * ROW, bar.value / longest * room
-        body.append(_text(LABELS - 6, y + 14, bar.name, "end"))
-        body.append(_box(LABELS, y + 3, length, ROW - 6, bar.kind, bar.hint or f"{bar.name}: {bar.text}"))
-        body.append(_text(LABELS + length + 4, y + 14, bar.text))
+        body.append(_text(labels - 6, y + 14, bar.name, "end"))
+        body.append(_box(labels, y + 3, length, ROW - 6, bar.kind, bar.hint or f"{bar.name}: {bar.text}"))
+        body.append(_text(labels + length + 4, y + 14, bar.text))
     return _svg(title, len(rows) * ROW, body)
 
 
@@ -63,7 +64,7 @@ def timeline(title: str, spans: Sequence[Span], unit: str) -> str:
     """Tracks of spans over one axis, which begins with the first span."""
     tracks = list(dict.fromkeys(span.track for span in spans))
     start, end = min(span.began for span in spans), max(span.ended for span in spans)
-    left, height = 64, 30
+    left, height = max(map(_width, tracks)) + 10, 30
     scale = (WIDTH - left - 16) / (end - start)
     body = [_text(left - 6, place * height + 18, track, "end") for place, track in enumerate(tracks)]
     for span in spans:
@@ -71,7 +72,7 @@ def timeline(title: str, spans: Sequence[Span], unit: str) -> str:
         y = tracks.index(span.track) * height
         hint = f"{span.name}: {span.ended - span.began:.0f} {unit}"
         body.append(_box(x, y + 4, length, height - 8, span.kind, hint))
-        if length > 7 * len(span.name):
+        if length > _width(span.name):
             body.append(_text(x + length / 2, y + 19, span.name, "middle", "on"))
     bottom = len(tracks) * height
     ticks = [start + part * (end - start) / 4 for part in range(5)]
@@ -133,7 +134,8 @@ def _decades(values: Sequence[float]) -> tuple[int, int]:
 def _x_axis(ticks: Sequence[tuple[float, str]], y: float, unit: str) -> list[str]:
     line = f'<line class="line" x1="{ticks[0][0]:.1f}" x2="{ticks[-1][0]:.1f}" y1="{y}" y2="{y}"/>'
     middle = (ticks[0][0] + ticks[-1][0]) / 2
-    return [line, *(_text(x, y + 15, text, "middle") for x, text in ticks), _text(middle, y + 31, unit, "middle")]
+    inside = [(min(x, WIDTH - _width(text) / 2), text) for x, text in ticks]
+    return [line, *(_text(x, y + 15, text, "middle") for x, text in inside), _text(middle, y + 31, unit, "middle")]
 
 
 def _box(x: float, y: float, width: float, height: float, kind: str, hint: str) -> str:
@@ -143,6 +145,10 @@ def _box(x: float, y: float, width: float, height: float, kind: str, hint: str) 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "ink") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _width(text: str) -> float:
+    return CHARACTER * len(text)
 
 
 def _svg(title: str, height: float, body: Sequence[str]) -> str:

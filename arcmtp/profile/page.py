@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from arcmtp.model.network import Network
 from arcmtp.profile.charts import Bar, Point, Span, bars, histogram, roofline, timeline
-from arcmtp.profile.phases import Phase
+from arcmtp.profile.phases import OperatorTimes, Phase
 from arcmtp.profile.recorder import Submission
 from arcmtp.profile.recordings import Recordings, TimedCycle
 from arcmtp.profile.report import Drafting, Report
@@ -46,7 +46,7 @@ def as_html(report: Report, recordings: Recordings, network: Network) -> str:
 
 def _charts(report: Report, recordings: Recordings, network: Network) -> Iterator[Chart]:
     for name, phase in report.phases.items():
-        text = f"µs of {phase.eager_us:.0f}, on average; what launches do not explain is the last row"
+        text = f"µs of {phase.eager_us:.0f}, on average, without graphs; the last row is what no launch explains"
         yield Chart(f"{TITLES[name]}: time by operator", text, _by_operator(phase))
     yield Chart("A cycle as it is generated", "The one of median length; µs", _cycle(recordings))
     yield Chart("A step, launch by launch", "The one of median length, without graphs; µs", _step(recordings, network))
@@ -55,19 +55,27 @@ def _charts(report: Report, recordings: Recordings, network: Network) -> Iterato
     phases = {name: phase for name, phase in report.phases.items() if name != "draft"}
     for name, phase in phases.items():
         text = "Dashed: what the measured read bandwidth allows; scratch and caches may lie above it"
-        yield Chart(f"{TITLES[name]}: roofline", text, _roofline(phase, report.device.read_gigabytes_per_second))
+        if points := _points(phase):
+            svg = roofline("roofline", points, report.device.read_gigabytes_per_second)
+            yield Chart(f"{TITLES[name]}: roofline", text, svg)
 
 
 def _by_operator(phase: Phase) -> str:
     rows = [
         Bar(
             o.title, o.total_us / phase.units, f"{o.total_us / phase.units:.0f} ({o.share:.0%})", KINDS[o.layer_kind],
-            f"{o.title}: {o.gigabytes_per_second:.1f} GB/s, {o.of_read_bandwidth:.0%} of read bandwidth",
+            _hint(o),
         )
         for o in sorted(phase.operators, key=lambda o: -o.total_us)
     ]  # fmt: skip
     rest = Bar("unexplained", phase.unexplained_us, f"{phase.unexplained_us:.0f} ({phase.unexplained_share:.0%})", "k3")
     return bars("time by operator", [*rows, rest])
+
+
+def _hint(o: OperatorTimes) -> str:
+    if o.gigabytes_per_second is None or o.of_read_bandwidth is None:
+        return f"{o.title}: {o.mean_us:.1f} µs a call, less than a time mark"
+    return f"{o.title}: {o.gigabytes_per_second:.1f} GB/s, {o.of_read_bandwidth:.0%} of read bandwidth"
 
 
 def _cycle(recordings: Recordings) -> str:
@@ -109,13 +117,13 @@ def _drafting_charts(d: Drafting) -> Iterator[Chart]:
     yield Chart("Where a cycle's time goes", "Shares of all cycles", bars("shares", rows, full=1.0))
 
 
-def _roofline(phase: Phase, gbs: float) -> str:
-    points = [
+def _points(phase: Phase) -> list[Point]:
+    """On the roofline, of operators that take long enough to tell."""
+    return [
         Point(f"{o.title} {o.layer_kind}", o.operations / o.bytes, o.operations_per_second, KINDS[o.layer_kind])
         for o in phase.operators
-        if o.operations
+        if o.operations_per_second
     ]
-    return roofline("roofline", points, gbs)
 
 
 def _median(cycles: list[TimedCycle]) -> TimedCycle:

@@ -18,7 +18,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
 from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.profile.descriptions import describe_device, describe_model, memory
-from arcmtp.profile.phases import Phase, Timed, Workload, net_microseconds, phase
+from arcmtp.profile.phases import Phase, Timed, Workload, middle_mean, net_microseconds, phase
 from arcmtp.profile.recorder import Submission
 from arcmtp.profile.recordings import ROUNDS, Recording, Recordings, Request, TimedCycle, record_all, timed
 from arcmtp.profile.report import (
@@ -63,8 +63,8 @@ def profile(llm: LLM, file: Path, request: Request, progress: Progress) -> tuple
             llm.network.stage.graphs.enabled,
         ),
         speed=Speed(
-            median(recordings.speeds),
-            median(one.tokens_per_second for one in recordings.recorded),
+            middle_mean(recordings.speeds),
+            middle_mean(one.tokens_per_second for one in recordings.recorded),
             (recordings.drafted or recordings.plain).tokens_per_second,
         ),
         mark_us=recordings.mark_us,
@@ -94,7 +94,8 @@ def draft_lengths(llm: LLM, request: Request) -> tuple[DraftLengths, Request]:
     assert isinstance(policy, AutoDrafts)
     generations = [timed(llm, request) for _ in range(ROUNDS + 1)]
     chosen = generations[-1][1]
-    found = DraftLengths(median(one for one, _ in generations[1:]), policy.acceptance(), policy.estimates(), chosen)
+    speed = middle_mean(one for one, _ in generations[1:])
+    found = DraftLengths(speed, policy.acceptance(), policy.estimates(), chosen)
     most: int = max(LENGTHS[1:], key=chosen.count)
     return found, replace(request, draft=most)
 
@@ -149,9 +150,9 @@ def _graphs(recordings: Recordings) -> GraphReport:
         launch_lists.append(
             LaunchListTimes(
                 submission.name,
-                median(one.microseconds for recording in recordings.replayed for one in times(recording)),
-                median(one.microseconds for one in times(eager) if not one.split),
-                median(net_microseconds(one, recordings.mark_us) for one in times(eager) if one.split),
+                middle_mean(one.microseconds for recording in recordings.replayed for one in times(recording)),
+                middle_mean(one.microseconds for one in times(eager) if not one.split),
+                middle_mean(net_microseconds(one, recordings.mark_us) for one in times(eager) if one.split),
             )
         )
     return GraphReport(

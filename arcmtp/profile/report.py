@@ -9,7 +9,7 @@ from arcmtp.engine.auto_drafts import Estimate
 from arcmtp.profile.descriptions import DeviceDescription, Memory, ModelDescription
 from arcmtp.profile.phases import Phase
 
-FORMAT = 2  # of the JSON file; a field that changes its meaning or goes away makes it 3
+FORMAT = 3  # of the JSON file; a field that changes its meaning or goes away makes it 4
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class GenerationDescription:
 class Speed:
     """Tokens per second of decoding, so that what timing costs can be seen."""
 
-    nothing_timed: float  # median of the rounds
-    launch_lists_timed: float  # median of the rounds
+    nothing_timed: float  # mean of the middle half (`phases.middle`) of the rounds
+    launch_lists_timed: float  # the same
     launches_timed: float  # eager, every other cycle launch by launch
 
 
 @dataclass(frozen=True)
 class LaunchListTimes:
-    """One launch list three ways: medians in µs of the device."""
+    """One launch list three ways: means of the middle half, in µs of the device."""
 
     name: str
     replayed_us: float
@@ -87,7 +87,7 @@ class Drafting:
 class DraftLengths:
     """How `auto` chose in generations of this prompt."""
 
-    tokens_per_second: float  # median of the generations after the first
+    tokens_per_second: float  # mean of the middle half of the generations after the first
     acceptance: list[float]  # share of the 1st, the 2nd, … drafts that were accepted behind accepted ones
     estimates: list[Estimate]
     chosen: list[int]  # drafts of each cycle of the last generation

@@ -10,6 +10,7 @@ from arcmtp.profile.report import Drafting, DraftLengths, GraphReport, Report
 
 TITLES = {"prompt": "Prompt", "decode": "Plain step", "draft": "Drafts of a cycle", "verify": "Verify"}
 OUTSIDE = "–"  # of any layer
+UNTOLD = "–"  # a rate of launches that take less than a time mark
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def sections(report: Report) -> Iterator[Section]:
 def _phase(name: str, phase: Phase) -> Section:
     scaled = f"; timed so it takes {phase.slowdown:.2f} times as long" if phase.slowdown > 1 else ""
     line = (
-        f"{phase.eager_us:.0f} µs without graphs, {phase.launches} launches explain {phase.explained:.1%} of it "
+        f"{phase.eager_us:.0f} µs on average without graphs, {phase.launches} launches explain {phase.explained:.1%} "
         f"({phase.units} timed launch by launch{scaled})"
     )
     header = (
@@ -71,8 +72,8 @@ def _phase(name: str, phase: Phase) -> Section:
     rows = [
         (
             o.title, o.layer_kind or OUTSIDE, str(o.calls), f"{o.total_us:.0f}", f"{o.mean_us:.1f}", f"{o.p50_us:.1f}",
-            f"{o.p95_us:.1f}", f"{o.share:.1%}", f"{o.bytes / 1e6:.2f}", f"{o.gigabytes_per_second:.2f}",
-            f"{o.of_read_bandwidth:.2f}", f"{o.operations_per_second / 1e9:.2f}",
+            f"{o.p95_us:.1f}", f"{o.share:.1%}", f"{o.bytes / 1e6:.2f}", _rate(o.gigabytes_per_second),
+            _rate(o.of_read_bandwidth), _rate(o.operations_per_second, 1e9),
         )
         for o in sorted(phase.operators, key=lambda o: -o.total_us)
     ]  # fmt: skip
@@ -81,6 +82,10 @@ def _phase(name: str, phase: Phase) -> Section:
         f"{phase.unexplained_us:.1f}", "", "", f"{phase.unexplained_share:.1%}", "", "", "", "",
     )  # fmt: skip
     return Section(TITLES[name], [line], header, [*rows, rest], names=2)
+
+
+def _rate(value: float | None, unit: float = 1.0) -> str:
+    return UNTOLD if value is None else f"{value / unit:.2f}"
 
 
 def _graphs(g: GraphReport) -> Section:

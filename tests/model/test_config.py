@@ -112,6 +112,7 @@ def test_without_nextn_predict_layers_every_block_is_a_trunk_layer() -> None:
         ("qwen35moe.attention.head_count_kv", 3, "attention.head_count is 4; arcmtp runs multiples of 3"),
         ("qwen35moe.attention.value_length", 32, "value_length is 32, expected key_length 64"),
         ("qwen35moe.attention.recurrent_layers", np.array([True]), "is not an array of 9 flags"),
+        ("qwen35moe.rope.dimension_count", 24, "dimension_count is 24; arcmtp runs 16 and multiples of 32"),
         ("qwen35moe.rope.dimension_count", 128, "dimension_count is 128, expected at most key_length 64"),
         ("qwen35moe.rope.freq_base", 0.0, "freq_base' is 0.0, expected a positive number"),
         ("qwen35moe.rope.scaling.type", "yarn", "rope.scaling.type is 'yarn'; arcmtp runs unscaled RoPE"),
@@ -132,6 +133,12 @@ def test_hyperparameters_that_cannot_run_are_refused_by_name(key: str, value: An
     with pytest.raises(ArcmtpError, match=message) as caught:
         Config.from_gguf(tiny_metadata({key: value}))
     assert str(TINY) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_heads_that_the_kernels_do_not_run_are_refused() -> None:
+    sizes = {"qwen35moe.attention.key_length": 48, "qwen35moe.attention.value_length": 48}
+    with pytest.raises(ArcmtpError, match=r"attention\.key_length is 48; arcmtp runs multiples of 32"):
+        Config.from_gguf(tiny_metadata(sizes))
 
 
 @pytest.mark.parametrize(

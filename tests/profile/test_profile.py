@@ -2,6 +2,7 @@
 schema anew."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 
 from arcmtp.cli import main
 from arcmtp.profile import report
+from arcmtp.profile.charts import WIDTH, Bar, bars
 from scripts.make_random_model import write_model
 from tests.engine.test_qwen35 import SIZE
 
@@ -74,6 +76,16 @@ def test_operators_explain_the_eager_time_and_never_exceed_it(found: Any) -> Non
         assert phase["unexplained_us"] == pytest.approx((1 - phase["explained"]) * phase["eager_us"])
         shares = [operator["share"] for operator in phase["operators"]]
         assert sum(shares) + phase["unexplained_share"] == pytest.approx(1)
+        times = [operator["total_us"] / phase["units"] for operator in phase["operators"]]
+        assert sum(times) + phase["unexplained_us"] == pytest.approx(phase["eager_us"])
+
+
+def test_launches_that_take_less_than_a_time_mark_have_no_rates(found: Any) -> None:
+    operators = [operator for phase in found["phases"].values() for operator in phase["operators"]]
+    rates = ("gigabytes_per_second", "of_read_bandwidth", "operations_per_second")
+    told = [all(operator[rate] is not None for rate in rates) for operator in operators]
+    assert told == [operator["mean_us"] > found["mark_us"] for operator in operators]
+    assert {True, False} == set(told)
 
 
 def test_each_phase_has_the_operators_of_its_layers(found: Any) -> None:
@@ -152,6 +164,34 @@ def test_the_page_needs_no_network_and_its_charts_are_well_formed(folder: Path) 
     for chart in charts:
         ET.fromstring(f"<svg{chart}</svg>")
         assert "nan" not in chart.lower()
+
+
+def widest(text: ET.Element) -> tuple[float, float]:
+    """Where a text begins and ends if each of its characters takes 6.6 units."""
+    x, length = float(text.attrib["x"]), 6.6 * len(text.text or "")
+    left = x - {"start": 0.0, "middle": length / 2, "end": length}[text.attrib["text-anchor"]]
+    return left, left + length
+
+
+def test_no_text_of_a_chart_is_cut_off(folder: Path) -> None:
+    page = (folder / "p.html").read_text(encoding="utf-8")
+    texts = [text for chart in re.findall(r"<svg role.*?</svg>", page) for text in ET.fromstring(chart).iter("text")]
+    assert len(texts) > 100
+    assert min(widest(text)[0] for text in texts) >= -2
+    assert max(widest(text)[1] for text in texts) <= WIDTH + 4
+
+
+def test_the_page_and_the_report_have_the_same_times(folder: Path, found: Any) -> None:
+    page = (folder / "p.html").read_text(encoding="utf-8")
+    for phase in found["phases"].values():
+        assert f"µs of {phase['eager_us']:.0f}, on average, without graphs" in page
+        assert f"{phase['eager_us']:.0f} µs on average without graphs, " in page
+
+
+def test_bars_leave_room_for_their_longest_name_and_text() -> None:
+    rows = [Bar("a_name_of_thirty_two_characters__", 1.0, "123456789 (100%)"), Bar("x", 0.5, "1")]
+    texts = list(ET.fromstring(bars("title", rows)).iter("text"))
+    assert all(widest(text)[0] >= -2 and widest(text)[1] <= WIDTH + 4 for text in texts)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -169,6 +169,19 @@ def test_the_bytes_of_a_file_never_change(tmp_path: Path, size: Geometry, expect
         (Type.Q4_K, "61806bb7a9f02cd0"),
         (Type.Q5_K, "ccaf2162f73b5cc6"),
         (Type.Q6_K, "f65ac01383ee8061"),
+        (Type.IQ4_XS, "cbfde1e7b3b2d35e"),
+        (Type.MXFP4, "1b098481882677d2"),
+        (Type.Q3_K, "fa2abd0acdd7f3c8"),
+        (Type.IQ3_S, "4acce39c718059eb"),
+        (Type.IQ3_XXS, "59272350635e466f"),
+        (Type.Q2_K, "71c79becfc1070a8"),
+        (Type.IQ2_S, "ab08162a599088c1"),
+        (Type.IQ2_XS, "5fa244f40899fbf7"),
+        (Type.IQ2_XXS, "c568eb295532e7c5"),
+        (Type.IQ1_S, "d18e89107e603469"),
+        (Type.IQ1_M, "1c7b90ae9f8844ff"),
+        (Type.TQ2_0, "b9e58d34e8b12d4a"),
+        (Type.TQ1_0, "19df37705f50422b"),
     ],
 )
 def test_the_weights_of_a_seed_never_change(kind: Type, expected: str) -> None:
@@ -286,7 +299,7 @@ def test_the_program_writes_the_dense_layer_shapes(tmp_path: Path) -> None:
         ("--seed 1 --arch qwen35 --experts 4", "--experts and --used are for qwen35moe"),
         ("--seed 1 --experts 4", "--used from 1 to --experts"),
         ("--seed -1", "--seed: -1 is negative"),
-        ("--seed 1 --type q2_k", "invalid choice: 'q2_k'"),
+        ("--seed 1 --type q8_k", "invalid choice: 'q8_k'"),
     ],
 )
 def test_impossible_sizes_are_refused(

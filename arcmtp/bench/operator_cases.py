@@ -259,6 +259,10 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Launcher]]] = [
             (formats.W6_16, 8192, HIDDEN),
             (formats.W8, 8192, HIDDEN),
             (formats.W4_K, 8192, HIDDEN),
+            *(
+                (fmt, 8192, HIDDEN)
+                for fmt in (formats.IQ4_NL, formats.IQ4_XS, formats.MXFP4, formats.Q3_K, formats.W2_K)
+            ),
             (formats.W4, HIDDEN, 4096),
             (formats.W6_16, HIDDEN, 4096),
             (formats.W4, VOCAB, HIDDEN),

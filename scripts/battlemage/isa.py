@@ -4,7 +4,8 @@
 usage: isa.py DUMP_DIR
 
 Exit status 1 when a kernel spills registers, uses private memory, multiplies 4-bit weights otherwise than by 4-bit
-dpas, or feeds that from block loads under 256 bytes (one 32 x 16 tile of 4-bit weights); and when its floats are not
+dpas, or feeds that from block loads under 256 bytes (one 32 x 16 tile of 4-bit weights; 128 where weights have 3 bits,
+since no block load has 192); and when its floats are not
 those that the sources ask for: approximate maths, a division by `/`, a multiply-add that no fma asks for, or the leave
 to make some.
 """
@@ -19,7 +20,9 @@ TILE_BYTES = 256
 INSTRUCTION = re.compile(r"(?:\(\S+\)\s*)?([a-z]\w*)((?:\.\w+)*)")
 BLOCK_LOAD = re.compile(r"d(\d+)x(\d+)t$")
 GATHER = re.compile(r"d(\d+)(?:u32)?(?:x(\d+))?$")
-INT4_PRODUCT = re.compile(r"(mul_mat|experts|feed_forward)_\w*_w4")  # by the names that arcmtp.ops gives them
+# By the names that arcmtp.ops gives them. Codes that are places in a list of levels become 4-bit weights.
+INT4_PRODUCT = re.compile(r"(mul_mat|experts|feed_forward)_\w*_(w4|iq|mxfp4|q3_k)")
+THREE_BIT = re.compile(r"_(q3_k|iq1|iq2)")
 DESTINATION = re.compile(r"\br\d+:(\d+)")
 NO_FUSING = "-ffp-contract=off"
 IEEE_MATHS = ("invm", "rsqtm")  # first steps of the exact quotient and square root
@@ -63,7 +66,7 @@ class Kernel:
             found.append(f"uses {self.private_bytes} bytes of private memory a thread")
         if INT4_PRODUCT.match(self.name) and not self.dpas_4bit:
             found.append("multiplies 4-bit weights without 4-bit dpas")
-        if self.dpas_4bit and self.load_bytes < TILE_BYTES:
+        if self.dpas_4bit and self.load_bytes < (128 if THREE_BIT.search(self.name) else TILE_BYTES):
             found.append(f"loads at most {self.load_bytes} bytes at a time for 4-bit dpas")
         if self.math:
             found.append(f"has {self.math} instructions of approximate maths")

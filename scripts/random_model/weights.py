@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable
 from functools import partial
-from math import sqrt
+from math import floor, log2, sqrt
 from typing import Any
 
 import gguf
@@ -107,7 +107,66 @@ def _sub_block_scales(random_bytes: Array) -> Array:
     )
 
 
+def _two_bit_super_block(std: float, bits: Bits, count: int) -> Array:
+    """Q2_K: d * scale * code - dmin * minimum over 16 sub-blocks, whose scale and minimum are equal, from 4 to 15."""
+    blocks = bits.raw(np.dtype([("scales", "u1", 16), ("qs", "u1", 64), _HALF, ("dmin", "<f2")]), count // 256)
+    rms = _rms(np.arange(4, 16)) * _rms(np.arange(4) - 1.5)
+    blocks["d"] = _scales(blocks["d"].view("<u2"), std / rms)
+    blocks["dmin"] = np.float16(1.5) * blocks["d"]
+    blocks["scales"] = (4 + blocks["scales"] % 12) * 0x11
+    return blocks
+
+
+def _split_scale(codes: Array, std: float, bits: Bits, count: int) -> Array:
+    """IQ1_M, whose half lies in the highest bits of four words."""
+    blocks = bits.raw(np.dtype([("qs", "u1", 48), ("scales", "<u2", 4)]), count // 256)
+    halves = _scales(blocks["scales"][:, 0], std / _rms(codes)).view("<u2")[:, None]
+    quarters = halves >> np.array([0, 4, 8, 12], np.uint16) & 15
+    blocks["scales"] = blocks["scales"] & 0xFFF | quarters << 12
+    return blocks
+
+
+def _power_of_two(std: float, bits: Bits, count: int) -> Array:
+    """MXFP4: of two neighbouring powers of two so many that the deviation is `std`."""
+    blocks = bits.raw(np.dtype([("e", "u1"), ("qs", "u1", 16)]), count // 32)
+    wanted = (std / _rms(_E2M1)) ** 2
+    low = floor(log2(wanted) / 2)
+    share = (wanted / 4.0**low - 1) / 3  # of the larger one
+    blocks["e"] = 128 + low + (blocks["e"] < round(256 * share))
+    return blocks
+
+
+def _ternary(std: float, bits: Bits, count: int) -> Array:
+    """TQ2_0: -1, 0, 1, of two bits that are never both set."""
+    blocks = _one_scale([("qs", "u1", 64), _HALF], 256, np.array([-1, 0, 0, 1]), std, bits, count)
+    blocks["qs"] &= ~(blocks["qs"] << 1 & 0xAA)
+    return blocks
+
+
+def _ternary_digits(std: float, bits: Bits, count: int) -> Array:
+    """TQ1_0: five digits of base 3 in a byte, four in each of the last, as fractions of 256."""
+    blocks = _one_scale([("qs", "u1", 52), _HALF], 256, np.array([-1, 0, 1]), std, bits, count)
+    number = blocks["qs"].astype(np.uint16) % 243
+    number[:, 48:] -= number[:, 48:] % 3
+    blocks["qs"] = (number * 256 + 242) // 243
+    return blocks
+
+
+def _grid(kind: Type) -> Array:
+    """The magnitudes of an IQ type's grid."""
+    traits = getattr(gguf.quants, kind.name)
+    traits.init_grid()
+    return np.asarray(traits.grid).reshape(-1)
+
+
+def _odd_scales(kind: Type, bits_of_scale: int, divisor: int) -> Callable[..., Array]:
+    """An IQ type with a half at its beginning: d * (2 scale + 1) / divisor * magnitude, every other bit random."""
+    fields = [_HALF, ("rest", "u1", gguf.GGML_QUANT_SIZES[kind][1] - 2)]
+    return partial(_one_scale, fields, 256, np.outer(np.arange(1, 2 << bits_of_scale, 2) / divisor, _grid(kind)))
+
+
 _INT8 = np.arange(-128, 128)
+_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12])
 _IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 _HALF, _NIBBLES = ("d", "<f2"), ("qs", "u1", 16)
 _SUPER = [_HALF, ("dmin", "<f2"), ("scales", "u1", 12)]
@@ -127,6 +186,19 @@ MATRIX: dict[Type, Callable[..., Array]] = {
     Type.Q4_K: partial(_super_block, [*_SUPER, ("qs", "u1", 128)], 16),
     Type.Q5_K: partial(_super_block, [*_SUPER, ("qh", "u1", 32), ("qs", "u1", 128)], 32),
     Type.Q6_K: partial(_one_scale, _Q6_K, 256, np.outer(_INT8, np.arange(64) - 32)),
+    Type.IQ4_XS: partial(_one_scale, [_HALF, ("rest", "u1", 134)], 256, np.outer(np.arange(-32, 32), _IQ4_NL)),
+    Type.MXFP4: _power_of_two,
+    Type.Q3_K: partial(_one_scale, [("rest", "u1", 108), _HALF], 256, np.outer(np.arange(-32, 32), np.arange(-4, 4))),
+    Type.IQ3_S: _odd_scales(Type.IQ3_S, 4, 1),
+    Type.IQ3_XXS: _odd_scales(Type.IQ3_XXS, 4, 4),
+    Type.Q2_K: _two_bit_super_block,
+    Type.IQ2_S: _odd_scales(Type.IQ2_S, 4, 8),
+    Type.IQ2_XS: _odd_scales(Type.IQ2_XS, 4, 8),
+    Type.IQ2_XXS: _odd_scales(Type.IQ2_XXS, 4, 8),
+    Type.IQ1_S: _odd_scales(Type.IQ1_S, 3, 1),
+    Type.IQ1_M: partial(_split_scale, np.outer(np.arange(1, 16, 2), _grid(Type.IQ1_S))),
+    Type.TQ2_0: _ternary,
+    Type.TQ1_0: _ternary_digits,
 }
 
 
@@ -137,5 +209,6 @@ def default_output_type(matrix_type: Type) -> Type:
 
 def file_type(matrix_type: Type) -> int:
     """What `general.file_type` says of a file with such matrices."""
-    names = {Type.F32: "ALL_F32", Type.Q4_K: "MOSTLY_Q4_K_S", Type.Q5_K: "MOSTLY_Q5_K_S"}
+    names = {Type.F32: "ALL_F32", Type.MXFP4: "MOSTLY_MXFP4_MOE"}
+    names |= {kind: f"MOSTLY_{kind.name}_S" for kind in (Type.Q3_K, Type.Q4_K, Type.Q5_K)}
     return gguf.LlamaFileType[names.get(matrix_type, "MOSTLY_" + matrix_type.name)]

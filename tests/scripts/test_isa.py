@@ -141,7 +141,22 @@ def test_four_bit_dpas_on_small_loads_fails(tmp_path: Path) -> None:
     assert "defect: mul_mat loads at most 128 bytes at a time for 4-bit dpas" in text
 
 
-@pytest.mark.parametrize("name", ["mul_mat_4096_w4x128_r1", "experts_down_512_512_256x2048_w4_k_w8_chunk"])
+@pytest.mark.parametrize(("lanes", "status"), [(32, 0), (16, 1)])
+def test_three_bit_weights_may_be_loaded_by_128_bytes(tmp_path: Path, lanes: int, status: int) -> None:
+    loads = CODE.replace("d32x32t", "d32x16t").replace("d32x64t", f"d32x{lanes}t")
+    dump(tmp_path, loads, name="mul_mat_4096_q3_kx128_r1")
+    assert report(tmp_path)[0] == status
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mul_mat_4096_w4x128_r1",
+        "experts_down_512_512_256x2048_w4_k_w8_chunk",
+        "mul_mat_256_iq4_xsx4_r1",
+        "mul_mat_256_iq2x4_r1",
+    ],
+)
 def test_four_bit_weights_without_four_bit_dpas_fail(tmp_path: Path, name: str) -> None:
     dump(tmp_path, CODE.replace(":u4", ":ub"), name=name)
     status, _, text = report(tmp_path)

@@ -27,7 +27,7 @@ def load(options: argparse.Namespace, ctx: int | None, draft: Draft | None = 0, 
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
             options.model, options.device, ctx, options.requant, options.graph, progress, draft, parallel=parallel,
-            **of_mtp,
+            kv_type=options.kv_type, **of_mtp,
         )  # fmt: skip
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)

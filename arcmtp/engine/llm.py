@@ -60,6 +60,8 @@ class LLM:
         are 0.98 of English text and code, and 0.67 to 0.75 of Russian, Chinese, Japanese and Korean.
     draft_requant: "int4" stores the MTP block, with a copy of the output matrix for it, in 4-bit weights; the text is
         the same.
+    kv_type: how keys and values are kept: "f16", "q8_0", "turbo4" or "turbo3" (docs/kv.md), the drafts' too. It changes
+        the logits a little.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -81,18 +83,18 @@ class LLM:
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
-        mtp_model: str | Path | None = None,
+        mtp_model: str | Path | None = None, kv_type: str = "f16",
     ) -> None:  # fmt: skip
         options = LoadOptions(
             bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
-            draft_p_min, draft_vocab, draft_requant, mtp_model,
+            draft_p_min, draft_vocab, draft_requant, mtp_model, kv_type,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
         self.context = model.context  # tokens of a prompt and its continuation
         self.draft = model.draft  # tokens before each step, or "auto", unless a generation asks otherwise
         self.draft_p_min = draft_p_min  # unless a generation asks otherwise
-        self.parallel = parallel
+        self.parallel, self.kv_type = parallel, kv_type
         self.requant_errors = model.requant_errors  # relative RMS error of each tensor that is now in 4 bits
         self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
         self.load_seconds = model.load_seconds

@@ -10,6 +10,7 @@ from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
 from arcmtp.engine.memory_plan import load
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.kv_cache import kv_format
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
@@ -47,11 +48,13 @@ class LoadOptions:
     draft_vocab: DraftVocab = "full"
     draft_requant: Literal["int4"] | None = None
     mtp_model: str | Path | None = None
+    kv_type: str = "f16"
 
     def __post_init__(self) -> None:
         if self.draft is not None:
             policy_of(self.draft)
         check_p_min(self.draft_p_min)
+        kv_format(self.kv_type)
         if not 1 <= self.parallel <= STEP_ROWS:
             raise ArcmtpError(f"parallel is {self.parallel}; it must be 1 to {STEP_ROWS}")
 
@@ -78,7 +81,7 @@ class LoadedModel:
             self.context, self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
             requant=options.requant, draft_requant=options.draft_requant,
-            draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer),
+            draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer), kv=kv_format(options.kv_type),
         )  # fmt: skip
         network = Network(gguf, self.config, of_network, self.device)
         self.requant_errors = load(network, self.context, progress)

@@ -132,6 +132,9 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
 // Unrolled, loops over what a GPU holds in registers spilled all of it here (docs/log.md).
 #define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(disable)")
 
+/// Before a function that compiles for seconds where it is inlined into loops.
+#define ARCMTP_OUTLINE_ON_CPU __attribute__((noinline))
+
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name
 
@@ -219,6 +222,12 @@ template <int ROWS> struct Activations {
         for (int r = 0; r < ROWS; ++r)
             words[r] = reinterpret_cast<const int *>(row(r) + 32 * group);
     }
+    /// 32 codes of each row from team memory.
+    template <class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            words[r] = reinterpret_cast<const int *>(&team_memory[row(r)]);
+    }
 };
 
 template <int BITS> struct Weights {
@@ -235,6 +244,27 @@ template <class LEVELS, int BIT, int FIRST = 0> inline vec<u32, LANES> choose_le
         const vec<u32, LANES> low = choose_level<LEVELS, BIT / 2, FIRST>(codes);
         return low ^ (chosen & (low ^ choose_level<LEVELS, BIT / 2, FIRST + BIT>(codes)));
     }
+}
+
+/// Eight vectors of words that are made, not loaded, and weights of 8 bits then.
+struct ByteTile {
+    vec<u32, LANES> words[8];
+    inline void set(int index, vec<u32, LANES> v) { words[index] = v; }
+    inline Weights<8> weights() const { return {reinterpret_cast<const u32 *>(words)}; }
+};
+
+/// Whether look_up_bytes is an instruction.
+#ifdef ARCMTP_VNNI
+constexpr bool LOOKS_UP_BYTES = true;
+#else
+constexpr bool LOOKS_UP_BYTES = false;
+#endif
+/// Each byte of `index`, 0 … 15, replaced by a byte of the words a, b, c, d.
+inline vec<u32, LANES> look_up_bytes(vec<u32, LANES> index, u32 a, u32 b, u32 c, u32 d) {
+    const vec<u32, LANES> table = {a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d};
+    vec<u32, LANES> found;
+    asm("vpshufb %2, %1, %0" : "=v"(found) : "v"(table), "v"(index));
+    return found;
 }
 
 /// body(FIRST) … body(LAST - 1), with each number as a constant's type.

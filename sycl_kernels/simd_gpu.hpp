@@ -140,6 +140,8 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
 /// alone.
 #define ARCMTP_UNROLL_ON_GPU _Pragma("clang loop unroll(full)")
 
+#define ARCMTP_OUTLINE_ON_CPU inline
+
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>))                \
         SYCL_ESIMD_KERNEL void name
@@ -200,6 +202,13 @@ template <int ROWS> struct Activations {
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             codes.template select<32, 1>(r * 32) = simd::load<i8, 32>(row(r) + 32 * group);
+    }
+    template <class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+            vec<u32, 8> words = simd::team_load<u32, 8>(row(r));
+            codes.template select<32, 1>(r * 32) = words.template bit_cast_view<i8>();
+        }
     }
     template <int PART> inline vec<i8, ROWS * 32> only() const {
         vec<i8, ROWS * 32> kept = codes;
@@ -280,6 +289,15 @@ template <class LEVELS, int BITS> struct LevelPlanes {
     template <int BIT> inline Words pair() const { return either(bit<BIT>(), bit<BIT + 1>() << 1u, 0x22222222u); }
     static inline Words either(Words no, Words yes, u32 where) { return function_of<0xca>(no, yes, Words(where)); }
 };
+
+struct ByteTile {
+    vec<u32, 8 * LANES> words;
+    inline void set(int index, vec<u32, LANES> v) { words.template select<LANES, 1>(index * LANES) = v; }
+    inline Weights<8> weights() const { return {words}; }
+};
+/// Registers can be looked up in by one lane at a time only.
+constexpr bool LOOKS_UP_BYTES = false;
+vec<u32, LANES> look_up_bytes(vec<u32, LANES> index, u32 a, u32 b, u32 c, u32 d); // never called
 
 template <int PART, int BITS, int ROWS>
 inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, const vec<int, LANES> (&start)[ROWS]) {

@@ -14,6 +14,7 @@ import numpy as np
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.activations import row_bytes
+from arcmtp.formats.kv_cache import KV_FORMATS, KvFormat
 from arcmtp.formats.matrix import Format, Matrix
 from arcmtp.ops import draft_chain
 from arcmtp.ops.attention import Attention, rope_table
@@ -184,10 +185,10 @@ def gated_delta_net(b: Bench, rows: int) -> Launcher:
     ]  # fmt: skip
 
 
-def attention(context: int, b: Bench, rows: int) -> Launcher:
+def attention(context: int, kv: KvFormat, b: Bench, rows: int) -> Launcher:
     keys = 2 * Q_HEADS * HEAD_DIM
     columns = AttentionColumns(keys + 2 * KV_HEADS * HEAD_DIM, k=keys, v=keys + KV_HEADS * HEAD_DIM)
-    op = Attention(AttentionHeads(Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM), columns, EPS, QUANTISED, b.geometry)
+    op = Attention(AttentionHeads(Q_HEADS, KV_HEADS, HEAD_DIM, ROPE_DIM), columns, EPS, QUANTISED, b.geometry, kv)
     projected, q_norm, k_norm = b.floats(rows, columns.stride), b.floats(HEAD_DIM), b.floats(HEAD_DIM)
     rope = b.device.array(rope_table(context, ROPE_DIM, 1e7))
     positions = b.ints(np.arange(context - rows, context))
@@ -275,7 +276,11 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Launcher]]] = [
     ("experts_gate_up", f"W4 {EXPERTS}x{EXPERT_WIDTH}x{HIDDEN}", experts_gate_up),
     ("experts_down", f"W4 {EXPERTS}x{HIDDEN}x{EXPERT_WIDTH}", experts_down),
     ("gated_delta_net", f"{HEADS.v} heads of {HEADS.k_dim}x{HEADS.v_dim}", gated_delta_net),
-    *(("attention", f"{context} positions", partial(attention, context)) for context in (1024, 16384)),
+    *(
+        ("attention", f"{context} positions, {kv.name}", partial(attention, context, kv))
+        for context in (1024, 16384)
+        for kv in KV_FORMATS.values()
+    ),
     ("sampling", f"{VOCAB_USED} logits", sampling),
     ("draft_chain", "a sequence a row", chain_of_drafts),
     *(

@@ -54,7 +54,7 @@ def load(
         of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
         llm = LLM(
             file or options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            parallel=parallel, experts_host=options.experts_host, **of_mtp,
+            parallel=parallel, experts_host=options.experts_host, kv_type=options.kv_type, **of_mtp,
         )  # fmt: skip
     for line in _what_memory_decided(llm, ctx):
         print(line, file=sys.stderr)

@@ -101,6 +101,15 @@ def add_model_options(
         "context needs); the text is the same",
     )  # fmt: skip
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
+    add_kv_option(parser)
+
+
+def add_kv_option(parser: Parser) -> None:
+    """`--kv-type`."""
+    parser.add_argument(
+        "--kv-type", metavar="TYPE", default="f16",
+        help="keep keys and values as f16 (default), q8_0, turbo4 or turbo3, which take 1/2 to 1/5 of the memory",
+    )  # fmt: skip
 
 
 def add_draft_option(parser: Parser) -> None:

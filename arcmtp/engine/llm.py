@@ -67,6 +67,8 @@ class LLM:
     experts_host: the experts of so many layers, the trunk's last ones, lie in host memory, which a GPU reads over PCIe;
         "auto": on a GPU of as few layers as the context needs, on a CPU of none. The text is the same. `memory` tells
         what was chosen.
+    kv_type: how keys and values are kept: "f16", "q8_0", "turbo4" or "turbo3" (docs/kv.md), the drafts' too. It changes
+        the logits a little.
 
     Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
     evaluated, if the earlier state is still there; the text is the same.
@@ -88,11 +90,11 @@ class LLM:
         requant: Literal["int4"] | None = None, graphs: bool | None = None, progress: Progress | None = None,
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
-        mtp_model: str | Path | None = None, experts_host: ExpertsHost = "auto",
+        mtp_model: str | Path | None = None, experts_host: ExpertsHost = "auto", kv_type: str = "f16",
     ) -> None:  # fmt: skip
         options = LoadOptions(
             bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
-            draft_p_min, draft_vocab, draft_requant, mtp_model, experts_host,
+            draft_p_min, draft_vocab, draft_requant, mtp_model, experts_host, kv_type,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
@@ -100,7 +102,7 @@ class LLM:
         self.memory = model.memory  # what device and host hold
         self.draft = model.draft  # tokens before each step, or "auto", unless a generation asks otherwise
         self.draft_p_min = draft_p_min  # unless a generation asks otherwise
-        self.parallel = parallel
+        self.parallel, self.kv_type = parallel, kv_type
         self.requant_errors = model.requant_errors  # relative RMS error of each tensor that is now in 4 bits
         self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
         self.load_seconds = model.load_seconds

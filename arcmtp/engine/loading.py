@@ -11,6 +11,7 @@ from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, lo
 from arcmtp.engine.memory_plan import ExpertsHost, check_experts_host, load, planned
 from arcmtp.engine.model_file import ModelFile
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.kv_cache import kv_format
 from arcmtp.gguf import GGUF
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows, has_mtp
@@ -48,12 +49,14 @@ class LoadOptions:
     draft_requant: Literal["int4"] | None = None
     mtp_model: str | Path | None = None
     experts_host: ExpertsHost = "auto"
+    kv_type: str = "f16"
 
     def __post_init__(self) -> None:
         if self.draft is not None:
             policy_of(self.draft)
         check_p_min(self.draft_p_min)
         check_experts_host(self.experts_host)
+        kv_format(self.kv_type)
         check_parallel(self.parallel)
 
 
@@ -77,7 +80,7 @@ class LoadedModel:
             self.config.usable_context(options.ctx), self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
             requant=options.requant, draft_requant=options.draft_requant,
-            draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer),
+            draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer), kv=kv_format(options.kv_type),
         )  # fmt: skip
         self.context, network, self.memory = planned(
             lambda context: Network(gguf, self.config, replace(of_network, context=context), self.device),

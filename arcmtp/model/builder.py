@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arcmtp.formats.activations import row_bytes
+from arcmtp.formats.kv_cache import KV_F16, KvFormat
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.weight_plan import WeightPlan
@@ -48,7 +49,8 @@ class ActivationRows:
 
 @dataclass(frozen=True)
 class Builder:
-    """context: positions of a KV cache, whole tiles. activation_orders: copies of an activation row's codes."""
+    """context: positions of a KV cache, whole tiles. activation_orders: copies of an activation row's codes. kv: how a
+    KV cache lies."""
 
     config: Config
     weights: WeightPlan
@@ -58,6 +60,7 @@ class Builder:
     activation_orders: int
     slots: int
     context: int
+    kv: KvFormat = KV_F16
 
     def rows(self, name: str, *columns: int, dtype: DType = F32) -> Tensor:
         """Scratch memory for the rows of a prompt chunk, which all tensors of that name share."""

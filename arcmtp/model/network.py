@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.formats.kv_cache import KEY_TILE
+from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
 from arcmtp.model.architecture import feed_forward, trunk_layers
@@ -39,7 +39,7 @@ class NetworkOptions:
     the file whose MTP block drafts, the network's own or another; None: nothing drafts. hidden_rows: what the block is
     given. requant: "int4" turns large matrices into W4. draft_tokens: int32, ascending, the tokens that are ever
     drafted; None: all. draft_requant: "int4" turns the large matrices of the MTP block into W4, and its copy of the
-    output matrix.
+    output matrix. kv: how all KV caches lie, the MTP block's too.
     """
 
     context: int
@@ -50,6 +50,7 @@ class NetworkOptions:
     requant: Requant | None = None
     draft_tokens: RowIds | None = None
     draft_requant: Requant | None = None
+    kv: KvFormat = KV_F16
 
 
 def check_parallel(sequences: int) -> None:
@@ -76,7 +77,7 @@ class Network:
         self.controls = Controls(stage.arena, options.slots, -(-config.vocab // 16) * 16)
         build = Builder(
             config, self.weights, stage.arena, self.controls, device.card.geometry, device.activation_orders,
-            options.slots, self.context,
+            options.slots, self.context, options.kv,
         )  # fmt: skip
         self.embedding = EmbeddingBlock(build)
         stage.layers += trunk_layers(build)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, TILE, KvFormat, padded
+from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, SIGNS, TILE, CodedKv, KvFormat, padded
 from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import BATCH_PARAMETERS, CHUNK_ROWS, Batch, Consumers, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
@@ -26,20 +26,22 @@ from arcmtp.runtime.launch import (
     reads,
     writes,
 )
-from arcmtp.runtime.tensor import F16, F32, I32, U8
+from arcmtp.runtime.tensor import F16, F32, I32, U8, DType
 
 GROUP_ROWS = 4  # of a prompt chunk, that a work-group takes
 STORE_ROWS = 16  # whose keys and values a work-group stores
 
-_INPUTS = (
-    *parameters(projected=reads(F32), q_norm=reads(F32), k_norm=reads(F32), rope=reads(F32), positions=reads(I32)),
-    *parameters(caches=writes(F16), context=INT, eps=FLOAT),
-    *BATCH_PARAMETERS,
-)
 _ROWS = parameters(quantised=writes(U8), plain=writes(F32))
-_STEP = (*_INPUTS, *parameters(partials=writes(F32), counters=writes(I32)), *_ROWS)
-_CHUNK = (*_INPUTS, *parameters(row_count=reads(I32)), *_ROWS)
-_STORE = (*_INPUTS, *parameters(row_count=reads(I32)))
+_SCRATCH = parameters(partials=writes(F32), counters=writes(I32))
+_ROW_COUNT = parameters(row_count=reads(I32))
+
+
+def _inputs(caches: DType) -> Parameters:
+    return (
+        *parameters(projected=reads(F32), q_norm=reads(F32), k_norm=reads(F32), rope=reads(F32), positions=reads(I32)),
+        *parameters(caches=writes(caches), context=INT, eps=FLOAT),
+        *BATCH_PARAMETERS,
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Attention:
 
     Rows of a sequence have successive positions. A row's key and value go into the cache of its
     sequence, and it sees the keys up to its own. Raises ArcmtpError for a dim that is no multiple of 32 or a rope_dim
-    that is neither 16 nor one."""
+    that is neither 16 nor one, and for a head that `kv` cannot hold."""
 
     def __init__(
         self, heads: Heads, columns: Columns, rms_eps: float, consumers: Consumers, geometry: Geometry,
@@ -77,7 +79,9 @@ class Attention:
             raise ArcmtpError(f"attention heads have {heads.dim} dimensions; the kernels take multiples of 32")
         if rotated != 16 and rotated % 32:
             raise ArcmtpError(f"{rotated} dimensions of a head are rotated; the kernels take 16 and multiples of 32")
+        kv.check(heads.dim)
         self.heads, self.kv = heads, kv
+        self.cache_type: DType = F16 if kv is KV_F16 else U8
         self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
         self._team, self._splits = geometry.attention_team, geometry.attention_splits
 
@@ -93,13 +97,14 @@ class Attention:
         """A step of 1…8 rows of each sequence.
 
         projected [rows of all sequences, stride] f32; q_norm, k_norm [head_dim] f32; rope: `rope_table`; positions i32
-        [rows of all sequences]; caches f16: `cache_shape` for each slot, of `context` positions; partials f32:
-        `partials_shape`; counters [batch, kv_heads] i32, zero between launches; quantised, plain: the consumers' rows.
+        [rows of all sequences]; caches of `cache_type`: `cache_shape` for each slot, of `context` positions; partials
+        f32: `partials_shape`; counters [batch, kv_heads] i32, zero between launches; quantised, plain: the consumers'
+        rows.
         """
         groups = batch.size * self.heads.kv * self._splits
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(rows)}",
-            _STEP,
+            (*_inputs(self.cache_type), *_SCRATCH, *_ROWS),
             f"attention_step<Shape, {rows}>(in, partials, counters, sink)",
             self._team_memory(rows),
         )
@@ -110,7 +115,7 @@ class Attention:
         """A chunk of one sequence, whose keys and values are stored; as `step`, with row_count i32 for scratch."""
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(0)}",
-            _CHUNK,
+            (*_inputs(self.cache_type), *_ROW_COUNT, *_ROWS),
             f"attention_chunk<Shape, {GROUP_ROWS}>(in, row_count[0], sink)",
             self._team_memory(GROUP_ROWS),
         )
@@ -121,7 +126,8 @@ class Attention:
         """Only put the keys and values of `rows` rows in all (0: `row_count`) into the caches, at any `positions`;
         arguments as of `chunk`, without the consumers' rows."""
         call = f"attention_store<Shape, {STORE_ROWS}>(in, {compiled_rows(rows) or 'row_count[0]'})"
-        kernel = self._kernel(row_suffix(rows), _STORE, call, 64, operator="attention_store")
+        stored = (*_inputs(self.cache_type), *_ROW_COUNT)
+        kernel = self._kernel(row_suffix(rows), stored, call, 64, operator="attention_store")
         groups = self.heads.kv * -(-(rows or CHUNK_ROWS) // STORE_ROWS)
         return Launch(kernel, groups, rows, self._inputs(arguments, batch, context), self._store_cost)
 
@@ -135,12 +141,12 @@ class Attention:
         rows, queries = work.rows, self.heads.q * self.heads.dim
         seen = rows * work.context - rows * (rows - 1) // 2
         row = 8 * queries + consumed_bytes(self.consumers, queries)  # queries and gates
-        cache = 2 * self.heads.kv * self.heads.dim * self.kv.dtype.itemsize * work.context
+        cache = 2 * self.heads.kv * self.kv.nbytes(self.heads.dim) * work.context
         return Cost(cache + rows * row, (4 * seen + 4 * rows) * queries)
 
     def _store_cost(self, work: Work) -> Cost:
-        values = work.rows * self.heads.kv * self.heads.dim
-        return Cost(2 * values * (4 + self.kv.dtype.itemsize), 8 * values)
+        heads = work.rows * self.heads.kv
+        return Cost(2 * heads * (4 * self.heads.dim + self.kv.nbytes(self.heads.dim)), 8 * heads * self.heads.dim)
 
     def _kernel(
         self, variant: str, parameters: Parameters, call: str, team_memory: int, operator: str = "attention"
@@ -149,11 +155,11 @@ class Attention:
         shape = (*astuple(self.heads), c.stride, c.k, c.v)
         template = ", ".join(map(str, (self.kv.cpp, *shape, self._team, self._splits)))
         sink = ""
-        if parameters is not _STORE:
+        if operator == "attention":
             sink = f"RowSink<Shape::WIDTH, {self.consumers.template}> sink{{quantised, plain}}; "
         return Kernel(
             operator=operator,
-            variant=f"{variant}_{'_'.join(map(str, shape))}",
+            variant=f"{variant}_{self.kv.name}_{'_'.join(map(str, shape))}",
             header="attention.hpp",
             parameters=parameters,
             body=f"using Shape = AttentionShape<{template}>; const AttentionInput<Shape> "
@@ -166,12 +172,20 @@ class Attention:
                 (f"AttentionShape<{template}>::TILE", KEY_TILE),
                 (f"Partials<AttentionShape<{template}>, 1>::FLOATS", self.partials_shape(1)[-1]),
                 (f"{self.kv.cpp}::ELEMENT_BYTES", self.kv.dtype.itemsize),
+                (f"AttentionShape<{template}>::Layout::POSITION", self.kv.width(self.heads.dim)),
+                (f"Attention<AttentionShape<{template}>, 1>::TEAM_MEMORY", self._team_memory(1)),
+                *((f"SIGNS[{i}]", word) for i, word in enumerate(SIGNS)),
             ),
         )
 
     def _team_memory(self, rows: int) -> int:
-        queries = rows * self.heads.q // self.heads.kv
-        return queries * (self.heads.dim + 3 * KEY_TILE + 12) * 4
+        queries, dim, state = rows * self.heads.q // self.heads.kv, self.heads.dim, 3 * 16
+        if not isinstance(self.kv, CodedKv):
+            return queries * (state + (dim + 3 * KEY_TILE) * 4)
+        blocks = self.kv.blocks(dim)
+        scores = (2 - blocks % 2) * KEY_TILE * 4
+        codes = dim + 2 * KEY_TILE * blocks + 5 * 4 * blocks  # of queries and weights, with scales and sums
+        return queries * (state + scores + max(codes, 4 * dim))
 
 
 def rope_table(context: int, rope_dim: int, theta: float) -> np.ndarray:
@@ -201,14 +215,15 @@ class Projected(NamedTuple):
     v: np.ndarray
 
 
-def reference(rows: Projected, norms: tuple[np.ndarray, np.ndarray], rope: np.ndarray, eps: float) -> np.ndarray:
+def reference(
+    rows: Projected, norms: tuple[np.ndarray, np.ndarray], rope: np.ndarray, eps: float, kv: KvFormat = KV_F16
+) -> np.ndarray:
     """float64 [rows, q heads, dim]; norms: the weights [dim] of queries and keys; rope: `rope_table`. Keys and values
-    are rounded to half precision as in the cache."""
+    are rounded as in a cache of the format `kv`."""
     q, gate, k, v = rows
     past = len(k) - len(q)
-    q = rotate(norm_reference(q, norms[0], eps), rope[past : len(k)]) / np.sqrt(q.shape[-1])
-    k = rotate(norm_reference(k, norms[1], eps), rope[: len(k)]).astype(np.float16).astype(np.float64)
-    v = v.astype(np.float16).astype(np.float64)
+    q = kv.rounded_queries(rotate(norm_reference(q, norms[0], eps), rope[past : len(k)]) / np.sqrt(q.shape[-1]))
+    k, v = kv.rounded(rotate(norm_reference(k, norms[1], eps), rope[: len(k)]), v)
     k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
     scores = np.einsum("rhd,khd->hrk", q, k)
     scores[:, np.arange(len(k)) > past + np.arange(len(q))[:, None]] = -np.inf

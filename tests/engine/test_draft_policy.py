@@ -113,7 +113,7 @@ def keys_and_values(llm: LLM, tokens: int) -> list[bytes]:
     """Of the MTP block's KV cache in slot 0, for so many positions."""
     assert llm.network.mtp is not None
     of_slot = llm.network.mtp.attention.cache.tensor.read()[0]
-    return [part[:tokens].tobytes() for part in KV_F16.load(of_slot)]
+    return [part[:tokens].tobytes() for part in KV_F16.load(of_slot, llm.config.head_dim)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from arcmtp.ops.attention import Attention, Columns, Heads, rope_table
 from arcmtp.ops.launch import Consumers
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.runtime.launch import Argument, Launch
-from arcmtp.runtime.tensor import F16, F32, Kind, Tensor
+from arcmtp.runtime.tensor import F32, Kind, Tensor
 
 
 class AttentionBlock:
@@ -36,7 +36,7 @@ class AttentionBlock:
         )
         self.op = _attention(build, self.projections.product, self.output.consumers)
         shape = self.op.cache_shape(build.context)
-        self.cache = KvCache(build.per_slot(f"{prefix}KV cache", F16, *shape, kind=Kind.CACHE), self.op.kv)
+        self.cache = KvCache(build.per_slot(f"{prefix}KV cache", self.op.cache_type, *shape, kind=Kind.CACHE), build.kv)
         self._context = build.context
         self._rope = build.arena.tensor(
             "RoPE angles", F32, build.context, 2, config.rope_dim // 2, kind=Kind.CACHE,
@@ -93,4 +93,4 @@ def _attention(build: Builder, product: MulMat, consumers: Consumers) -> Attenti
     config = build.config
     columns = Columns(product.columns, *product.column_of[-2:])
     heads = Heads(config.q_heads, config.kv_heads, config.head_dim, config.rope_dim)
-    return Attention(heads, columns, config.rms_eps, consumers, build.geometry)
+    return Attention(heads, columns, config.rms_eps, consumers, build.geometry, build.kv)

@@ -30,8 +30,8 @@ class Cache(Protocol):
 
 
 class KvCache:
-    """Keys and values f16 [slots, 2, kv_heads, context, head_dim]. They lie by position, so that what lies behind a
-    sequence's end does not matter."""
+    """Keys and values [slots, *`kv.shape`]. They lie by position, so that what lies behind a sequence's end does not
+    matter."""
 
     def __init__(self, tensor: Tensor, kv: KvFormat) -> None:
         self.tensor = tensor

@@ -1,0 +1,208 @@
+// The scores of keys that are small integers, and the sums of values that are: exact products of bytes, a block of
+// dimensions or a tile of keys at a time.
+#pragma once
+
+#include "attention_rows.hpp"
+
+namespace arcmtp {
+
+/// A query is rotated as the keys are, and quantised in their blocks: scale = largest / 127. A weight times the scale
+/// of a value's block becomes 256 high + low, in units of the largest of its tile / 32639; the high and the low bytes
+/// are multiplied apart.
+template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
+    using Rows = AttentionRows<S, ROWS>;
+    using AttentionRows<S, ROWS>::AttentionRows;
+    using Kv = typename S::Kv;
+    using Layout = typename S::Layout;
+    static constexpr int QUERIES = Rows::QUERIES, PASS = Rows::PASS, OWNED = Rows::OWNED, BLOCKS = Layout::BLOCKS;
+    static constexpr int QUERY = Rows::OF_TILES;                                // i8 [QUERIES][HEAD_DIM]
+    static constexpr int QUERY_SCALE = QUERY + QUERIES * S::HEAD_DIM;           // float [QUERIES][BLOCKS]
+    static constexpr int QUERY_START = QUERY_SCALE + QUERIES * BLOCKS * 4;      // int [QUERIES][BLOCKS]
+    static constexpr int WEIGHT = QUERY_START + QUERIES * BLOCKS * 4;           // i8 [QUERIES][BLOCKS][high, low][TILE]
+    static constexpr int WEIGHT_UNIT = WEIGHT + QUERIES * BLOCKS * 2 * S::TILE; // float [QUERIES][BLOCKS]
+    static constexpr int WEIGHT_START = WEIGHT_UNIT + QUERIES * BLOCKS * 4;     // int [QUERIES][BLOCKS][high, low]
+    static constexpr int END = WEIGHT_START + QUERIES * BLOCKS * 8;
+    static constexpr int OUTPUT = Rows::OF_TILES; // float [QUERIES][HEAD_DIM], when all keys are weighed
+    static constexpr int OUTPUT_END = OUTPUT + QUERIES * S::HEAD_DIM * 4;
+    static constexpr int TEAM_MEMORY = END > OUTPUT_END ? END : OUTPUT_END;
+    static constexpr int ZERO = 128; // the byte of a code 0
+
+    using Rows::cache, Rows::kv_head, Rows::rank, Rows::last;
+    using Rows::head_of, Rows::first_dim, Rows::state, Rows::set_state;
+    template <int HEADS> static constexpr int place(int i) { return Rows::template place<HEADS>(i); }
+
+    inline void put_query(int query, Head<S> head) const {
+        rotate<Layout::ROTATION>(head.v);
+        constexpr int N = Layout::BLOCK / LANES;
+        ARCMTP_UNROLL_ON_GPU
+        for (int b = 0; b < BLOCKS; ++b) {
+            Lanes most = 0.0f, total = 0.0f;
+            ARCMTP_UNROLL_ON_GPU
+            for (int i = 0; i < N; ++i)
+                most = simd::max<float, LANES>(most, Lanes(simd::abs<LANES>(head.v[b * N + i])));
+            const float largest = simd::largest<float, LANES>(most);
+            const float inverse = largest > 0 ? simd::divide(127.0f, largest) : 0.0f;
+            ARCMTP_UNROLL_ON_GPU
+            for (int i = 0; i < N; ++i) {
+                const Lanes code = simd::rint<LANES>(Lanes(head.v[b * N + i] * inverse));
+                total = total + code;
+                put_bytes(QUERY + query * S::HEAD_DIM + (b * N + i) * LANES, simd::convert<int, float, LANES>(code));
+            }
+            put<float>(QUERY_SCALE + (query * BLOCKS + b) * 4, simd::divide(largest, 127.0f));
+            put<int>(QUERY_START + (query * BLOCKS + b) * 4, -ZERO * int(simd::sum<LANES>(total)));
+        }
+    }
+
+    /// Both chains of the scores of rows first … first + PASS - 1 with `keys` keys from position `start`, and with
+    /// unseen ones up to a multiple of 16. The values of the same keys are prefetched meanwhile.
+    inline void score(int start, int first, int keys) const {
+        constexpr int SUMS = PASS * S::SCORE_HEADS, PIECE = divisor(SUMS, 8), GROUPS = Layout::BLOCK / 32;
+        constexpr int OF_CHAIN = BLOCKS / S::CHAINS, AHEAD = Layout::TILE_BYTES / (S::CHAINS * S::SCORE_PARTS) / 4 * 4;
+        const int units = (keys + LANES - 1) / LANES * S::CHAINS * S::SCORE_PARTS;
+        for (int unit = rank; unit < units; unit += S::TEAM) {
+            const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
+            const int key = unit / (S::SCORE_PARTS * S::CHAINS) * LANES;
+            const int query = first * S::RATIO + part * S::SCORE_HEADS;
+            const u8 *tile = cache.keys(kv_head, start + key);
+            simd::prefetch<AHEAD>(cache.values(kv_head, start + key) + unit % (S::CHAINS * S::SCORE_PARTS) * AHEAD);
+            Lanes sums[SUMS];
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i)
+                sums[i] = 0.0f;
+            for (int block = chain * OF_CHAIN; block < (chain + 1) * OF_CHAIN; ++block) {
+                vec<int, LANES> dots[SUMS];
+#pragma clang loop unroll(full)
+                for (int i = 0; i < SUMS; ++i)
+                    dots[i] = get<int>(QUERY_START + ((query + place<S::SCORE_HEADS>(i)) * BLOCKS + block) * 4);
+                for (int g = block * GROUPS; g < (block + 1) * GROUPS; ++g) {
+                    simd::ByteTile bytes;
+                    Kv::template load<S::HEAD_DIM>(tile, 2 * g, bytes, 0);
+                    Kv::template load<S::HEAD_DIM>(tile, 2 * g + 1, bytes, 4);
+#pragma clang loop unroll(full)
+                    for (int i = 0; i < SUMS; i += PIECE)
+                        add_products<PIECE>(bytes, dots + i, [=](int r) {
+                            return QUERY + (query + place<S::SCORE_HEADS>(i + r)) * S::HEAD_DIM + g * 32;
+                        });
+                }
+                const Lanes scale = Layout::scale(tile, block);
+#pragma clang loop unroll(full)
+                for (int i = 0; i < SUMS; ++i) {
+                    const int at = QUERY_SCALE + ((query + place<S::SCORE_HEADS>(i)) * BLOCKS + block) * 4;
+                    sums[i] = simd::fma<float, LANES>(simd::convert<float, int, LANES>(dots[i]),
+                                                      Lanes(scale * get<float>(at)), sums[i]);
+                }
+            }
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i)
+                simd::team_store<float, LANES>(Rows::score_at(chain, query + place<S::SCORE_HEADS>(i)) + key * 4,
+                                               sums[i]);
+        }
+    }
+
+    /// The weights of a query's keys from position `start`, of which it sees reach + 1.
+    inline void put_weights(int query, int start, int reach, const Lanes (&weights)[S::TILE / LANES]) const {
+        constexpr int SUBTILES = S::TILE / LANES;
+        constexpr float UNITS = 32639.0f, SMALLEST = 1e-30f; // of which UNITS parts are normal numbers
+        for (int b = 0; b < BLOCKS; ++b) {
+            Lanes scaled[SUBTILES], most = 0.0f, high_sum = 0.0f, low_sum = 0.0f;
+#pragma clang loop unroll(full)
+            for (int s = 0; s < SUBTILES; ++s) {
+                const simd::mask<LANES> seen = simd::iota<LANES>() + s * LANES <= vec<int, LANES>(reach);
+                const Lanes scale = Layout::scale(cache.values(kv_head, start + s * LANES), b);
+                scaled[s] = simd::select<float, LANES>(seen, Lanes(weights[s] * scale), Lanes(0.0f));
+                most = simd::max<float, LANES>(most, scaled[s]);
+            }
+            const float largest = simd::largest<float, LANES>(most);
+            const float inverse = largest < SMALLEST ? 0.0f : simd::divide(UNITS, largest);
+            const int to = WEIGHT + (query * BLOCKS + b) * 2 * S::TILE;
+#pragma clang loop unroll(full)
+            for (int s = 0; s < SUBTILES; ++s) {
+                const Lanes code = simd::rint<LANES>(Lanes(scaled[s] * inverse));
+                const vec<int, LANES> whole = simd::convert<int, float, LANES>(code), high = (whole + ZERO) >> 8;
+                const vec<int, LANES> low = whole - vec<int, LANES>(high << 8);
+                put_bytes(to + s * LANES, high);
+                put_bytes(to + S::TILE + s * LANES, low);
+                high_sum = high_sum + simd::convert<float, int, LANES>(high);
+                low_sum = low_sum + simd::convert<float, int, LANES>(low);
+            }
+            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4,
+                       largest < SMALLEST ? 0.0f : simd::divide(largest, UNITS));
+            put<int>(WEIGHT_START + (query * BLOCKS + b) * 8, -ZERO * int(simd::sum<LANES>(high_sum)));
+            put<int>(WEIGHT_START + (query * BLOCKS + b) * 8 + 4, -ZERO * int(simd::sum<LANES>(low_sum)));
+        }
+    }
+    /// The query sees none of the keys.
+    inline void put_no_weights(int query) const {
+        set_state(query, Rows::KEEP, 1.0f);
+        for (int b = 0; b < BLOCKS; ++b)
+            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4, 0.0f);
+    }
+
+    /// values = values * keep + weight * value of the keys from position `start`. The keys of the split's next tile are
+    /// prefetched meanwhile.
+    inline void add_values(int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
+        constexpr int SUMS = PASS * S::VALUE_HEADS, PIECE = divisor(2 * SUMS, 8), HALF_TILE = 2 * LANES;
+        constexpr int NEXT = S::SPLITS * S::TILE, OWNERS = S::DIM_PARTS * S::VALUE_PARTS * S::VECTORS;
+        constexpr int AHEAD = S::TILE / LANES * Layout::TILE_BYTES / OWNERS / 4 * 4;
+        const int query = first * S::RATIO + head_of(0);
+        ARCMTP_UNROLL_ON_GPU
+        for (int v = 0; v < S::VECTORS; ++v) {
+            const int matrix = first_dim() / LANES + v, block = matrix * LANES / Layout::BLOCK;
+            if (start + NEXT <= last)
+                simd::prefetch<AHEAD>(cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) * AHEAD);
+            vec<int, LANES> dots[2 * SUMS];
+#pragma clang loop unroll(full)
+            for (int i = 0; i < 2 * SUMS; ++i)
+                dots[i] = get<int>(WEIGHT_START + (row_of_weights(query, i, block)) * 4);
+            for (int key = 0; key < keys; key += HALF_TILE) {
+                simd::ByteTile bytes;
+                Kv::template load<S::HEAD_DIM>(cache.values(kv_head, start + key), matrix, bytes, 0);
+                Kv::template load<S::HEAD_DIM>(cache.values(kv_head, start + key + LANES), matrix, bytes, 4);
+#pragma clang loop unroll(full)
+                for (int i = 0; i < 2 * SUMS; i += PIECE)
+                    add_products<PIECE>(bytes, dots + i, [=](int r) {
+                        return WEIGHT + row_of_weights(query, i + r, block) * S::TILE + key;
+                    });
+            }
+#pragma clang loop unroll(full)
+            for (int i = 0; i < SUMS; ++i) {
+                const int of = query + place<S::VALUE_HEADS>(i);
+                const vec<int, LANES> sum = vec<int, LANES>(dots[2 * i] << 8) + dots[2 * i + 1];
+                Lanes &value = values[(first * S::VALUE_HEADS + i) * S::VECTORS + v];
+                value = simd::fma<float, LANES>(simd::convert<float, int, LANES>(sum),
+                                                Lanes(get<float>(WEIGHT_UNIT + (of * BLOCKS + block) * 4)),
+                                                Lanes(value * state(of, Rows::KEEP)));
+            }
+        }
+    }
+
+  private:
+    /// The high (i even) or low weights of the i / 2-th query from `query` on.
+    static constexpr int row_of_weights(int query, int i, int block) {
+        return ((query + place<S::VALUE_HEADS>(i / 2)) * BLOCKS + block) * 2 + i % 2;
+    }
+
+    /// dots[r] += the tile times the 32 codes at row(r).
+    template <int COUNT, class BYTE_OFFSET>
+    static inline void add_products(const simd::ByteTile &bytes, vec<int, LANES> *dots, const BYTE_OFFSET &row) {
+        simd::Activations<COUNT> codes;
+        codes.team_load(row);
+        vec<int, LANES> start[COUNT];
+#pragma clang loop unroll(full)
+        for (int r = 0; r < COUNT; ++r)
+            start[r] = dots[r];
+        const simd::Dots<COUNT> products = simd::dot<0, 8, COUNT>(bytes.weights(), codes, start);
+#pragma clang loop unroll(full)
+        for (int r = 0; r < COUNT; ++r)
+            dots[r] = products[r];
+    }
+
+    template <class T> static inline void put(int at, T value) { simd::team_store<T, 1>(at, vec<T, 1>(value)); }
+    template <class T> static inline T get(int at) { return simd::lane<T, 1>(simd::team_load<T, 1>(at), 0); }
+    static inline void put_bytes(int at, vec<int, LANES> v) {
+        simd::team_store<simd::u32, 4>(
+            at, simd::bitcast<simd::u32, simd::i8, LANES>(simd::convert<simd::i8, int, LANES>(v)));
+    }
+};
+
+} // namespace arcmtp

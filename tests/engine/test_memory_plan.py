@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from arcmtp.engine.loading import LoadOptions
 from arcmtp.engine.memory_plan import (
     ExpertsHost,
     MemoryPlan,
-    check_experts_host,
     load,
     memory_plan,
     place_experts,
@@ -174,7 +174,7 @@ def test_nothing_is_tried_again_where_no_context_fits() -> None:
 @pytest.mark.parametrize("wrong", [-1, True, 2.0, "most", None])
 def test_what_is_no_number_of_layers_is_refused(wrong: object) -> None:
     with pytest.raises(ArcmtpError, match=r"experts_host is .*; it must be 'auto' or a whole number of layers, 0 or "):
-        check_experts_host(wrong)  # type: ignore[arg-type]
+        LoadOptions("model.gguf", experts_host=wrong)  # type: ignore[arg-type]
 
 
 def test_more_layers_than_have_experts_are_refused() -> None:

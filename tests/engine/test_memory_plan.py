@@ -1,6 +1,7 @@
 """What lies where: the fewest layers' experts in host memory with which a context fits a card, and byte counts."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,8 +18,9 @@ from arcmtp.engine.memory_plan import (
 )
 from arcmtp.errors import ArcmtpError, MemoryExceeded, OutOfMemory
 from arcmtp.inspect.cards import CardOnPaper, cards_on_paper
-from arcmtp.model.network import Network
-from scripts.battlemage.models import DENSE, MOE, network, stock_q4_0, unsloth_q4_k_m
+from arcmtp.model.config import LayerKind
+from arcmtp.model.network import Network, NetworkOptions
+from scripts.battlemage.models import DENSE, MOE, Header, network, stock_q4_0, unsloth_q4_k_m
 
 # 256 experts of three matrices of 512 x 2048 in 4.5 bits: of a layer of Qwen3.6-35B-A3B in Q4_0.
 LAYER_BYTES = 256 * 3 * 512 * 2048 * 9 // 16
@@ -158,6 +160,14 @@ def test_the_usual_context_becomes_what_fits() -> None:
     assert (context, plan.fits) == (262_144, False)
     context, _, plan = planned(partial(moe, DEVICES["arc-pro-b60"]), 262_144, "auto", or_less=True)
     assert (context, plan.fits) == (262_144, True) and plan.host_layers > 0
+
+
+def test_a_model_without_a_kv_cache_has_room_for_any_context_or_none() -> None:
+    kinds: tuple[LayerKind, ...] = ("gdn",) * MOE.layers
+    config, device = replace(MOE, layer_kinds=kinds), DEVICES["arc-b580"]
+    made = Network(Header(config, stock_q4_0), config, NetworkOptions(1024, config.vocab), device)
+    assert (made.bytes_per_position, memory_plan(made).largest_context) == (0, 0)
+    assert place_experts(made, "auto").largest_context == config.context_length
 
 
 def test_nothing_is_tried_again_where_no_context_fits() -> None:

@@ -130,7 +130,8 @@ def test_the_plan_is_that_of_loading(header_only: None, monkeypatch: pytest.Monk
 
 
 def test_the_text_has_every_card_and_says_that_it_is_predicted(report: Report) -> None:
-    text = as_text(report)
+    text = as_text(replace(report, model="name\nof \x1b[1m" + 99 * "x"))
+    assert text.splitlines()[0].endswith("'qwen35moe', name 'name\\nof \\x1b[1m" + 68 * "x" + "'")
     assert "MTP block: present" in text and "Predicted, measured on no card." in text
     b580 = next(line for line in text.splitlines() if line.startswith("Arc B580"))
     assert b580.split() == ["Arc", "B580", "12", "GiB", "8,192", "19", "layers,", "8.0", "GiB", "15,480", "f16", "36"]

@@ -163,8 +163,8 @@ def test_the_usual_context_becomes_what_fits() -> None:
 
 
 def test_a_model_without_a_kv_cache_has_room_for_any_context_or_none() -> None:
-    kinds: tuple[LayerKind, ...] = ("gdn",) * MOE.layers
-    config, device = replace(MOE, layer_kinds=kinds), DEVICES["arc-b580"]
+    kinds: list[LayerKind] = ["gdn"] * MOE.layers
+    config, device = replace(MOE, layer_kinds=tuple(kinds)), DEVICES["arc-b580"]
     made = Network(Header(config, stock_q4_0), config, NetworkOptions(1024, config.vocab), device)
     assert (made.bytes_per_position, memory_plan(made).largest_context) == (0, 0)
     assert place_experts(made, "auto").largest_context == config.context_length

@@ -66,7 +66,8 @@ def memory_plan(network: Network) -> MemoryPlan:
         free -= host
     weights = network.weights.nbytes - host
     excess = weights + network.nbytes - free
-    fitting = (network.context - -(-excess // network.bytes_per_position)) // KEY_TILE * KEY_TILE - MAX_ROWS
+    positions = -(-excess // max(network.bytes_per_position, 1))  # a model without attention has no KV cache
+    fitting = (network.context - positions) // KEY_TILE * KEY_TILE - MAX_ROWS
     cache = network.context * network.bytes_per_position
     return MemoryPlan(
         weights_bytes=weights,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from arcmtp.engine.memory_plan import gib
 from arcmtp.inspect.cards import Fit
 from arcmtp.inspect.report import Report, Running, Tensors
 from arcmtp.model.config import Config
 
-TENSORS = ("tensors in the file", "count", "GiB", "bits per weight", "on the device", "GiB", "bits per weight")
+TENSORS = ("tensors in the file", "count", "MiB", "bits per weight", "on the device", "MiB", "bits per weight")
 CARDS = ("card", "memory", "context", "experts in host memory", "largest context", "KV cache", "tokens/s")
 MTP = {"present": "present", "stripped": "stripped: the keys announce one, the tensors are not there", "none": "none"}
 
 
 def as_text(report: Report) -> str:
     """The report in paragraphs and tables."""
-    name = f", {report.model!r}" * bool(report.model)
-    parts = [f"{report.file}: {gib(report.file_bytes)}, architecture {report.architecture or 'unknown'}{name}"]
+    names = f"architecture {_said(report.architecture)}, name {_said(report.model)}"
+    parts = [f"{report.file}: {_size(report.file_bytes)}, {names}"]
     if report.config:
         parts.append("\n".join(_hyperparameters(report.config)) + f"\nMTP block: {MTP[report.mtp or 'none']}")
     parts.append(table([TENSORS, *map(_tensors, report.tensors)]))
@@ -37,9 +36,18 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 1 << 30 else f"{nbytes / 2**20:.1f} MiB"
+
+
+def _said(text: str) -> str:
+    """What a file says, which may be anything, on one line."""
+    return repr(text[:80])
+
+
 def placed(fit: Fit) -> str:
     """Which experts a card needs in host memory."""
-    return f"{layers(fit.experts_host)}, {gib(fit.host_bytes)}" if fit.experts_host else "none"
+    return f"{layers(fit.experts_host)}, {_size(fit.host_bytes)}" if fit.experts_host else "none"
 
 
 def layers(count: int) -> str:
@@ -64,10 +72,10 @@ def _hyperparameters(c: Config) -> Iterator[str]:
 
 
 def _tensors(t: Tensors) -> Sequence[str]:
-    in_file = (t.type, str(t.count), f"{t.file_bytes / 2**30:.2f}", f"{8 * t.file_bytes / t.elements:.3f}")
+    in_file = (t.type, str(t.count), f"{t.file_bytes / 2**20:,.1f}", f"{8 * t.file_bytes / t.elements:.3f}")
     if t.format is None or t.device_bytes is None:
         return *in_file, "not loaded", "", ""
-    return *in_file, t.format, f"{t.device_bytes / 2**30:.2f}", f"{8 * t.device_bytes / t.elements:.3f}"
+    return *in_file, t.format, f"{t.device_bytes / 2**20:,.1f}", f"{8 * t.device_bytes / t.elements:.3f}"
 
 
 def _running(running: Running) -> Iterator[str]:
@@ -77,7 +85,7 @@ def _running(running: Running) -> Iterator[str]:
     if running.bytes_per_draft:
         lines.append(f"a draft call moves {running.bytes_per_draft / 1e6:,.1f} MB")
     context = f"a token of context takes {running.bytes_per_position / 2**10:.1f} KiB"
-    yield "\n".join([*lines, f"the weights take {gib(running.weights_bytes)}, {context}"])
+    yield "\n".join([*lines, f"the weights take {_size(running.weights_bytes)}, {context}"])
     yield table([CARDS, *map(_card, running.cards)])
     yield (
         "Predicted, measured on no card. Tokens/s: without drafts, in an empty context; bytes over the bandwidths of\n"

@@ -71,13 +71,12 @@ def test_golden_text_with_experts_in_host_memory(
         assert small.memory.weights_bytes + small.memory.host_bytes == memory.weights_bytes
         experts = [merged.tensor for layer in small.network.stage.layers for merged in layer.feed_forward.experts]
         assert [isinstance(tensor.buffer, HostBuffer) for tensor in experts] == [False] * 10 + [True] * 6
-        for prompt in golden["prompts"][:2]:
-            ids = prompt["tokens"]
-            want = [pair.card.generate(ids, max_tokens=12, logprobs=5, draft=draft) for draft in (0, 3)]
-            for graphs in (False, True):
-                small.network.stage.graphs.enabled = graphs
-                got = [small.generate(ids, max_tokens=12, logprobs=5, draft=draft) for draft in (0, 3)]
-                assert list(map(said, got)) == list(map(said, want))
+        ids = golden["prompts"][0]["tokens"]
+        want = [pair.card.generate(ids, max_tokens=12, logprobs=5, draft=draft) for draft in (0, 3)]
+        for graphs in (False, True):
+            small.network.stage.graphs.enabled = graphs
+            got = [small.generate(ids, max_tokens=12, logprobs=5, draft=draft) for draft in (0, 3)]
+            assert list(map(said, got)) == list(map(said, want))
 
 
 def test_four_sequences_at_once(emulated_card: Device, text: str) -> None:

@@ -1,15 +1,16 @@
 """What lies where: the fewest layers' experts in host memory with which a context fits a card, and byte counts."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
+from arcmtp.engine.loading import LoadOptions
 from arcmtp.engine.memory_plan import (
     ExpertsHost,
     MemoryPlan,
-    check_experts_host,
     load,
     memory_plan,
     place_experts,
@@ -17,8 +18,9 @@ from arcmtp.engine.memory_plan import (
 )
 from arcmtp.errors import ArcmtpError, MemoryExceeded, OutOfMemory
 from arcmtp.inspect.cards import CardOnPaper, cards_on_paper
-from arcmtp.model.network import Network
-from scripts.battlemage.models import DENSE, MOE, network, stock_q4_0, unsloth_q4_k_m
+from arcmtp.model.config import LayerKind
+from arcmtp.model.network import Network, NetworkOptions
+from scripts.battlemage.models import DENSE, MOE, Header, network, stock_q4_0, unsloth_q4_k_m
 
 # 256 experts of three matrices of 512 x 2048 in 4.5 bits: of a layer of Qwen3.6-35B-A3B in Q4_0.
 LAYER_BYTES = 256 * 3 * 512 * 2048 * 9 // 16
@@ -160,6 +162,14 @@ def test_the_usual_context_becomes_what_fits() -> None:
     assert (context, plan.fits) == (262_144, True) and plan.host_layers > 0
 
 
+def test_a_model_without_a_kv_cache_has_room_for_any_context_or_none() -> None:
+    kinds: list[LayerKind] = ["gdn"] * MOE.layers
+    config, device = replace(MOE, layer_kinds=tuple(kinds)), DEVICES["arc-b580"]
+    made = Network(Header(config, stock_q4_0), config, NetworkOptions(1024, config.vocab), device)
+    assert (made.bytes_per_position, memory_plan(made).largest_context) == (0, 0)
+    assert place_experts(made, "auto").largest_context == config.context_length
+
+
 def test_nothing_is_tried_again_where_no_context_fits() -> None:
     made: list[int] = []
 
@@ -174,7 +184,7 @@ def test_nothing_is_tried_again_where_no_context_fits() -> None:
 @pytest.mark.parametrize("wrong", [-1, True, 2.0, "most", None])
 def test_what_is_no_number_of_layers_is_refused(wrong: object) -> None:
     with pytest.raises(ArcmtpError, match=r"experts_host is .*; it must be 'auto' or a whole number of layers, 0 or "):
-        check_experts_host(wrong)  # type: ignore[arg-type]
+        LoadOptions("model.gguf", experts_host=wrong)  # type: ignore[arg-type]
 
 
 def test_more_layers_than_have_experts_are_refused() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 
@@ -22,6 +23,7 @@ from arcmtp.model.mtp_files import extract
 from arcmtp.runtime.device import Device
 from scripts.make_random_model import write_header
 from scripts.random_model.tensors import FULL
+from tests.model.test_weights import ModelFile
 
 EXPERT_BYTES = 3 * 512 * 2048 * 9 // 16  # of Qwen3.6-35B-A3B in Q4_0: gate, up and down
 CARDS = ("arc-b570", "arc-b580", "arc-pro-b50", "arc-pro-b60", "arc-pro-b70")
@@ -105,6 +107,15 @@ def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, heade
     assert [card.experts_host for card in asked.cards] == [36, 32, 23, 5, 0]
     four = inspect(GGUF(full), ctx=32_768, parallel=4).running
     assert four is not None and [card.experts_host for card in four.cards] == [31, 27, 18, 0, 0]
+    assert abs(four.bytes_per_position - asked.bytes_per_position) < 64 * 4  # whose angles all sequences share
+
+
+def test_a_context_that_is_asked_for_is_kept_and_the_usual_one_is_not(full: Path, header_only: None) -> None:
+    asked, usual = inspect(GGUF(full), ctx=262_144, parallel=8).running, inspect(GGUF(full), parallel=32).running
+    assert asked is not None and usual is not None
+    assert [(card.context, card.fits) for card in asked.cards] == [(262_144, False)] * 5
+    assert [card.fits for card in usual.cards] == [True] * 5
+    assert [card.context for card in usual.cards] == [3128, 5944, 8192, 8192, 8192]
 
 
 def test_the_plan_is_that_of_loading(header_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +130,8 @@ def test_the_plan_is_that_of_loading(header_only: None, monkeypatch: pytest.Monk
 
 
 def test_the_text_has_every_card_and_says_that_it_is_predicted(report: Report) -> None:
-    text = as_text(report)
+    text = as_text(replace(report, model="name\nof \x1b[1m" + 99 * "x"))
+    assert text.splitlines()[0].endswith("'qwen35moe', name 'name\\nof \\x1b[1m" + 68 * "x" + "'")
     assert "MTP block: present" in text and "Predicted, measured on no card." in text
     b580 = next(line for line in text.splitlines() if line.startswith("Arc B580"))
     assert b580.split() == ["Arc", "B580", "12", "GiB", "8,192", "19", "layers,", "8.0", "GiB", "15,480", "f16", "36"]
@@ -132,6 +144,17 @@ def test_json_has_all_that_the_report_has(capsys: pytest.CaptureFixture[str], he
     assert [card["profile"] for card in printed["running"]["cards"]] == list(CARDS)
     assert main(["inspect", str(bundled_model())]) == 0
     assert "experts: 2 of 6, 256 wide" in capsys.readouterr().out
+
+
+def test_a_tensor_that_is_loaded_in_parts_counts_once(tmp_path: Path) -> None:
+    model = ModelFile()
+    for layer in range(2):
+        gate, up = (model.values.pop(f"blk.{layer}.ffn_{part}_exps.weight") for part in ("gate", "up"))
+        model.values[f"blk.{layer}.ffn_gate_up_exps.weight"] = np.concatenate([gate, up], axis=1)
+    model.write(tmp_path / "fused.gguf")
+    report = inspect(GGUF(tmp_path / "fused.gguf"))
+    assert report.running is not None
+    assert sum(tensors.device_bytes or 0 for tensors in report.tensors) == report.running.weights_bytes
 
 
 def test_a_block_that_only_the_keys_announce_is_stripped(tmp_path: Path) -> None:

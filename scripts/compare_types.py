@@ -29,9 +29,10 @@ from scripts.bench_vs_llama_cpp import build, golden, server
 
 # All that llama-quantize offers, but what only copies or names another one.
 MIXES = (
-    "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
-    "IQ4_NL", "IQ4_XS", "MXFP4_MOE", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K",
-    "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0",
+    "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M",
+    "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4_MOE", "Q3_K_L", "Q3_K_M", "Q3_K_S",
+    "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S",
+    "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0",
 )  # fmt: skip
 PROMPT_TOKENS, CONTEXT = 96, 256
 TOP, KNOWN = 20, 100  # tokens that are compared, of the F32 weights; tokens that each implementation is asked for
@@ -93,15 +94,16 @@ def differences(binaries: Path, file: Path, prompts: list[list[int]], threads: i
     with LLM(file, device="cpu", ctx=CONTEXT, draft=0) as llm:
         found = [llm.generate(prompt, max_tokens=1, logprobs=KNOWN).logprobs for prompt in prompts]
     ours = [row[0] for row in found if row is not None]
-    return tuple(
-        np.array(
-            [
-                [abs(dict(candidates).get(token, -np.inf) - logprob) for token, logprob in top[:TOP]]
-                for candidates, top in zip(rows, exact, strict=True)
-            ]
-        )
-        for rows in (ours, theirs)
-    )
+    return distances(ours, exact), distances(theirs, exact)
+
+
+def distances(rows: list[list[tuple[int, float]]], exact: list[list[tuple[int, float]]]) -> np.ndarray:
+    """How far log-probabilities are from those of `exact` at its likeliest tokens, [prompts, TOP]."""
+    found = []
+    for candidates, top in zip(rows, exact, strict=True):
+        known = dict(candidates)
+        found.append([abs(known.get(token, -np.inf) - logprob) for token, logprob in top[:TOP]])
+    return np.array(found)
 
 
 def likeliest(binaries: Path, file: Path, prompts: list[list[int]], threads: int) -> list[list[tuple[int, float]]]:

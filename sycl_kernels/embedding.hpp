@@ -76,7 +76,8 @@ template <class F, int K> struct LaneValues {
 
     /// The level of each code, of those up to LAST.
     template <int LAST> static inline vec<float, 16> levels(vec<simd::u32, 16> codes) {
-        const vec<float, 16> level = float(F::LEVELS::level(LAST));
+        constexpr float constant = float(F::LEVELS::level(LAST));
+        const vec<float, 16> level = constant;
         if constexpr (LAST == 0)
             return level;
         else

@@ -37,6 +37,13 @@ template <int... VALUES> struct Levels {
     }
     static constexpr int ZERO = -least();
     static constexpr u32 level(int code) { return u32(LIST[code % COUNT] + ZERO); }
+    /// The levels of codes 4 index … 4 index + 3, the first lowest.
+    static constexpr u32 word(int index) {
+        u32 bytes = 0;
+        for (int i = 0; i < 4; ++i)
+            bytes |= level(4 * index + i) << 8 * i;
+        return bytes;
+    }
     /// Bits of the largest level.
     static constexpr int bits() {
         u32 all = 0;

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from arcmtp import __version__
-from arcmtp.cli import bench, devices, doctor, generate, mtp, perplexity, profile, pull, serve
+from arcmtp.cli import bench, chat, devices, doctor, generate, mtp, perplexity, profile, pull, serve
 from arcmtp.cli.options import Parser
 from arcmtp.errors import ArcmtpError
 
-COMMANDS = (devices, doctor, pull, generate, serve, perplexity, profile, bench, mtp)
+COMMANDS = (devices, doctor, pull, chat, generate, serve, perplexity, profile, bench, mtp)
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 
 

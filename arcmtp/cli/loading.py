@@ -110,6 +110,8 @@ def bring(name: str, options: argparse.Namespace, only_mtp: bool = False) -> Pat
 
     parsed = HubName.parse(name)
     repository = Repository.open(parsed.repository)
+    if repository.offline:
+        print(f"hf:{repository.name}: without a connection, from the cache", file=sys.stderr)
     if parsed.quant:
         model = repository.find(parsed.quant, only_mtp)
     elif only_mtp:

@@ -74,8 +74,8 @@ def _add_server_options(parser: Parser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from arcmtp.engine.sampling import Sampler
-    from arcmtp.serve.options import SAMPLING, ServeOptions, bind, read_keys
+    from arcmtp.engine.sampling import CHAT, Sampler
+    from arcmtp.serve.options import ServeOptions, bind, read_keys
     from arcmtp.serve.run import serve
 
     settings = ServeOptions(
@@ -88,7 +88,7 @@ def _serve(options: argparse.Namespace) -> None:
         body_mib=options.body_limit,
         drain_seconds=options.drain_limit,
         step_seconds=options.step_limit,
-        sampling=sampling_options(options, SAMPLING),
+        sampling=sampling_options(options, CHAT),
     )
     with bind(settings, options.insecure_no_key) as listener:
         file = open_model(options)

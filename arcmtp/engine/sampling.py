@@ -134,3 +134,4 @@ def _whole(options: SamplingOptions, name: str, most: int, right: str) -> None:
 
 
 GREEDY = SamplingOptions()
+CHAT = SamplingOptions(temperature=1.0, top_p=0.95, top_k=20)  # what Qwen3.6's makers recommend

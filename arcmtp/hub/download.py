@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ETAG = re.compile(r"\w[\w.-]*", re.ASCII)  # it becomes the name of a file
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class Download:
         """Ask the hub which version of the file there is."""
         url = hf_hub_url(repository, file.path)
         metadata = get_hf_file_metadata(url)
-        if metadata.etag is None or metadata.size is None:
-            raise ArcmtpError(f"hf:{repository}: the server tells no version or size of {file.path}")
-        blob = cache_folder(repository) / "blobs" / metadata.etag
-        return cls(repository, HubFile(file.path, metadata.size), url, metadata.etag, blob)
+        etag = metadata.etag or ""
+        if metadata.size is None or not _ETAG.fullmatch(etag):
+            raise ArcmtpError(f"hf:{repository}: {constants.ENDPOINT} tells no size or no usable ETag of {file.path}")
+        blob = cache_folder(repository) / "blobs" / etag
+        return cls(repository, HubFile(file.path, metadata.size), url, etag, blob)
 
     @property
     def partial(self) -> Path:
@@ -70,6 +72,8 @@ class Download:
     def run(self, progress: Progress) -> Path:
         """Download what is missing, and its path in the cache. ArcmtpError if the download ends early."""
         if not self.blob.exists():
+            if self.file.nbytes > (most := constants.MAX_HTTP_DOWNLOAD_SIZE):
+                raise self._error(f"has more than the {most:,} bytes that HTTP brings; `hf download` gets it")
             self.partial.parent.mkdir(parents=True, exist_ok=True)
             stage, size = f"downloading {self.file.path}", self.file.nbytes
             with PartialFile(self.partial, size, lambda done: progress(stage, done, size)) as partial:

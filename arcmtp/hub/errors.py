@@ -42,6 +42,8 @@ def explained(name: str) -> Iterator[None]:
         raise HubError(f"hf:{name}: {message}") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
+        if status == 429 or status >= 500:  # too many requests, or the hub's own failure
+            raise Unreachable(f"hf:{name}: {constants.ENDPOINT} answers with HTTP status {status}") from None
         refused = f"refuses access: {LOG_IN}" if status in (401, 403) else f"answers with HTTP status {status}"
         raise HubError(f"hf:{name}: {constants.ENDPOINT} {refused}") from None
     except OfflineModeIsEnabled:

@@ -66,8 +66,8 @@ class HubModel:
 def models(files: Iterable[HubFile]) -> list[HubModel]:
     """The models among a repository's files, the largest first.
 
-    Left out are split files that lack a part, `mmproj` files (the part of a model for images) and `imatrix` files
-    (statistics for quantisers).
+    Left out are files whose names a terminal cannot show, split files that lack a part, `mmproj` files (the part of a
+    model for images) and `imatrix` files (statistics for quantisers).
     """
     found = [
         HubModel(stem, parts)
@@ -102,7 +102,7 @@ def _complete(files: Iterable[HubFile]) -> dict[str, tuple[HubFile, ...]]:
     """Single GGUF files and split ones with all their parts, by their path without part and `.gguf`."""
     groups: defaultdict[tuple[str, int], dict[int, HubFile]] = defaultdict(dict)
     for file in files:
-        if file.path.lower().endswith(".gguf"):
+        if file.path.lower().endswith(".gguf") and file.path.isprintable():
             stem = file.path[: -len(".gguf")]
             part = _PART.fullmatch(stem)
             stem, number, count = (part[1], int(part[2]), int(part[3])) if part else (stem, 1, 1)

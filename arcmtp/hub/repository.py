@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,9 +38,7 @@ class Repository:
         Raises ArcmtpError for a repository that is not there, not accessible or without a model.
         """
         try:
-            with explained(name):
-                siblings = HfApi().model_info(name, files_metadata=True, timeout=TIMEOUT).siblings or []
-            files, offline = [HubFile(file.rfilename, file.size or 0) for file in siblings], False
+            files, offline = _listed(name), False
         except Unreachable as error:
             files, offline = _cached(name), True
             if not files:
@@ -117,6 +116,20 @@ class Repository:
             get(hf_hub_url(self.name, file.path), partial, nbytes)
             partial.truncate(file.nbytes)
         return path
+
+
+def _listed(name: str) -> list[HubFile]:
+    """The files that the hub names, without empty ones."""
+    with explained(name):
+        try:
+            siblings = HfApi().model_info(name, files_metadata=True, timeout=TIMEOUT).siblings or []
+        except (AttributeError, JSONDecodeError, KeyError, RecursionError, TypeError):
+            raise HubError(f"hf:{name}: {constants.ENDPOINT} does not answer as a hub does") from None
+    return [
+        HubFile(file.rfilename, file.size)
+        for file in siblings
+        if isinstance(file.rfilename, str) and isinstance(file.size, int) and file.size > 0
+    ]
 
 
 def _cached(name: str) -> list[HubFile]:

@@ -65,6 +65,12 @@ def cache_problem() -> str | None:
         return f"{folder}: {error.strerror}"
 
 
+def state_dir() -> Path:
+    """Where arcmtp keeps what a user would miss: `arcmtp` in the user's state folder."""
+    configured = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (configured if configured.is_absolute() else Path.home() / ".local" / "state") / "arcmtp"
+
+
 def _cpu_tag() -> str:
     """The instruction set that the CPU driver compiles for.
 

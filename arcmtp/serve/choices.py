@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from arcmtp.engine.reasoning import Part, ReasoningSplitter
 from arcmtp.engine.results import Chunk
 from arcmtp.engine.stop_strings import StopStrings
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.serve.jobs import FinishReason
 from arcmtp.serve.responses import AnswerMessage, ChatLogprobs, Delta, TextLogprobs, TokenLogprob, ToolCall, TopLogprob
-from arcmtp.serve.text import Part, ReasoningSplitter
 from arcmtp.serve.tools import ToolCallParser
 
 Payload = dict[str, Any]  # a choice of a response or of a chunk, without its index

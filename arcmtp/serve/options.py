@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arcmtp.engine.sampling import SamplingOptions
+from arcmtp.engine.sampling import CHAT, SamplingOptions
 from arcmtp.errors import ArcmtpError
-
-# What the makers of Qwen3.6 recommend, for requests that do not say.
-SAMPLING = SamplingOptions(temperature=1.0, top_p=0.95, top_k=20)
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class ServeOptions:
     body_mib: float = 8
     drain_seconds: float = 60
     step_seconds: float = 60
-    sampling: SamplingOptions = field(default=SAMPLING)
+    sampling: SamplingOptions = field(default=CHAT)
 
 
 def bind(options: ServeOptions, insecure: bool) -> socket.socket:

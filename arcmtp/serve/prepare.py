@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arcmtp.engine.llm import LLM
+from arcmtp.engine.reasoning import opens_reasoning
 from arcmtp.engine.sampling import Sampler, SamplingOptions
 from arcmtp.serve import tools
 from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
@@ -21,7 +22,6 @@ from arcmtp.serve.protocol import (
 )
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
-_TAIL_TOKENS = 16  # of a prompt, which show whether it ends inside <think>
 _CLOSING = "\n</think>\n\n"
 _SAMPLING_FIELDS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -42,7 +42,7 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
     forced = _forced_call(request)
     options = {"tools": request.raw_tools if called else None, **(request.chat_template_kwargs or {})}
     ids = llm.prompt_ids(template_messages(request.messages), **options)
-    inside = llm.detokenize(ids[-_TAIL_TOKENS:]).rstrip().endswith("<think>")
+    inside = opens_reasoning(llm.tokenizer, ids)
     if forced:
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False

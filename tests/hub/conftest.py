@@ -29,6 +29,9 @@ class Hub:
     hold: threading.Event | None = None  # what a connection waits for before it ends
     ignores_range: bool = False
     wrong_bytes: bool = False
+    status: int | None = None  # of every answer
+    listed: bytes | None = None  # in the place of the list of files
+    etag: str | None = None  # in the place of every file's SHA-256
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
     url: str = ""
     cdn: str = ""  # another host, where the files' bytes are
@@ -52,7 +55,9 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, self.path.partition("?")[0]
         hub.requests.append((self.command, path, self.headers.get("Range")))
         allowed = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        if path.startswith("/cdn/"):
+        if hub.status:
+            self._answer(hub.status, {})
+        elif path.startswith("/cdn/"):
             assert not self.headers.get("Authorization")  # a token is for the hub alone
             self._file(path.removeprefix("/cdn/"))
         elif path == f"/api/models/{NAME}":
@@ -73,13 +78,14 @@ class Handler(BaseHTTPRequestHandler):
     def _list(self) -> None:
         siblings = [{"rfilename": name, "size": len(content)} for name, content in self.hub.files.items()]
         body = {"id": NAME, "modelId": NAME, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings}
-        self._answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+        content = json.dumps(body).encode() if self.hub.listed is None else self.hub.listed
+        self._answer(200, {"Content-Type": "application/json"}, content)
 
     def _redirect(self, name: str) -> None:
         content = self.hub.files[name]
+        etag = hashlib.sha256(content).hexdigest() if self.hub.etag is None else self.hub.etag
         self._answer(302, {
-            "X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(content)),
-            "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{etag}"',
             "Location": f"{self.hub.cdn}/cdn/{name}",
         })  # fmt: skip
 

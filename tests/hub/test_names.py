@@ -60,6 +60,10 @@ def test_what_is_no_model_is_left_out() -> None:
     assert listed("mmproj-F16.gguf", "Q.mmproj-Q8_0.gguf", "imatrix.gguf", "Q-imatrix.gguf", "README.md", "x.bin") == []
 
 
+def test_a_file_whose_name_steers_a_terminal_is_left_out() -> None:
+    assert listed("a\x1b[2J-Q8_0.gguf", "a\n-Q8_0.gguf") == []
+
+
 def test_a_split_model_is_one_and_complete() -> None:
     parts = [f"Q8_0/Q-Q8_0-0000{number}-of-00003.gguf" for number in (3, 1, 2)]
     (model,) = listed(*parts)

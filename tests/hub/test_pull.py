@@ -197,10 +197,45 @@ def test_without_a_connection_the_cache_answers(
         f"hf:owner/Other: offline (HF_HUB_OFFLINE is set), and {constants.HF_HUB_CACHE} has no file of it"
     )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for status in (429, 503):
+        hub.status = status
+        assert pull(":q8_0") == path
+        failed = refused("pull", "hf:owner/Other")
+        assert failed.startswith(f"hf:owner/Other: {hub.url} answers with HTTP status {status}, and ")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
     assert pull(":q8_0") == path
     unreachable = refused("pull", "hf:owner/Other")
     assert unreachable.startswith("hf:owner/Other: http://127.0.0.1:9 cannot be reached: ")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [b"", b"<html>", b"[]", b"null", b"{}", b'{"id": "a/b", "siblings": [{}]}', b"[" * 100_000],
+)
+def test_a_server_that_is_no_hub_is_told(hub: Hub, refused: Refused, listed: bytes) -> None:
+    hub.listed = listed
+    assert refused("pull", f"hf:{NAME}:Q8_0") == f"hf:{NAME}: {hub.url} does not answer as a hub does"
+
+
+def test_sizes_that_are_none_are_no_files(hub: Hub, refused: Refused) -> None:
+    for size in ('"x"', "-5", "null", "0"):
+        hub.listed = f'{{"id": "{NAME}", "siblings": [{{"rfilename": "{Q8}", "size": {size}}}]}}'.encode()
+        assert refused("pull", f"hf:{NAME}:Q8_0") == f"hf:{NAME}: has no GGUF file of a model among its 0 files"
+
+
+@pytest.mark.parametrize("etag", ["", "../../../outside", ".."])
+def test_an_etag_that_is_no_name_of_a_file_is_refused(hub: Hub, refused: Refused, etag: str) -> None:
+    hub.files, hub.etag = {Q8: SOME}, etag
+    message = refused("pull", f"hf:{NAME}:Q8_0")
+    assert message == f"hf:{NAME}: {hub.url} tells no size or no usable ETag of {Q8}"
+    assert not Path(constants.HF_HUB_CACHE).exists()
+
+
+def test_a_file_beyond_what_http_brings_is_told(hub: Hub, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files = {Q8: SOME}
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", len(SOME) - 1)
+    message = f"hf:{NAME}: {Q8}: has more than the 299,999 bytes that HTTP brings; `hf download` gets it"
+    assert refused("pull", f"hf:{NAME}:Q8_0") == message
 
 
 def test_a_cache_that_cannot_be_written_to_is_told(hub: Hub, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

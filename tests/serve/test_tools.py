@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from arcmtp.serve.tools import ToolCallParser, convert, types_of
-from tests.serve.test_text import cuts
+from tests.engine.test_reasoning import cuts
 
 SCHEMA = {
     "type": "object",

@@ -1,12 +1,21 @@
 """Generated text split into reasoning and content, whatever pieces it arrives in."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from arcmtp.engine.stop_strings import held_back
+from arcmtp.model.tokenizer import Tokenizer
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
+_TAIL_TOKENS = 16  # of a prompt, which show whether it ends inside <think>
+
 Part = tuple[Literal["reasoning_content", "content"], str]
+
+
+def opens_reasoning(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> bool:
+    """Whether a prompt ends inside `<think>`, so that what follows it is reasoning."""
+    return tokenizer.decode(list(prompt_ids[-_TAIL_TOKENS:])).rstrip().endswith(_OPEN)
 
 
 class ReasoningSplitter:

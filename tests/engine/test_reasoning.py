@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from arcmtp.engine.reasoning import ReasoningSplitter
 from arcmtp.engine.stop_strings import StopStrings
-from arcmtp.serve.text import ReasoningSplitter
 
 
 def cuts(text: str) -> Iterator[list[str]]:

@@ -75,6 +75,15 @@ def test_text_on_the_command_line_is_utf8_whatever_the_locale(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (2, "arcmtp: gr\\udcc3\\udcb6\\udcc3\\udc9fer.gguf: no such file\n")
 
 
+def test_without_proc_the_command_ends_at_once_instead_of_never(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != "/proc/self/maps")
+    assert main(["generate", "-p", "x"]) == 2
+    message = "arcmtp: /proc is not mounted, which the SYCL runtime needs: mount -t proc proc /proc\n"
+    assert capsys.readouterr().err == message
+
+
 def test_control_characters_of_the_command_line_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "-p", "x", "-m", "a\x1b[2J\nb.gguf"]) == 2
     assert capsys.readouterr().err == "arcmtp: a\\x1b[2J\\nb.gguf: no such file\n"

@@ -54,5 +54,6 @@ environment.prepare()
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
+        environment.check()
         return getattr(import_module("arcmtp.engine"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from arcmtp.cli import bench, chat, devices, doctor, generate, inspect, mtp, per
 from arcmtp.cli.options import Parser
 from arcmtp.cli.streams import Forgiving, prepare, to_nowhere
 from arcmtp.errors import ArcmtpError, printable
+from arcmtp.runtime import environment
 
 COMMANDS = (devices, doctor, inspect, pull, chat, generate, serve, perplexity, profile, bench, mtp)
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         options = _parse(arguments)
+        environment.check()
         status: int | None = options.run(options)
         print(end="", flush=True)
     except ArcmtpError as error:

@@ -16,6 +16,8 @@ import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
+from arcmtp.errors import ArcmtpError
+
 
 def prepare() -> None:
     """Set the variables of the table above where the user has not."""
@@ -27,6 +29,12 @@ def prepare() -> None:
     os.environ.setdefault("CL_CONFIG_CPU_VECTORIZER_MODE", "1")
     if "SYCL_CACHE_DIR" not in os.environ:
         os.environ["SYCL_CACHE_DIR"] = str(cache_dir() / f"sycl-{_cpu_tag()}")
+
+
+def check() -> None:
+    """Raises ArcmtpError where libsycl, once loaded, would read /proc/self/maps without end because it is not there."""
+    if not os.access("/proc/self/maps", os.R_OK):
+        raise ArcmtpError("/proc is not mounted, which the SYCL runtime needs: mount -t proc proc /proc")
 
 
 def runtime_lib_dir() -> Path:

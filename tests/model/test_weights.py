@@ -16,7 +16,7 @@ import pytest
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.matrix import F32, W4, W4_K, W6_16, W8, Format, Matrix, Requant, unpack
 from arcmtp.gguf import GGUF
-from arcmtp.gguf_header import Bytes, TensorInfo
+from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
 from arcmtp.model import weights
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions

@@ -6,12 +6,14 @@ page's folder lie the files that its commands name, all of them the bundled mode
 - options are appended that make a command short (`SHORT`); of an option that is there twice the last one counts;
 - `P` and `N` stand for 0.5 and 1, brackets for what may be left out, `…` and COMMAND for anything: those are not run;
 - 127.0.0.1:8080 is a server that the page's own command has started, on a free port;
+- a conversation is told "Hello"; commands with `hf:` need a hub and are not run: tests/hub has one;
 - a line with `# needs …`, or below a comment that says so, is not run; `make` must have the target.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import runpy
 import shlex
@@ -19,7 +21,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,13 @@ from tests.mtp.models import rewritten
 from tests.serve.conftest import Server
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("generate", "mtp", "serve", "bench", "profile", "doctor"))]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("models", "generate", "chat", "files", "mtp", "serve", "bench", "profile", "doctor"))]
 PROGRAMS = ("arcmtp", ".venv/bin/arcmtp", "scripts/", ".venv/bin/python", "make", "curl", "llama-server")
 MODELS = ("MODEL.gguf", "FILE", "IN", "DONOR", "ggml-vocab-qwen35.gguf")
 TEXTS = ("prompt.txt", "TEXT", "CORPUS", "tests/data/perplexity.txt")
 SHORT = {
     "arcmtp generate": "-n 8 --device cpu",
+    "arcmtp chat": "-n 8 --device cpu",
     "arcmtp perplexity": "--device cpu",
     "arcmtp profile": "-n 16 --device cpu",
     "arcmtp bench": "-n 4 -r 1 --device cpu",
@@ -70,7 +73,7 @@ def commands(page: str) -> list[Command]:
                 needs = ""
     inline = re.findall(r"`(arcmtp [a-z]+ [^`]*-[^`]+)`", text)
     found += [Command(one, "other words" if "…" in one or "COMMAND" in one else "") for one in inline]
-    return list(dict.fromkeys(found))
+    return [replace(one, needs="a hub") if "hf:" in one.text else one for one in dict.fromkeys(found)]
 
 
 def short(text: str) -> str:
@@ -140,6 +143,7 @@ def test_commands_work_as_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello\n")))
     served: list[Any] = []
 
     def serve(settings: Any, listener: Any, load: Any, say: Any) -> None:

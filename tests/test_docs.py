@@ -33,7 +33,8 @@ from tests.mtp.models import rewritten
 from tests.serve.conftest import Server
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("models", "generate", "chat", "files", "mtp", "serve", "bench", "profile", "doctor"))]
+NAMES = ["models", "generate", "chat", "files", "mtp", "serve", "bench", "profile", "doctor"]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 PROGRAMS = ("arcmtp", ".venv/bin/arcmtp", "scripts/", ".venv/bin/python", "make", "curl", "llama-server")
 MODELS = ("MODEL.gguf", "FILE", "IN", "DONOR", "ggml-vocab-qwen35.gguf")
 TEXTS = ("prompt.txt", "TEXT", "CORPUS", "tests/data/perplexity.txt")

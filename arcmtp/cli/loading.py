@@ -172,7 +172,7 @@ def _largest_that_fits(repository: Repository, options: argparse.Namespace) -> H
 
     given = vars(options)
     device = Device(given.get("device"))
-    place = Place(device, given.get("ctx"), given.get("parallel", 1), given.get("requant"))
+    place = Place(device, given.get("ctx"), given.get("parallel", 1), given.get("requant"), given.get("kv_type", "f16"))
     with ProgressBar() as progress:
         found = fits(repository, place, progress)
     print(table(found), file=sys.stderr)

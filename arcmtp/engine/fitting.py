@@ -8,6 +8,7 @@ from typing import Literal
 
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.kv_cache import kv_format
 from arcmtp.gguf import GGUF
 from arcmtp.hub import HubError, HubModel, Repository
 from arcmtp.model.blocks.mtp import has_mtp
@@ -28,6 +29,7 @@ class Place:
     ctx: int | None = None
     parallel: int = 1
     requant: Literal["int4"] | None = None
+    kv_type: str = "f16"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def network_of(gguf: GGUF, place: Place) -> Network:
     options = NetworkOptions(
         config.usable_context(place.ctx), Tokenizer.from_gguf(gguf).vocab_used, place.parallel,
         mtp=gguf if has_mtp(gguf, config) else None, requant=place.requant,
+        kv=kv_format(place.kv_type),
     )  # fmt: skip
     return Network(gguf, config, options, place.device)
 

@@ -15,7 +15,6 @@ from arcmtp.runtime.device import Device
 
 # What Intel's Linux driver offers of a card's memory (DrmMemoryManager::getPercentOfGlobalMemoryAvailable).
 OFFERED = 0.95
-KV_TYPE = "f16"
 
 
 class CardOnPaper(Device):
@@ -72,7 +71,7 @@ def fits(make: Callable[[Device, int], Network], context: int, or_less: bool) ->
             fits=plan.fits,
             context=tokens,
             largest_context=plan.largest_context,
-            kv_type=KV_TYPE,
+            kv_type=network.kv.name,
             device_bytes=plan.nbytes,
             experts_host=plan.host_layers,
             host_bytes=plan.host_bytes,

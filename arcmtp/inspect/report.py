@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.kv_cache import kv_format
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
 from arcmtp.inspect.cards import Fit, cards_on_paper, fits
@@ -66,20 +67,24 @@ class Report:
     refused: str | None
 
 
-def inspect(gguf: GGUF, ctx: int | None = None, parallel: int = 1, requant: Requant | None = None) -> Report:
+def inspect(
+    gguf: GGUF, ctx: int | None = None, parallel: int = 1, requant: Requant | None = None, kv_type: str = "f16"
+) -> Report:
     """The report of an open file, as `LLM` would run it with these options.
 
     ctx: tokens of context that each card is to hold; None: as many as `LLM` takes, or less on cards that hold less.
     Raises ArcmtpError for options out of range. A file that arcmtp does not run has a report all the same.
     """
     check_parallel(parallel)
+    kv = kv_format(kv_type)
     try:
         config = Config.from_gguf(gguf)
     except ArcmtpError as error:
         return _report(gguf, None, None, str(error))
     options = NetworkOptions(
-        config.usable_context(ctx), config.vocab, parallel, mtp=gguf if has_mtp(gguf, config) else None, requant=requant
-    )
+        config.usable_context(ctx), config.vocab, parallel, mtp=gguf if has_mtp(gguf, config) else None,
+        requant=requant, kv=kv,
+    )  # fmt: skip
 
     def network(device: Device, context: int) -> Network:
         return Network(gguf, config, replace(options, context=context), device)

@@ -69,7 +69,7 @@ class Network:
     """
 
     def __init__(self, gguf: GGUF, config: Config, options: NetworkOptions, device: Device) -> None:
-        self.config, self.slots, self.device = config, options.slots, device
+        self.config, self.slots, self.device, self.kv = config, options.slots, device, options.kv
         # A step may end MAX_ROWS rows beyond the last token; the KV cache has whole tiles.
         self.context = -(-(options.context + MAX_ROWS) // KEY_TILE) * KEY_TILE
         self.stage = stage = Stage(device)

@@ -107,6 +107,16 @@ def test_of_a_file_that_may_fit_the_header_alone_is_read(
     assert tiny.ranges() == ["bytes=0-4095", f"bytes=0-{(1 << 20) - 1}"]
 
 
+def test_inspect_reads_the_header_alone(tiny: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", f"hf:{NAME}:Q4_0", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["file"] == f"hf:{NAME}:Q4_0" and report["file_bytes"] == bundled_model().stat().st_size
+    assert report["mtp"] == "present" and not list(Path(repository.constants.HF_HUB_CACHE).rglob("*.gguf"))
+    assert main(["inspect", f"hf:{NAME}"]) == 2
+    message = f"arcmtp: hf:{NAME}: is a repository; expected a model in it, hf:{NAME}:QUANT, where QUANT is of F16, "
+    assert capsys.readouterr().err.startswith(message)
+
+
 def test_none_that_fits_is_told_in_one_line_behind_the_table(
     tiny: Hub, device: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

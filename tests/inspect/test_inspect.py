@@ -110,6 +110,16 @@ def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, heade
     assert abs(four.bytes_per_position - asked.bytes_per_position) < 64 * 4  # whose angles all sequences share
 
 
+def test_a_smaller_kv_cache_moves_fewer_experts(full: Path, header_only: None) -> None:
+    plain, small = (inspect(GGUF(full), ctx=262_144, kv_type=kind).running for kind in ("f16", "turbo4"))
+    assert plain is not None and small is not None
+    assert [card.kv_type for card in small.cards] == ["turbo4"] * 5
+    # 2 bytes a value become 66 for 128; the angles of RoPE, 128 bytes a position, stay.
+    assert small.bytes_per_position - 128 == pytest.approx((plain.bytes_per_position - 128) * 66 / 256, rel=0.02)
+    assert all(one.experts_host <= other.experts_host for one, other in zip(small.cards, plain.cards, strict=True))
+    assert sum(card.experts_host for card in small.cards) < sum(card.experts_host for card in plain.cards)
+
+
 def test_a_context_that_is_asked_for_is_kept_and_the_usual_one_is_not(full: Path, header_only: None) -> None:
     asked, usual = inspect(GGUF(full), ctx=262_144, parallel=8).running, inspect(GGUF(full), parallel=32).running
     assert asked is not None and usual is not None
@@ -177,14 +187,14 @@ def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_type_without_a_device_format_is_told_with_its_tensors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, content, name = tmp_path / "iq1.gguf", bytearray(bundled_model().read_bytes()), b"blk.0.attn_qkv.weight"
+    path, content, name = tmp_path / "fp4.gguf", bytearray(bundled_model().read_bytes()), b"blk.0.attn_qkv.weight"
     at = content.index(name) + len(name) + 4 + 16
-    content[at : at + 4] = struct.pack("<I", Type.IQ1_S)
+    content[at : at + 4] = struct.pack("<I", Type.NVFP4)
     path.write_bytes(content)
-    said = f"arcmtp does not run it: {path}: tensor 'blk.0.attn_qkv.weight': type IQ1_S is not supported"
+    said = f"arcmtp does not run it: {path}: tensor 'blk.0.attn_qkv.weight': type NVFP4 is not supported"
     assert refused(path, capsys).startswith(said)
     report = inspect(GGUF(path))
-    assert ("IQ1_S", None, 1) in [(tensors.type, tensors.format, tensors.count) for tensors in report.tensors]
+    assert ("NVFP4", None, 1) in [(tensors.type, tensors.format, tensors.count) for tensors in report.tensors]
 
 
 def test_another_architecture_is_told_with_its_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

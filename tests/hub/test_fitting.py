@@ -15,6 +15,7 @@ from arcmtp.engine.llm import bundled_model
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.gguf import GGUF
 from arcmtp.hub import Repository, repository
+from arcmtp.hub.download import cache_folder
 from arcmtp.runtime.device import Device
 from tests.hub.conftest import NAME, Hub
 
@@ -111,7 +112,7 @@ def test_inspect_reads_the_header_alone(tiny: Hub, capsys: pytest.CaptureFixture
     assert main(["inspect", f"hf:{NAME}:Q4_0", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["file"] == f"hf:{NAME}:Q4_0" and report["file_bytes"] == bundled_model().stat().st_size
-    assert report["mtp"] == "present" and not list(Path(repository.constants.HF_HUB_CACHE).rglob("*.gguf"))
+    assert report["mtp"] == "present" and not list(cache_folder(NAME).rglob("*.gguf"))
     assert main(["inspect", f"hf:{NAME}"]) == 2
     message = f"arcmtp: hf:{NAME}: is a repository; expected a model in it, hf:{NAME}:QUANT, where QUANT is of F16, "
     assert capsys.readouterr().err.startswith(message)

@@ -218,6 +218,10 @@ class Network:
                 if if_likely and index > 1:
                     yield from self._draft_if_likely(index, rows, mode, sequences)
 
+    def plain_step(self) -> Iterator[Launch]:
+        """The launches of a step of one row, chosen greedily; nothing is compiled for them."""
+        return self._step(1, GREEDY, 1)
+
     def step_bytes(self, position: int, experts: float | None = None) -> int:
         """Bytes that a step of one row at `position` must move (ops/cost.py).
 
@@ -231,7 +235,7 @@ class Network:
 
     def _bytes_of_step(self, context: int, experts: float) -> int:
         work = Work(1, context, experts)
-        return sum((launch.cost(work) for launch in self.step(1, GREEDY)), Cost(0)).nbytes
+        return sum((launch.cost(work) for launch in self.plain_step()), Cost(0)).nbytes
 
     def _rows(self, rows: int, sequences: int = 1) -> Rows:
         """`rows` of each of so many sequences."""

@@ -5,7 +5,21 @@ import pytest
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.activations import dequantise, quantise
-from arcmtp.formats.matrix import F16, W4, W4_K, W6_16, W6_K, W8, Format, Matrix, Scheme
+from arcmtp.formats.matrix import (
+    F16,
+    IQ4_XS,
+    MXFP4,
+    Q3_K,
+    W2_K,
+    W4,
+    W4_K,
+    W6_16,
+    W6_K,
+    W8,
+    Format,
+    Matrix,
+    Scheme,
+)
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.runtime.memory import Buffer
@@ -129,7 +143,12 @@ def seen_by(fmt: Format, x: np.ndarray) -> np.ndarray:
     return x if fmt.scheme is Scheme.PLAIN else dequantise(*quantise(x))
 
 
-FORMATS = [((W4, W4, W4), (W4, W4)), ((W4_K, W4_K, W6_K), (W8, W8)), ((F16, W8, W6_16), (F16, F16))]
+FORMATS = [
+    ((W4, W4, W4), (W4, W4)),
+    ((W4_K, W4_K, W6_K), (W8, W8)),
+    ((F16, W8, W6_16), (F16, F16)),
+    ((IQ4_XS, IQ4_XS, Q3_K), (MXFP4, W2_K)),
+]
 
 
 @pytest.mark.avx2

@@ -99,7 +99,8 @@ def test_inputs_that_fill_no_whole_slices_are_all_counted(bench: Bench) -> None:
 
 
 def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(bench: Bench) -> None:
-    case = Case(bench, [(formats.W4, 40), (formats.W6_16, 16), (formats.F32, 1)], 256, ROW_COUNTS)
+    shapes = [(formats.W4, 40), (formats.W6_16, 16), (formats.IQ4_XS, 16), (formats.Q3_K, 16), (formats.F32, 1)]
+    case = Case(bench, shapes, 256, ROW_COUNTS)
     row = case.rng.standard_normal((1, case.k)).astype(np.float32)
     alone = case.run(row)[0]
     for rows, launched in LAUNCHED_ROWS:

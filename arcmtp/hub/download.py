@@ -165,7 +165,7 @@ class PartialFile(io.FileIO):
         left = memoryview(data).cast("B")
         nbytes = len(left)
         if self.tell() + nbytes > self._nbytes:
-            raise OSError(errno.EFBIG, "the server sends more than that")
+            raise OSError(errno.EFBIG, "the server sends more than it was asked for")
         while left:
             left = left[super().write(left) :]
         self.report(self.tell())

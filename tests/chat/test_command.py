@@ -12,10 +12,14 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from arcmtp import LLM, SamplingOptions
+from arcmtp.chat.conversation import Asking, Conversation
+from arcmtp.chat.screen import PlainScreen
 from arcmtp.chat.terminal import History, TerminalScreen
 from arcmtp.cli import main
 
@@ -70,6 +74,62 @@ def test_wrong_options_are_refused_in_one_line(
 ) -> None:
     assert main(["chat", *options]) == 2
     assert capsys.readouterr().err.startswith(f"arcmtp: {message}")
+
+
+@dataclass
+class FakeModel:
+    """What a command asks of a model before it asks for answers."""
+
+    has_chat_template: bool = True
+    context: int = 64
+
+    def __enter__(self) -> "FakeModel":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "asking"),
+    [
+        ([], Asking(SamplingOptions(temperature=1.0, top_p=0.95, top_k=20))),
+        (
+            ["--no-think", "-n", "5", "--temp", "0.5", "--seed", "3"],
+            Asking(SamplingOptions(temperature=0.5, top_p=0.95, top_k=20, seed=3), 5, {"enable_thinking": False}),
+        ),
+    ],
+)
+def test_options_say_how_answers_are_generated(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], asking: Asking
+) -> None:
+    begun = list[Asking]()
+
+    class Noted(Conversation):
+        def __init__(self, llm: LLM, asking: Asking, system: str | None = None) -> None:
+            begun.append(asking)
+            super().__init__(llm, asking, system)
+
+    monkeypatch.setattr("arcmtp.cli.chat.load", lambda *_: FakeModel())
+    monkeypatch.setattr("arcmtp.chat.conversation.Conversation", Noted)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["chat", *options]) == 0
+    assert begun == [asking]
+
+
+def test_a_model_without_a_chat_template_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("arcmtp.cli.chat.load", lambda *_: FakeModel(has_chat_template=False))
+    assert main(["chat", "-m", "plain.gguf"]) == 2
+    assert capsys.readouterr().err == "arcmtp: plain.gguf: has no chat template; arcmtp generate --raw takes it\n"
+
+
+def test_thoughts_without_an_answer_are_told_too(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = PlainScreen()
+    screen.thinking(5)
+    screen.finish()
+    screen.finish()
+    assert capsys.readouterr() == ("\n\n", "thinking… 5 tokens\n")
 
 
 def test_what_was_typed_is_not_kept_where_it_cannot_be(tmp_path: Path) -> None:
@@ -152,15 +212,15 @@ def test_a_conversation_in_a_terminal(script: Path, tmp_path: Path) -> None:
         screen.type("half a message\x03")
         screen.wait_for("Ctrl-D quits")
         screen.wait_for(PROMPT)
-        screen.type(f"/save {saved}\r")
-        screen.wait_for(f"{saved}: 7 messages")
-        screen.wait_for(PROMPT)
-        screen.type("\x1b[A\x1b[A\x1b[A\r")  # the third line back, once more
+        screen.type("\x1b[A\r")  # up: the last message once more
         screen.wait_for("Let me look.")
+        screen.wait_for(PROMPT)
+        screen.type(f"/save {saved}\r")
+        screen.wait_for(f"{saved}: 9 messages")
         screen.wait_for(PROMPT)
         screen.type("\x04")  # Ctrl-D
         assert screen.process.wait(SECONDS) == 0
     questions = [message["content"] for message in json.loads(saved.read_text()) if message["role"] == "user"]
-    assert questions == ["Look", "think forever", "one\ntwo\nthree", "four\nfive"]
+    assert questions == ["Look", "think forever", "one\ntwo\nthree", "four\nfive", "four\nfive"]
     kept = history.read_text()
     assert "+Look\n" in kept and "+one\n+two\n+three\n" in kept and history.stat().st_mode & 0o777 == 0o600

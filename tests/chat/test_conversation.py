@@ -10,6 +10,7 @@ from arcmtp import LLM, SamplingOptions
 from arcmtp.chat.conversation import Answer, Asking, Conversation
 from arcmtp.errors import ArcmtpError
 from tests.chat.conftest import CONTEXT
+from tests.engine.conftest import scripted as scripted_sequence
 
 GREEDY = SamplingOptions()
 QUESTIONS = ("How do I read a file line by line?", "And how do I write one?", "Is that safe?", "Why?")
@@ -49,6 +50,7 @@ def test_a_turn_evaluates_only_what_is_new_and_answers_as_a_fresh_one(tiny: LLM,
         assert result.statistics.cached_tokens == seen
         seen = last_message(tiny, result.prompt_ids)
         results.append(result)
+    assert "system\nBe brief." in tiny.detokenize(results[-1].prompt_ids)
     evaluated = sum(result.statistics.prompt_tokens - result.statistics.cached_tokens for result in results)
     beginnings = sum(len(result.prompt_ids) - last_message(tiny, result.prompt_ids) for result in results[:-1])
     assert evaluated == len(results[-1].prompt_ids) + beginnings  # every token once, and "<|im_start|>assistant…"
@@ -110,6 +112,14 @@ def test_reasoning_is_told_from_content_and_counted(scripted: LLM) -> None:
         {"role": "user", "content": "Look"},
         {"role": "assistant", "content": answer.content, "reasoning_content": "I should look."},
     ]
+
+
+def test_what_may_have_been_the_beginning_of_a_tag_is_shown_at_the_end(
+    tiny: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = begun(tiny)
+    monkeypatch.setattr("arcmtp.engine.sequence.Sequence", scripted_sequence(tiny.tokenize("<thi")))
+    assert whole(conversation, conversation.ask("Hello")).content == "<thi"
 
 
 def test_ctrl_c_stops_an_answer_and_what_was_said_stays(tiny: LLM) -> None:

@@ -116,9 +116,16 @@ def test_a_conversation_is_saved_and_gone_on_from(run: Run, tmp_path: Path) -> N
     assert saved == conversation.all_messages
     assert [message["role"] for message in saved] == ["system", "user", "assistant"]
     assert lines.notes[-1] == f"{path}: 3 messages" and list(tmp_path.iterdir()) == [path]
+    assert "Größe" in path.read_text(encoding="utf-8")
     loaded, lines = run("Something else", f"/load {path}", "/regenerate")
     assert loaded.all_messages == conversation.all_messages
     assert lines.notes[1] == f"{path}: 3 messages" and lines.answers[1] == conversation.messages[1]["content"]
+
+
+def test_a_file_may_be_in_the_home_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    conversation, _ = run("Hello", "/save ~/saved.json", "/reset", "/load ~/saved.json")
+    assert json.loads((tmp_path / "saved.json").read_text()) == conversation.messages != []
 
 
 @pytest.mark.parametrize(

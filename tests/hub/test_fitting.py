@@ -9,13 +9,15 @@ import gguf
 import pytest
 
 from arcmtp.cli import main
-from arcmtp.engine import fitting
-from arcmtp.engine.fitting import GIB, Place, network_of
+from arcmtp.engine import LLM, fitting
+from arcmtp.engine.fitting import GIB, Fit, Place, network_of
 from arcmtp.engine.llm import bundled_model
 from arcmtp.engine.memory_plan import memory_plan
+from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
-from arcmtp.hub import Repository, repository
+from arcmtp.hub import HubFile, Repository, names, repository
 from arcmtp.hub.download import cache_folder
+from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from tests.hub.conftest import NAME, Hub
 
@@ -116,6 +118,58 @@ def test_inspect_reads_the_header_alone(tiny: Hub, capsys: pytest.CaptureFixture
     assert main(["inspect", f"hf:{NAME}"]) == 2
     message = f"arcmtp: hf:{NAME}: is a repository; expected a model in it, hf:{NAME}:QUANT, where QUANT is of F16, "
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_server_that_knows_no_ranges_does_not_fill_the_disk(
+    tiny: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(repository, "HEADER_BYTES", (4096,))
+    tiny.ignores_range = True
+    assert main(["pull", f"hf:{NAME}", "--device", "cpu"]) == 2
+    message = f"arcmtp: hf:{NAME}: the server sends more than it was asked for"
+    assert capsys.readouterr().err.splitlines()[-1] == message
+
+
+def test_a_plan_is_that_of_loading(device: Device) -> None:
+    with LLM(device=device, ctx=1024) as llm:
+        loaded = memory_plan(llm.network)
+    planned = memory_plan(network_of(GGUF(bundled_model()), Place(device, 1024)))
+    assert (planned.weights_bytes, planned.nbytes) == (loaded.weights_bytes, loaded.nbytes)
+
+
+@pytest.mark.parametrize(
+    ("command", "ctx", "parallel", "requant"),
+    [
+        (["pull", f"hf:{NAME}", "-c", "512"], 512, 1, None),
+        (["serve", "-m", f"hf:{NAME}", "--requant", "int4"], None, 4, "int4"),
+        (["generate", "-p", "x", "-m", f"hf:{NAME}", "-c", "64"], 64, 1, None),
+    ],
+)
+def test_what_has_to_fit_is_what_the_command_will_load(
+    tiny: Hub, monkeypatch: pytest.MonkeyPatch, command: list[str], ctx: int | None, parallel: int, requant: str | None
+) -> None:
+    places = list[Place]()
+
+    def note(repository: Repository, place: Place, progress: Progress) -> list[Fit]:
+        places.append(place)
+        raise ArcmtpError("enough")
+
+    monkeypatch.setattr(fitting, "fits", note)
+    assert main([*command, "--device", "cpu"]) == 2
+    assert [(place.ctx, place.parallel, place.requant) for place in places] == [(ctx, parallel, requant)]
+    assert places[0].device.is_cpu
+
+
+def test_a_quantisation_may_be_of_a_model_or_of_an_mtp_block() -> None:
+    files = [HubFile("T-Q8_0.gguf", 3000), HubFile("T-Q4_0.gguf", 2000), HubFile("mtp-T-Q8_0.gguf", 300)]
+    opened = Repository(NAME, names.models(files), offline=False)
+    found = [
+        opened.find(quant, only_mtp).files[0].path
+        for quant in ("q8_0", "mtp-q8_0", "q4_0")
+        for only_mtp in (False, True)
+    ]
+    whole, block, other = (file.path for file in (files[0], files[2], files[1]))
+    assert found == [whole, block, block, block, other, other]
 
 
 def test_none_that_fits_is_told_in_one_line_behind_the_table(

@@ -1,6 +1,7 @@
 """`arcmtp pull` and `-m hf:…` against a server like a hub: what is downloaded, what is chosen, what is refused."""
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import are_progress_bars_disabled
 
 from arcmtp.cli import main
 from arcmtp.hub import HubFile, download
@@ -97,6 +99,8 @@ def test_a_download_that_ends_early_goes_on_where_it_ended(hub: Hub, pull: Pull,
     hub.requests.clear()
     assert pull(":Q8_0").read_bytes() == SOME
     assert hub.ranges() == ["bytes=70000-299999"] and cached("*.incomplete") == []
+    assert are_progress_bars_disabled()  # of the library; and no line for each attempt
+    assert not logging.getLogger("huggingface_hub.file_download").isEnabledFor(logging.WARNING)
 
 
 def test_a_connection_that_is_cut_is_taken_up_again(hub: Hub, pull: Pull) -> None:
@@ -152,6 +156,20 @@ def test_a_disk_that_is_too_small_is_told_before_any_download(
         "HF_HUB_CACHE to a folder on another disk"
     )
     assert hub.ranges() == [] and not folder.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 600_000, 600_000))
+    assert main(["pull", f"hf:{NAME}:Q8_0"]) == 0
+
+
+@pytest.mark.parametrize(("there", "missing"), [(70_000, 230_000), (300_001, 300_000)])
+def test_what_is_there_of_a_file_needs_no_room(
+    hub: Hub, refused: Refused, monkeypatch: pytest.MonkeyPatch, there: int, missing: int
+) -> None:
+    hub.files, hub.cut_after = {Q8: SOME}, 0
+    refused("pull", f"hf:{NAME}:Q8_0")
+    partial().write_bytes(bytes(there))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 0))
+    assert f": {missing:,} bytes are to be downloaded, the disk of " in refused("pull", f"hf:{NAME}:Q8_0")
 
 
 def test_a_repository_or_quantisation_that_is_not_there_is_told_with_those_that_are(hub: Hub, refused: Refused) -> None:
@@ -241,7 +259,8 @@ def test_a_file_beyond_what_http_brings_is_told(hub: Hub, refused: Refused, monk
 def test_a_cache_that_cannot_be_written_to_is_told(hub: Hub, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files = {Q8: SOME}
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "/dev/null/cache")
-    assert "Not a directory" in refused("pull", f"hf:{NAME}:Q8_0")
+    message = refused("pull", f"hf:{NAME}:Q8_0")
+    assert message.startswith(f"hf:{NAME}: /dev/null/cache") and message.endswith(": Not a directory")
 
 
 def test_ctrl_c_ends_a_download_and_leaves_what_the_next_goes_on_from(hub: Hub, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 import pytest
 
+from arcmtp import gguf as gguf_reader
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import GgmlType
@@ -304,3 +305,18 @@ def test_truncations_and_flipped_bytes_parse_or_are_refused_without_large_alloca
     finally:
         tracemalloc.stop()
     assert len(head) // 2 < refused < len(variants)
+
+
+@pytest.mark.parametrize("begin", [64, 1000])
+def test_a_header_longer_than_what_is_read_at_first_is_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: int
+) -> None:
+    whole = GGUF(FILES[0])
+    monkeypatch.setattr(gguf_reader, "HEADER_BYTES", begin)
+    file = GGUF(FILES[0])
+    assert file.tensors == whole.tensors and list(file.metadata) == list(whole.metadata)
+    assert file.metadata["tokenizer.ggml.merges"] == whole.metadata["tokenizer.ggml.merges"]
+    path = written(tmp_path / "long.gguf", header(0, 1) + string("k") + struct.pack("<IQ", 8, 9999) + b"x" * 9999)
+    assert GGUF(path).metadata["k"] == "x" * 9999
+    monkeypatch.setattr(gguf_reader, "MAX_HEADER_BYTES", 4 * begin)
+    assert "the header has more than 0 MiB" in opened_error(path)

@@ -255,10 +255,6 @@ class Network:
                 if if_likely and index > 1:
                     yield from self._draft_if_likely(index, rows, mode, sequences)
 
-    def plain_step(self) -> Iterator[Launch]:
-        """The launches of a step of one row, chosen greedily; nothing is compiled for them."""
-        return self._step(1, GREEDY, 1)
-
     def step_bytes(self, position: int, experts: float | None = None) -> int:
         """Bytes that a step of one row at `position` must move (ops/cost.py).
 

@@ -17,46 +17,34 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
-import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf_header import GgmlType
+from arcmtp.inspect.cards import CardOnPaper
+from arcmtp.predict import predicted_tokens_per_second
 from arcmtp.runtime.card import Card, cards
 from scripts.battlemage.models import MOE, Header, Mix, network, unsloth_q4_k_m
 from scripts.bench_vs_llama_cpp import build
 from scripts.compare_types import MIXES, matrices
-from scripts.fit_table import CardOnPaper
-from scripts.random_model.metadata import add_metadata, add_tokenizer
-from scripts.random_model.tensors import FULL, inventory
+from scripts.make_random_model import write_header
+from scripts.random_model.tensors import FULL
 
-LAUNCH_SECONDS = 3.5e-6  # beside its bytes; another engine's 700 launches more cost it 2 to 2.5 ms a token on a B70
 TENSOR = re.compile(r"\] (\S+)\s+- \[.*?type =\s*(\w+), size =.*?(?:\((\w+)\))?$", re.MULTILINE)
 
 
-def write_header(path: Path) -> None:
+def write_holes(path: Path) -> None:
     """The file of Qwen3.6-35B-A3B in F16, a hole where its weights would be."""
-    size = replace(FULL["qwen35moe"], mtp=True)
-    tensors = list(inventory(size, Type.F16, Type.F16))
-    writer = gguf.GGUFWriter(path, size.architecture)
-    add_metadata(writer, size, Type.F16, 0)
-    add_tokenizer(writer, size.vocab)
-    for tensor in tensors:
-        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, tensor.type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    writer, tensors = write_header(path, replace(FULL["qwen35moe"], mtp=True), Type.F16, Type.F16, seed=1)
     assert writer.fout is not None
     file = writer.fout[0]
-    writer.write_padding(file, file.tell())
     file.truncate(file.tell() + sum(-(-tensor.nbytes // 32) * 32 for tensor in tensors))
     writer.close()
 
 
 def mix_of(binaries: Path, header: Path, name: str) -> Mix:
     """The types that llama-quantize would choose."""
-    command = [binaries / "llama-quantize", "--dry-run", header, name]
+    command = [str(binaries / "llama-quantize"), "--dry-run", str(header), name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ArcmtpError(f"llama-quantize {name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
@@ -74,11 +62,9 @@ def row(name: str, mix: Mix, card: Card) -> list[str]:
     found = matrices(Header(MOE, mix))
     elements, stored = (sum(getattr(tensor, what) for tensor in found) for what in ("elements", "nbytes"))
     types = sorted({tensor.type.name for tensor in found if tensor.type is not GgmlType.F32})
-    planned = network(CardOnPaper(card, card.hardware.memory_gib), MOE, mix)
+    planned = network(CardOnPaper(card, card.hardware), MOE, mix)
     device = sum(m.nbytes for merged in planned.weights.merged for m in merged.matrices)
-    moved, launches = planned.step_bytes(0), len(list(planned.plain_step()))
-    bandwidth = (card.hardware.measured_bandwidth_gbs or card.hardware.spec_bandwidth_gbs) * 1e9
-    speed = 1 / (moved / bandwidth + launches * LAUNCH_SECONDS)
+    moved, speed = planned.step_bytes(0), predicted_tokens_per_second(planned, card.hardware)
     cells = [f"{8 * stored / elements:.2f}", f"{8 * device / elements:.2f}", f"{planned.weights.nbytes / 2**30:.1f}"]
     return [name, " ".join(types), *cells, f"{moved / 1e6:,.0f}", f"{speed:.0f}"]
 
@@ -87,7 +73,7 @@ def rows(binaries: Path, card: Card) -> Iterator[list[str]]:
     """The table's, llama.cpp's mixes first."""
     with tempfile.TemporaryDirectory() as folder:
         header = Path(folder) / "header.gguf"
-        write_header(header)
+        write_holes(header)
         for name in MIXES:
             yield row(name, mix_of(binaries, header, name), card)
     yield row("unsloth UD-Q4_K_M", unsloth_q4_k_m, card)

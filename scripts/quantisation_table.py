@@ -56,7 +56,7 @@ def write_header(path: Path) -> None:
 
 def mix_of(binaries: Path, header: Path, name: str) -> Mix:
     """The types that llama-quantize would choose."""
-    command = [binaries / "llama-quantize", "--dry-run", header, name]
+    command = [str(binaries / "llama-quantize"), "--dry-run", str(header), name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ArcmtpError(f"llama-quantize {name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

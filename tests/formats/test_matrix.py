@@ -14,9 +14,7 @@ from arcmtp.formats.matrix import (
     W4,
     W4_K,
     W6,
-    W6_16,
     W8,
-    Format,
     format_of,
     unpack,
 )
@@ -111,10 +109,15 @@ def test_codes_lie_where_the_design_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "bits"), [(W4, 4.5), (W4_K, 4.625), (W6, 6.5), (W6_16, 6.5625), (W8, 8.5)], ids=lambda v: str(v)[:14]
-)
-def test_bits_per_weight_are_those_of_the_design(form: Format, bits: float) -> None:
-    assert form.matrix_bytes(2048, 512) * 8 == 2048 * 512 * bits
+    ("kind", "bits"),
+    [
+        ("Q4_0", 4.5), ("Q4_K", 4.625), ("Q5_0", 6.5), ("Q6_K", 6.5625), ("Q8_0", 8.5), ("IQ4_NL", 4.5),
+        ("IQ4_XS", 4.3125), ("MXFP4", 4.25), ("IQ3_S", 4.3125), ("IQ3_XXS", 4.3125), ("Q3_K", 3.5625), ("Q2_K", 2.625),
+        ("IQ2_S", 3.5625), ("IQ2_XXS", 3.3125), ("IQ1_S", 3.3125), ("IQ1_M", 3.5625), ("TQ2_0", 2.625), ("BF16", 16),
+    ],
+)  # fmt: skip
+def test_bits_per_weight_are_those_of_the_design(kind: str, bits: float) -> None:
+    assert format_of(GgmlType[kind]).matrix_bytes(2048, 512) * 8 == 2048 * 512 * bits
 
 
 def test_every_format_holds_whole_groups_only() -> None:

@@ -138,7 +138,7 @@ def add_mtp_options(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--mtp-model", metavar="FILE",
-        help="draft with the MTP block of this file of the same model, such as `arcmtp mtp extract` writes",
+        help="draft with the MTP block of this file or hf: name of the same model (see arcmtp mtp extract)",
     )  # fmt: skip
     parser.add_argument(
         "--mtp-hidden", choices=["post", "pre"], default="post",

@@ -318,5 +318,7 @@ def test_a_header_longer_than_what_is_read_at_first_is_read_on(
     assert file.metadata["tokenizer.ggml.merges"] == whole.metadata["tokenizer.ggml.merges"]
     path = written(tmp_path / "long.gguf", header(0, 1) + string("k") + struct.pack("<IQ", 8, 9999) + b"x" * 9999)
     assert GGUF(path).metadata["k"] == "x" * 9999
+    cut = header(0, 1) + string("k") + struct.pack("<IIQ", 9, 8, 1) + string("é" * 999)  # inside of an é
+    assert GGUF(written(tmp_path / "cut.gguf", cut)).metadata["k"] == ["é" * 999]
     monkeypatch.setattr(gguf_reader, "MAX_HEADER_BYTES", 4 * begin)
     assert "the header has more than 0 MiB" in opened_error(path)

@@ -36,6 +36,7 @@ def test_parts_add_up_to_the_mean_of_the_middle_half() -> None:
     assert (found.units, found.eager_us, found.slowdown) == (2, 40, 1)
     assert [(o.operator, o.total_us) for o in found.operators] == [("fast", 5), ("slow", 45)]
     assert (found.unexplained_us, found.explained) == (15, 0.625)
+    assert [o.gigabytes_per_second is None for o in found.operators] == [True, False]  # 2.5 µs, less than a mark
     assert [o.share for o in found.operators] == [5 / 80, 45 / 80]
 
 

@@ -87,6 +87,7 @@ class GgmlType(IntEnum):
     MXFP4 = 39, 32, 17
     NVFP4 = 40, 64, 36
     Q1_0 = 41, 128, 18
+    Q2_0 = 42, 64, 18
 
 
 _TYPES = {int(kind): kind for kind in GgmlType}

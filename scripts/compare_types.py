@@ -27,12 +27,12 @@ from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import TensorInfo
 from scripts.bench_vs_llama_cpp import build, golden, server
 
-# What llama-quantize offers. Not its newest, Q1_0 and Q2_0, which arcmtp does not read.
+# All that llama-quantize offers, but what only copies or names another one.
 MIXES = (
     "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M",
     "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4_MOE", "Q3_K_L", "Q3_K_M", "Q3_K_S",
     "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S",
-    "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0",
+    "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0",
 )  # fmt: skip
 PROMPT_TOKENS, CONTEXT = 96, 256
 TOP, KNOWN = 20, 100  # tokens that are compared, of the F32 weights; tokens that each implementation is asked for

@@ -50,6 +50,7 @@ using W6_MIN = Quantised<6, Scheme::group_min, 0>;
 using W6_K = Quantised<6, Scheme::super_min, 0>;
 using W6_16 = Quantised<6, Scheme::super16, 32>;
 using W8 = Quantised<8, Scheme::group, 128>;
+using W2 = Quantised<2, Scheme::group, 1>;
 using W2_K = Quantised<2, Scheme::super16_min, 0>;
 using F16 = Plain<half>;
 using BF16 = Plain<simd::u16>;

@@ -153,6 +153,7 @@ W6_MIN = Format("W6_MIN", 6, Scheme.GROUP_MIN)
 W6_K = Format("W6_K", 6, Scheme.SUPER_MIN)
 W6_16 = Format("W6_16", 6, Scheme.SUPER16, zero=32)
 W8 = Format("W8", 8, Scheme.GROUP, zero=128)
+W2 = Format("W2", 2, Scheme.GROUP, zero=1)
 W2_K = Format("W2_K", 2, Scheme.SUPER16_MIN)
 F16 = Format("F16", 16, Scheme.PLAIN)
 BF16 = Format("BF16", 16, Scheme.PLAIN)
@@ -173,7 +174,7 @@ IQ2_16 = _coded("IQ2_16", Scheme.SUPER16, _IQ2, 8)
 IQ1 = _coded("IQ1", Scheme.SUPER, _IQ1, 8)
 IQ1_16 = _coded("IQ1_16", Scheme.SUPER16, _IQ1, 8)
 
-LINEAR = (W4, W4_MIN, W4_K, W6, W6_MIN, W6_K, W6_16, W8, W2_K)
+LINEAR = (W4, W4_MIN, W4_K, W6, W6_MIN, W6_K, W6_16, W8, W2, W2_K)
 CODED = (IQ4_NL, IQ4_XS, MXFP4, IQ3_S, IQ3_XXS, Q3_K, IQ2, IQ2_16, IQ1, IQ1_16)
 FORMATS = (*LINEAR, *CODED, F16, BF16, F32)
 
@@ -200,6 +201,8 @@ _FORMAT_OF: dict[GgmlType, Format] = {
     GgmlType.IQ2_S: IQ2_16,
     GgmlType.IQ1_S: IQ1,
     GgmlType.IQ1_M: IQ1_16,
+    GgmlType.Q1_0: W2,
+    GgmlType.Q2_0: W2,
     GgmlType.TQ1_0: W2_K,
     GgmlType.TQ2_0: W2_K,
     GgmlType.BF16: BF16,

@@ -124,6 +124,16 @@ def _decode_q2_k(blocks: Bytes) -> Planes:
     return {"codes": _pairs(blocks[..., 16:80]), "scale": blocks[..., :16], "d": _f16(blocks, 80, 84)}
 
 
+def _decode_q2_0(blocks: Bytes) -> Planes:
+    codes = blocks[..., 2:, None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
+    return {"codes": codes, "scale": _f16(blocks, 0, 2).repeat(2, axis=-1)}
+
+
+def _decode_q1_0(blocks: Bytes) -> Planes:
+    codes = np.unpackbits(blocks[..., 2:], axis=-1, bitorder="little") << 1
+    return {"codes": codes, "scale": _f16(blocks, 0, 2).repeat(4, axis=-1)}
+
+
 def _decode_ternary(kind: GgmlType) -> Callable[[Bytes], Planes]:
     """Codes 0, 1, 2, 3 for -d, 0, d, 2 d: scale and minimum are 1."""
 
@@ -236,6 +246,8 @@ _DECODERS: dict[GgmlType, Callable[[Bytes], Planes]] = {
     GgmlType.IQ3_S: _decode_grid(GgmlType.IQ3_S, _scale_nibbles(106)),
     GgmlType.IQ1_S: _decode_grid(GgmlType.IQ1_S, _iq1_s_scales),
     GgmlType.IQ1_M: _decode_grid(GgmlType.IQ1_M, _iq1_m_scales),
+    GgmlType.Q1_0: _decode_q1_0,
+    GgmlType.Q2_0: _decode_q2_0,
     GgmlType.TQ1_0: _decode_ternary(GgmlType.TQ1_0),
     GgmlType.TQ2_0: _decode_ternary(GgmlType.TQ2_0),
     GgmlType.Q4_K: _decode_q4_k,

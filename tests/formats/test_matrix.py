@@ -65,6 +65,12 @@ def random_rows(kind: GgmlType, n: int, k: int, seed: int = 0) -> Bytes:
 
 def dequantise(kind: GgmlType, rows: Bytes) -> npt.NDArray[np.float32]:
     """The gguf package's values; a zero is +0, whatever sign its scale has."""
+    if kind in (GgmlType.Q1_0, GgmlType.Q2_0):  # which the package does not know yet
+        blocks = rows.reshape(len(rows), -1, kind.block_bytes)
+        bits = np.unpackbits(blocks[..., 2:], axis=-1, bitorder="little")
+        numbers = 2.0 * bits - 1 if kind is GgmlType.Q1_0 else bits.reshape(*bits.shape[:2], -1, 2) @ [1, 2] - 1.0
+        scale = np.ascontiguousarray(blocks[..., :2]).view("<f2").astype(np.float32)
+        return (numbers.astype(np.float32) * scale).reshape(len(rows), -1) + np.float32(0)
     return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind)).astype(np.float32) + np.float32(0)
 
 

@@ -149,7 +149,8 @@ template <class Type> class TileWriter {
         const int first = block_index * (Type::inputs / group_inputs);
         u8 *scales = Layout::scales(tile_, first);
         if constexpr (scheme == Scheme::group || scheme == Scheme::group_min)
-            store(scales + 32 * (first % groups) + 2 * lane, block.d);
+            for (int group = first; group < first + Type::inputs / group_inputs; ++group)
+                store(Layout::scales(tile_, group) + 32 * (group % groups) + 2 * lane, block.d);
         if constexpr (scheme == Scheme::exponent)
             scales[16 * (first % groups) + lane] = block.scales[0];
         if constexpr (scheme == Scheme::group_min)
@@ -273,7 +274,8 @@ constexpr Codec codecs[] = {
     codec<Q5_1>(7),      codec<Q8_0>(8),        codec<Q2_K>(10),    codec<Q3_K>(11),   codec<Q4_K>(12),
     codec<Q5_K>(13),     codec<Q6_K>(14),       codec<IQ2_XXS>(16), codec<IQ2_XS>(17), codec<IQ3_XXS>(18),
     codec<IQ1_S>(19),    codec<IQ4_NL>(20),     codec<IQ3_S>(21),   codec<IQ2_S>(22),  codec<IQ4_XS>(23),
-    codec<IQ1_M>(29),    plain_codec<BF16>(30), codec<TQ1_0>(34),   codec<TQ2_0>(35),  codec<MXFP4>(39),
+    codec<IQ1_M>(29),    plain_codec<BF16>(30), codec<TQ1_0>(34),   codec<Q1_0>(41),   codec<Q2_0>(42),
+    codec<TQ2_0>(35),    codec<MXFP4>(39),
 };
 
 // The rows of a matrix or expert stack, uint8 [experts][rows][row_bytes], and a run of its tiles with their place.

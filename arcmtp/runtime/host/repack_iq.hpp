@@ -76,6 +76,24 @@ struct Q2_K : FileType<256, 84, 2, Scheme::super16_min, 0> {
     }
 };
 
+// -1, 0, 1, 2 as they are stored: 0 to 3.
+struct Q2_0 : FileType<64, 18, 2, Scheme::group, 1> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        for (int i = 0; i < 64; ++i)
+            block.codes[i] = file[2 + i / 4] >> 2 * (i % 4) & 3;
+    }
+};
+
+// -1 and 1 as the codes 0 and 2.
+struct Q1_0 : FileType<128, 18, 2, Scheme::group, 1> {
+    static void decode(const u8 *file, Block &block) {
+        block.d = load<u16>(file);
+        for (int i = 0; i < 128; ++i)
+            block.codes[i] = (file[2 + i / 8] >> i % 8 & 1) << 1;
+    }
+};
+
 // -1, 0, 1 as the codes 0, 1, 2 of Q2_K: d * 1 * code - d * 1.
 inline void set_ternary_scales(u16 d, Block &block) {
     std::memset(block.scales, 1 | 1 << 4, 16);

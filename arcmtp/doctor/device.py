@@ -224,7 +224,8 @@ def bandwidth(device: Device) -> Iterator[Finding]:
 def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
     context, tokens = model.context, Tokenizer(model.gguf.metadata).vocab_used
-    options = NetworkOptions(context, tokens, mtp=model.gguf if has_mtp(model.gguf, model.config) else None)
+    mtp = model.gguf if has_mtp(model.gguf, model.config) else None
+    options = NetworkOptions(context, tokens, mtp=mtp, kv=model.kv)
     need = memory_plan(Network(model.gguf, model.config, options, device))
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)
     weights, cache, buffers, total, free = (f"{size / 2**20:,.0f}" for size in sizes)

@@ -49,7 +49,8 @@ class Scores:
 def scores(options: argparse.Namespace, kv_type: str, text: str) -> Scores:
     """Load the model with this type and evaluate all windows."""
     size = options.context + options.scored
-    rows, targets = [], []
+    rows: list[np.ndarray] = []
+    targets: list[int] = []
     with ProgressBar() as progress, LLM(options.file, ctx=size + 1, draft=0, kv_type=kv_type) as llm:
         ids = np.resize(llm.tokenize(text), options.windows * size + 1).tolist()
         for window in range(options.windows):

@@ -25,7 +25,8 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
     static constexpr int OUTPUT = Rows::OF_TILES; // float [QUERIES][HEAD_DIM], when all keys are weighed
     static constexpr int OUTPUT_END = OUTPUT + QUERIES * S::HEAD_DIM * 4;
     static constexpr int TEAM_MEMORY = END > OUTPUT_END ? END : OUTPUT_END;
-    static constexpr int ZERO = 128; // the byte of a code 0
+    static constexpr int ZERO = 128;          // the byte of a code 0
+    static constexpr float SMALLEST = 1e-30f; // what is less counts as this, for its parts are no normal numbers
 
     using Rows::cache, Rows::kv_head, Rows::rank, Rows::last;
     using Rows::head_of, Rows::first_dim, Rows::state, Rows::set_state;
@@ -40,15 +41,15 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
             ARCMTP_UNROLL_ON_GPU
             for (int i = 0; i < N; ++i)
                 most = simd::max<float, LANES>(most, Lanes(simd::abs<LANES>(head.v[b * N + i])));
-            const float largest = simd::largest<float, LANES>(most);
-            const float inverse = largest > 0 ? simd::divide(127.0f, largest) : 0.0f;
+            const Lanes largest = simd::max<float, LANES>(simd::largest<float, LANES>(most), Lanes(SMALLEST));
+            const Lanes inverse = simd::divide<LANES>(Lanes(127.0f), largest);
             ARCMTP_UNROLL_ON_GPU
             for (int i = 0; i < N; ++i) {
                 const Lanes code = simd::rint<LANES>(Lanes(head.v[b * N + i] * inverse));
                 total = total + code;
                 put_bytes(QUERY + query * S::HEAD_DIM + (b * N + i) * LANES, simd::convert<int, float, LANES>(code));
             }
-            put<float>(QUERY_SCALE + (query * BLOCKS + b) * 4, simd::divide(largest, 127.0f));
+            put<float>(QUERY_SCALE + (query * BLOCKS + b) * 4, simd::divide<LANES>(largest, Lanes(127.0f)));
             put<int>(QUERY_START + (query * BLOCKS + b) * 4, -ZERO * int(simd::sum<LANES>(total)));
         }
     }
@@ -102,18 +103,21 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
     /// The weights of a query's keys from position `start`, of which it sees reach + 1.
     inline void put_weights(int query, int start, int reach, const Lanes (&weights)[S::TILE / LANES]) const {
         constexpr int SUBTILES = S::TILE / LANES;
-        constexpr float UNITS = 32639.0f, SMALLEST = 1e-30f; // of which UNITS parts are normal numbers
+        constexpr float UNITS = 32639.0f;
         for (int b = 0; b < BLOCKS; ++b) {
             Lanes scaled[SUBTILES], most = 0.0f, high_sum = 0.0f, low_sum = 0.0f;
 #pragma clang loop unroll(full)
             for (int s = 0; s < SUBTILES; ++s) {
-                const simd::mask<LANES> seen = simd::iota<LANES>() + s * LANES <= vec<int, LANES>(reach);
+                // By bits: a scale that nothing has written may be NaN, and flags for all masks are more than there
+                // are.
+                const vec<int, LANES> seen = vec<int, LANES>(simd::iota<LANES>() + (s * LANES - reach - 1)) >> 31;
                 const Lanes scale = Layout::scale(cache.values(kv_head, start + s * LANES), b);
-                scaled[s] = simd::select<float, LANES>(seen, Lanes(weights[s] * scale), Lanes(0.0f));
+                const vec<int, LANES> kept = simd::bitcast<int, float, LANES>(scale) & seen;
+                scaled[s] = weights[s] * Lanes(simd::bitcast<float, int, LANES>(kept));
                 most = simd::max<float, LANES>(most, scaled[s]);
             }
-            const float largest = simd::largest<float, LANES>(most);
-            const float inverse = largest < SMALLEST ? 0.0f : simd::divide(UNITS, largest);
+            const Lanes largest = simd::max<float, LANES>(simd::largest<float, LANES>(most), Lanes(SMALLEST));
+            const Lanes inverse = simd::divide<LANES>(Lanes(UNITS), largest);
             const int to = WEIGHT + (query * BLOCKS + b) * 2 * S::TILE;
 #pragma clang loop unroll(full)
             for (int s = 0; s < SUBTILES; ++s) {
@@ -125,8 +129,7 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
                 high_sum = high_sum + simd::convert<float, int, LANES>(high);
                 low_sum = low_sum + simd::convert<float, int, LANES>(low);
             }
-            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4,
-                       largest < SMALLEST ? 0.0f : simd::divide(largest, UNITS));
+            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4, simd::divide<LANES>(largest, Lanes(UNITS)));
             put<int>(WEIGHT_START + (query * BLOCKS + b) * 8, -ZERO * int(simd::sum<LANES>(high_sum)));
             put<int>(WEIGHT_START + (query * BLOCKS + b) * 8 + 4, -ZERO * int(simd::sum<LANES>(low_sum)));
         }
@@ -140,8 +143,8 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
 
     /// values = values * keep + weight * value of the keys from position `start`. The keys of the split's next tile are
     /// prefetched meanwhile.
-    inline void add_values(int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
-        constexpr int SUMS = PASS * S::VALUE_HEADS, PIECE = divisor(2 * SUMS, 8), HALF_TILE = 2 * LANES;
+    inline void add_values(int start, int first, int, Lanes (&values)[OWNED * S::VECTORS]) const {
+        constexpr int SUMS = PASS * S::VALUE_HEADS, PIECE = divisor(SUMS, 4), HALVES = S::TILE / (2 * LANES);
         constexpr int NEXT = S::SPLITS * S::TILE, OWNERS = S::DIM_PARTS * S::VALUE_PARTS * S::VECTORS;
         constexpr int AHEAD = S::TILE / LANES * Layout::TILE_BYTES / OWNERS / 4 * 4;
         const int query = first * S::RATIO + head_of(0);
@@ -150,28 +153,33 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
             const int matrix = first_dim() / LANES + v, block = matrix * LANES / Layout::BLOCK;
             if (start + NEXT <= last)
                 simd::prefetch<AHEAD>(cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) * AHEAD);
-            vec<int, LANES> dots[2 * SUMS];
-#pragma clang loop unroll(full)
-            for (int i = 0; i < 2 * SUMS; ++i)
-                dots[i] = get<int>(WEIGHT_START + (row_of_weights(query, i, block)) * 4);
-            for (int key = 0; key < keys; key += HALF_TILE) {
-                simd::ByteTile bytes;
-                Kv::template load<S::HEAD_DIM>(cache.values(kv_head, start + key), matrix, bytes, 0);
-                Kv::template load<S::HEAD_DIM>(cache.values(kv_head, start + key + LANES), matrix, bytes, 4);
-#pragma clang loop unroll(full)
-                for (int i = 0; i < 2 * SUMS; i += PIECE)
-                    add_products<PIECE>(bytes, dots + i, [=](int r) {
-                        return WEIGHT + row_of_weights(query, i + r, block) * S::TILE + key;
-                    });
+            simd::ByteTile tiles[HALVES]; // unseen keys weigh 0, whatever their codes are
+            ARCMTP_UNROLL_ON_GPU
+            for (int h = 0; h < HALVES; ++h) {
+                const u8 *of_half = cache.values(kv_head, start + h * 2 * LANES);
+                Kv::template load<S::HEAD_DIM>(of_half, matrix, tiles[h], 0);
+                Kv::template load<S::HEAD_DIM>(of_half + Layout::TILE_BYTES, matrix, tiles[h], 4);
             }
 #pragma clang loop unroll(full)
-            for (int i = 0; i < SUMS; ++i) {
-                const int of = query + place<S::VALUE_HEADS>(i);
-                const vec<int, LANES> sum = vec<int, LANES>(dots[2 * i] << 8) + dots[2 * i + 1];
-                Lanes &value = values[(first * S::VALUE_HEADS + i) * S::VECTORS + v];
-                value = simd::fma<float, LANES>(simd::convert<float, int, LANES>(sum),
-                                                Lanes(get<float>(WEIGHT_UNIT + (of * BLOCKS + block) * 4)),
-                                                Lanes(value * state(of, Rows::KEEP)));
+            for (int i = 0; i < SUMS; i += PIECE) {
+                vec<int, LANES> dots[2 * PIECE];
+#pragma clang loop unroll(full)
+                for (int r = 0; r < 2 * PIECE; ++r)
+                    dots[r] = get<int>(WEIGHT_START + row_of_weights(query, 2 * i + r, block) * 4);
+#pragma clang loop unroll(full)
+                for (int h = 0; h < HALVES; ++h)
+                    add_products<2 * PIECE>(tiles[h], dots, [=](int r) {
+                        return WEIGHT + row_of_weights(query, 2 * i + r, block) * S::TILE + h * 2 * LANES;
+                    });
+#pragma clang loop unroll(full)
+                for (int r = 0; r < PIECE; ++r) {
+                    const int of = query + place<S::VALUE_HEADS>(i + r);
+                    const vec<int, LANES> sum = vec<int, LANES>(dots[2 * r] << 8) + dots[2 * r + 1];
+                    Lanes &value = values[(first * S::VALUE_HEADS + i + r) * S::VECTORS + v];
+                    value = simd::fma<float, LANES>(simd::convert<float, int, LANES>(sum),
+                                                    Lanes(get<float>(WEIGHT_UNIT + (of * BLOCKS + block) * 4)),
+                                                    Lanes(value * state(of, Rows::KEEP)));
+                }
             }
         }
     }
@@ -198,6 +206,9 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
     }
 
     template <class T> static inline void put(int at, T value) { simd::team_store<T, 1>(at, vec<T, 1>(value)); }
+    template <class T> static inline void put(int at, vec<T, LANES> alike) {
+        simd::team_store<T, 1>(at, simd::part<1, 0, T, LANES>(alike));
+    }
     template <class T> static inline T get(int at) { return simd::lane<T, 1>(simd::team_load<T, 1>(at), 0); }
     static inline void put_bytes(int at, vec<int, LANES> v) {
         simd::team_store<simd::u32, 4>(

@@ -30,6 +30,7 @@ struct KvQ8 {
     using Element = u8;
     static constexpr bool CODED = true;
     static constexpr int ELEMENT_BYTES = 1, DIMENSIONS = 32, LARGEST_BLOCK = 32, LARGEST_ROTATION = 256;
+    static constexpr float SMALLEST = 1e-8f; // a scale that is not 0 is more
     static constexpr int code_bytes(int head_dim) { return head_dim * LANES; }
 
     /// The four vectors of matrix m, as bytes value + 128, to vectors first … of `tile`.
@@ -41,14 +42,14 @@ struct KvQ8 {
     }
 
     /// The codes of a block, and its scale.
-    template <int N> static inline float encode(const Lanes *x, vec<int, LANES> *codes) {
+    template <int N> static inline Lanes encode(const Lanes *x, vec<int, LANES> *codes) {
         Lanes most = 0.0f;
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < N; ++i)
             most = simd::max<float, LANES>(most, Lanes(simd::abs<LANES>(x[i])));
-        const Lanes exact = simd::divide(simd::largest<float, LANES>(most), 127.0f);
-        const float scale = simd::lane<float, LANES>(to_float(to_half(exact)), 0);
-        const float inverse = scale > 0 ? simd::divide(1.0f, scale) : 0.0f;
+        const Lanes exact = simd::divide<LANES>(Lanes(simd::largest<float, LANES>(most)), Lanes(127.0f));
+        const Lanes scale = to_float(to_half(exact));
+        const Lanes inverse = simd::divide<LANES>(Lanes(1.0f), simd::max<float, LANES>(scale, Lanes(SMALLEST)));
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < N; ++i) {
             const Lanes code = simd::rint<LANES>(Lanes(x[i] * inverse));
@@ -101,14 +102,14 @@ template <class CENTROIDS> struct KvTurbo {
         }
     }
 
-    template <int N> static inline float encode(const Lanes *x, vec<int, LANES> *codes) {
+    template <int N> static inline Lanes encode(const Lanes *x, vec<int, LANES> *codes) {
         Lanes squares = 0.0f;
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < N; ++i)
             squares = squares + Lanes(x[i] * x[i]);
-        const float norm = root(simd::sum<LANES>(squares));
+        const Lanes norm = root(simd::sum<LANES>(squares));
         constexpr float LENGTH = CENTROIDS::DEVIATION / inverse_root(N * LANES), SMALLEST = 1e-18f;
-        const float inverse = norm > SMALLEST ? simd::divide(LENGTH, norm) : 0.0f;
+        const Lanes inverse = simd::divide<LANES>(Lanes(LENGTH), simd::max<float, LANES>(norm, Lanes(SMALLEST)));
         vec<int, LANES> squared = 0;
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < N; ++i) {
@@ -124,7 +125,8 @@ template <class CENTROIDS> struct KvTurbo {
             squared = squared + vec<int, LANES>(magnitude * magnitude);
             codes[i] = simd::select<int, LANES>(y < Lanes(0.0f), vec<int, LANES>(level + LEVELS), level);
         }
-        return simd::divide(norm, root(simd::sum<LANES>(simd::convert<float, int, LANES>(squared)))); // an exact sum
+        return simd::divide<LANES>(
+            norm, Lanes(root(simd::sum<LANES>(simd::convert<float, int, LANES>(squared))))); // an exact sum
     }
 
     template <int MATRICES, class PUT> static inline void pack(const vec<int, LANES> *codes, const PUT &put) {

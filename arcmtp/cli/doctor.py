@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.options import integer
+from arcmtp.cli.options import add_kv_option, integer
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def add(commands: SubParsers) -> None:
     doctor.add_argument(
         "-c", "--ctx", metavar="N", type=integer(1), help="with -m: tokens of context (default 8192 or its limit)"
     )
+    add_kv_option(doctor)
     doctor.add_argument("--device", metavar="D", help="the device to try, as `arcmtp devices` lists it")
     doctor.add_argument("--json", action="store_true", help="print one JSON list of all findings")
     doctor.set_defaults(run=_doctor)
@@ -36,7 +37,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.ctx is not None and options.model is None:
         raise ArcmtpError("--ctx needs -m FILE, the model whose memory is planned")
     bring_models(options)
-    model = None if options.model is None else PlannedModel.open(options.model, options.ctx)
+    model = None if options.model is None else PlannedModel.open(options.model, options.ctx, options.kv_type)
     findings = []
     for finding in examine(Machine(), options.device, model):
         findings.append(finding)

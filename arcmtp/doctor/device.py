@@ -221,7 +221,8 @@ def bandwidth(device: Device) -> Iterator[Finding]:
 
 def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:
     """What a file's weights and a context take of the device's memory. No weight is read."""
-    context, need = model.context, place_experts(network_of(model.gguf, Place(device, model.context)), "auto")
+    context, place = model.context, Place(device, model.context, kv_type=model.kv.name)
+    need = place_experts(network_of(model.gguf, place), "auto")
     sizes = (need.weights_bytes, need.cache_bytes, need.buffer_bytes, need.nbytes, need.free_bytes)
     weights, cache, buffers, total, free = (f"{size / 2**20:,.0f}" for size in sizes)
     message = (

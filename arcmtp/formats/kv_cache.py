@@ -128,7 +128,7 @@ class CodedKv(KvFormat):
         block, rotation = (_power_of_two_divisor(dims, most) for most in (self.block, self.rotation))
         blocks = rotate(queries.astype(np.float32), rotation).reshape(*queries.shape[:-1], -1, block)
         largest = np.abs(blocks).max(-1)
-        codes = np.rint(blocks * _inverse(127, largest))
+        codes = np.rint(blocks * _inverse(127, largest, 1e-30))
         return rotate_back((codes * (largest / 127)[..., None]).reshape(queries.shape), rotation).astype(np.float64)
 
     def _code_bytes(self, head_dim: int) -> int:
@@ -169,12 +169,12 @@ class CodedKv(KvFormat):
         """Codes u8 [..., n] and scales f16 [...] of float32 blocks [..., n], in the kernels' order of sums."""
         if not self.magnitudes:
             scales = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16)
-            codes = np.clip(np.rint(blocks * _inverse(1, scales.astype(np.float32))), -127, 127)
+            codes = np.clip(np.rint(blocks * _inverse(1, scales.astype(np.float32), 1e-8)), -127, 127)
             return (codes + 128).astype(np.uint8), scales
         size, magnitudes = blocks.shape[-1], np.array(self.magnitudes)
         norms = np.sqrt(_sum(blocks * blocks))
         length = np.float32(self.deviation) / _inverse_root(size)
-        scaled = blocks * _inverse(length, np.where(norms > 1e-18, norms, np.float32(0)))
+        scaled = blocks * _inverse(length, norms, 1e-18)
         between = ((magnitudes[1:] + magnitudes[:-1]) / 2).astype(np.float32)
         levels = (np.abs(scaled)[..., None] > between).sum(-1)
         reconstructed = (magnitudes[levels] ** 2).sum(-1).astype(np.float32)
@@ -260,10 +260,9 @@ def _inverse_root(n: int) -> np.float32:
     return np.float32(1 / np.sqrt(n))
 
 
-def _inverse(numerator: float | np.float32, x: np.ndarray) -> np.ndarray:
-    """float32 numerator / x [..., 1], 0 where x is 0."""
-    positive = x > 0
-    return np.where(positive, np.float32(numerator) / np.where(positive, x, 1), np.float32(0))[..., None]
+def _inverse(numerator: float | np.float32, x: np.ndarray, smallest: float) -> np.ndarray:
+    """float32 numerator / x [..., 1], where x is less than `smallest` by that."""
+    return (np.float32(numerator) / np.maximum(x, np.float32(smallest)))[..., None]
 
 
 def _sum(x: np.ndarray) -> np.ndarray:

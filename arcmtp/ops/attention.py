@@ -29,6 +29,7 @@ from arcmtp.runtime.launch import (
 from arcmtp.runtime.tensor import F16, F32, I32, U8, DType
 
 GROUP_ROWS = 4  # of a prompt chunk, that a work-group takes
+CODED_GROUP_ROWS = 2  # with a cache of codes: with 4 Battlemage's compiler spills where 6 query heads share a KV head
 STORE_ROWS = 16  # whose keys and values a work-group stores
 
 _ROWS = parameters(quantised=writes(U8), plain=writes(F32))
@@ -83,6 +84,7 @@ class Attention:
         self.heads, self.kv = heads, kv
         self.cache_type: DType = F16 if kv is KV_F16 else U8
         self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
+        self._group_rows = CODED_GROUP_ROWS if isinstance(kv, CodedKv) else GROUP_ROWS
         self._team, self._splits = geometry.attention_team, geometry.attention_splits
 
     def cache_shape(self, context: int) -> tuple[int, int, int, int]:
@@ -116,10 +118,10 @@ class Attention:
         kernel = self._kernel(
             f"{self.consumers.suffix}_{row_suffix(0)}",
             (*_inputs(self.cache_type), *_ROW_COUNT, *_ROWS),
-            f"attention_chunk<Shape, {GROUP_ROWS}>(in, row_count[0], sink)",
-            self._team_memory(GROUP_ROWS),
+            f"attention_chunk<Shape, {self._group_rows}>(in, row_count[0], sink)",
+            self._team_memory(self._group_rows),
         )
-        groups = self.heads.kv * CHUNK_ROWS // GROUP_ROWS
+        groups = self.heads.kv * CHUNK_ROWS // self._group_rows
         return Launch(kernel, groups, 0, self._inputs(arguments, batch, context), self._weigh_cost)
 
     def store(self, rows: int, batch: Batch, context: int, **arguments: Argument) -> Launch:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from arcmtp.formats.kv_cache import KV_F16, KV_FORMATS
 from arcmtp.formats.matrix import Requant
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.config import Config
@@ -36,6 +37,8 @@ def main() -> None:
     networks = [network(device, *file) for file in FILES]
     networks.append(network(device, *FILES[0], slots=SLOTS))
     networks.append(of_some_tokens(device))
+    coded = [kv for kv in KV_FORMATS.values() if kv is not KV_F16]
+    networks += [network(device, *file, kv=kv) for file in (FILES[0], FILES[-1]) for kv in coded]
     for rows in ROW_COUNTS:
         kernels = _distinct(kernel for network in networks for kernel in all_kernels(network, rows))
         begin = time.perf_counter()

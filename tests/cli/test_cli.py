@@ -263,6 +263,8 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         (["generate", "-p", "x", "--device", "gpu:99"], "no device 'gpu:99'; there are: "),
         (["generate", "-p", "x", "--device", "warp drive"], "no device 'warp drive'; there are: "),
         (["generate", "-p", "x", "--requant", "int5"], "argument --requant: invalid choice: 'int5'"),
+        (["perplexity", "-f", "x", "--kv-type", "q5"], "kv_type is 'q5'; it must be one of f16, q8_0, turbo4, turbo3"),
+        (["doctor", "-m", "x", "--kv-type", ""], "kv_type is ''; it must be one of f16, q8_0, turbo4, turbo3"),
         (["generate", "-p", "x", "--logprobs", "5"], "--logprobs needs --json, which shows them"),
         (["generate", "-p", "x", "-f", "y"], "argument -f/--file: not allowed with argument -p/--prompt"),
         (["generate", "-p", "x", "-m", "none.gguf"], "none.gguf: no such file"),

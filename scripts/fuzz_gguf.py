@@ -22,6 +22,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -211,12 +212,13 @@ def main() -> int:
         return _again(options.seed, options.only)
     kinds: Counter[tuple[str, ...]] = Counter()
     findings: Counter[tuple[str, str]] = Counter()
-    for outcome in run_cases(options.seed, range(options.first, options.first + options.cases)):
-        kinds[outcome.kind, outcome.where if not outcome.is_finding else ""] += 1
-        if outcome.is_finding:
-            findings[outcome.kind, outcome.where] += 1
-            if findings[outcome.kind, outcome.where] == 1:
-                print(f"case {outcome.case}: {outcome}", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):  # which shows what was found so far
+        for outcome in run_cases(options.seed, range(options.first, options.first + options.cases)):
+            kinds[outcome.kind, outcome.where if not outcome.is_finding else ""] += 1
+            if outcome.is_finding:
+                findings[outcome.kind, outcome.where] += 1
+                if findings[outcome.kind, outcome.where] == 1:
+                    print(f"case {outcome.case}: {outcome}", file=sys.stderr, flush=True)
     for (kind, where), count in kinds.most_common():
         print(f"{count:8} {kind} {where}".rstrip())
     for (kind, where), count in findings.most_common():

@@ -8,7 +8,7 @@ namespace arcmtp {
 
 /// A query is rotated as the keys are, and quantised in their blocks: scale = largest / 127. A weight times the scale
 /// of a value's block becomes 256 high + low, in units of the largest of its tile / 32639; the high and the low bytes
-/// are multiplied apart.
+/// are multiplied apart. Integers know no NaN: where one is lost, the scale becomes NaN.
 template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
     using Rows = AttentionRows<S, ROWS>;
     using AttentionRows<S, ROWS>::AttentionRows;
@@ -37,10 +37,12 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
         constexpr int N = Layout::BLOCK / LANES;
         ARCMTP_UNROLL_ON_GPU
         for (int b = 0; b < BLOCKS; ++b) {
-            Lanes most = 0.0f, total = 0.0f;
+            Lanes most = 0.0f, total = 0.0f, lost = 0.0f;
             ARCMTP_UNROLL_ON_GPU
-            for (int i = 0; i < N; ++i)
+            for (int i = 0; i < N; ++i) {
                 most = simd::max<float, LANES>(most, Lanes(simd::abs<LANES>(head.v[b * N + i])));
+                lost = lost + Lanes(head.v[b * N + i] * 0.0f);
+            }
             const Lanes largest = simd::max<float, LANES>(simd::largest<float, LANES>(most), Lanes(SMALLEST));
             const Lanes inverse = simd::divide<LANES>(Lanes(127.0f), largest);
             ARCMTP_UNROLL_ON_GPU
@@ -49,7 +51,8 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
                 total = total + code;
                 put_bytes(QUERY + query * S::HEAD_DIM + (b * N + i) * LANES, simd::convert<int, float, LANES>(code));
             }
-            put<float>(QUERY_SCALE + (query * BLOCKS + b) * 4, simd::divide<LANES>(largest, Lanes(127.0f)));
+            put<float>(QUERY_SCALE + (query * BLOCKS + b) * 4,
+                       Lanes(simd::divide<LANES>(largest, Lanes(127.0f)) + simd::sum<LANES>(lost)));
             put<int>(QUERY_START + (query * BLOCKS + b) * 4, -ZERO * int(simd::sum<LANES>(total)));
         }
     }
@@ -105,7 +108,7 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
         constexpr int SUBTILES = S::TILE / LANES;
         constexpr float UNITS = 32639.0f;
         for (int b = 0; b < BLOCKS; ++b) {
-            Lanes scaled[SUBTILES], most = 0.0f, high_sum = 0.0f, low_sum = 0.0f;
+            Lanes scaled[SUBTILES], most = 0.0f, lost = 0.0f, high_sum = 0.0f, low_sum = 0.0f;
 #pragma clang loop unroll(full)
             for (int s = 0; s < SUBTILES; ++s) {
                 // By bits: a scale that nothing has written may be NaN, and flags for all masks are more than there
@@ -115,6 +118,7 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
                 const vec<int, LANES> kept = simd::bitcast<int, float, LANES>(scale) & seen;
                 scaled[s] = weights[s] * Lanes(simd::bitcast<float, int, LANES>(kept));
                 most = simd::max<float, LANES>(most, scaled[s]);
+                lost = lost + Lanes(scaled[s] * 0.0f);
             }
             const Lanes largest = simd::max<float, LANES>(simd::largest<float, LANES>(most), Lanes(SMALLEST));
             const Lanes inverse = simd::divide<LANES>(Lanes(UNITS), largest);
@@ -129,7 +133,8 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
                 high_sum = high_sum + simd::convert<float, int, LANES>(high);
                 low_sum = low_sum + simd::convert<float, int, LANES>(low);
             }
-            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4, simd::divide<LANES>(largest, Lanes(UNITS)));
+            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4,
+                       Lanes(simd::divide<LANES>(largest, Lanes(UNITS)) + simd::sum<LANES>(lost)));
             put<int>(WEIGHT_START + (query * BLOCKS + b) * 8, -ZERO * int(simd::sum<LANES>(high_sum)));
             put<int>(WEIGHT_START + (query * BLOCKS + b) * 8 + 4, -ZERO * int(simd::sum<LANES>(low_sum)));
         }

@@ -43,11 +43,14 @@ struct KvQ8 {
 
     /// The codes of a block, and its scale.
     template <int N> static inline Lanes encode(const Lanes *x, vec<int, LANES> *codes) {
-        Lanes most = 0.0f;
+        Lanes most = 0.0f, lost = 0.0f; // NaN, if any value is
         ARCMTP_UNROLL_ON_GPU
-        for (int i = 0; i < N; ++i)
+        for (int i = 0; i < N; ++i) {
             most = simd::max<float, LANES>(most, Lanes(simd::abs<LANES>(x[i])));
-        const Lanes exact = simd::divide<LANES>(Lanes(simd::largest<float, LANES>(most)), Lanes(127.0f));
+            lost = lost + Lanes(x[i] * 0.0f);
+        }
+        const Lanes exact =
+            simd::divide<LANES>(Lanes(simd::largest<float, LANES>(most)), Lanes(127.0f)) + simd::sum<LANES>(lost);
         const Lanes scale = to_float(to_half(exact));
         const Lanes inverse = simd::divide<LANES>(Lanes(1.0f), simd::max<float, LANES>(scale, Lanes(SMALLEST)));
         ARCMTP_UNROLL_ON_GPU

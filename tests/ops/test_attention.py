@@ -229,6 +229,14 @@ def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench, kv: KvFo
 
 
 @every_format
+def test_a_value_that_is_no_number_makes_no_number_of_the_rows_that_see_it(bench: Bench, kv: KvFormat) -> None:
+    case = Case(bench, SMALL, 20, kv=kv)
+    case.rows[10, case.shape.columns.v + 3] = np.nan
+    got = case.run(0, case.rows)
+    assert np.isfinite(got[:10]).all() and np.isnan(got[10:, 3]).all()
+
+
+@every_format
 @pytest.mark.parametrize("rows", RUN_ROWS)
 def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int, kv: KvFormat) -> None:
     last_split = KEY_TILE * bench.geometry.attention_splits  # behind it come tiles of the first split again

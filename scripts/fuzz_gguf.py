@@ -174,10 +174,11 @@ def run_cases(seed: int, cases: range) -> Iterator[Outcome]:
         command = [sys.executable, __file__, "--seed", str(seed), "--worker", str(first), str(cases.stop)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
             assert worker.stdout
-            while select.select([worker.stdout], [], [], SILENT_SECONDS)[0] and (line := worker.stdout.readline()):
+            while not (silent := not select.select([worker.stdout], [], [], SILENT_SECONDS)[0]) and (
+                line := worker.stdout.readline()
+            ):
                 yield Outcome(**json.loads(line))
                 first += 1
-            silent = worker.poll() is None and first < cases.stop
             worker.kill() if silent else worker.wait()
         if first < cases.stop:
             why = f"nothing for {SILENT_SECONDS} s" if silent else f"status {worker.returncode}"

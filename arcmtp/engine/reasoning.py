@@ -26,12 +26,16 @@ class ReasoningSplitter:
     [('reasoning_content', 'Hm.'), ('content', 'Yes.')]
     """
 
-    def __init__(self, inside: bool) -> None:
-        """inside: the prompt has opened the reasoning; otherwise the text may begin with `<think>` itself."""
+    def __init__(self, inside: bool, begun: bool = False, apart: bool = True) -> None:
+        """inside: the prompt has opened the reasoning; otherwise the text may begin with `<think>` itself.
+        begun: the prompt ends with the beginning of the part.
+        apart: reasoning is a part of its own; otherwise it is content, in tags of its own lines."""
         self.reasoning = inside
         self._rest = ""
-        self._at_start = True  # of the text or of the part: white space goes
-        self._may_open = not inside
+        self._at_start = not begun  # of the text or of the part: white space goes
+        self._may_open = not inside and not begun
+        self._apart = apart
+        self._tagged = begun and inside  # the last part was reasoning that is content
 
     def push(self, text: str) -> list[Part]:
         """The parts that are certain."""
@@ -73,4 +77,12 @@ class ReasoningSplitter:
         return self._part(certain)
 
     def _part(self, text: str) -> list[Part]:
-        return [("reasoning_content" if self.reasoning else "content", text)] if text else []
+        if not text:
+            return []
+        if self._apart:
+            return [("reasoning_content" if self.reasoning else "content", text)]
+        tag = ""
+        if self.reasoning != self._tagged:
+            tag = f"{_OPEN}\n" if self.reasoning else f"\n{_CLOSE}\n\n"
+        self._tagged = self.reasoning
+        return [("content", tag + text)]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 def held_back(text: str, marks: Sequence[str]) -> int:
     """How many characters at the end of `text` may be the beginning of one of `marks`."""
     longest = max(map(len, marks), default=1) - 1
+    begins = {mark[0] for mark in marks}
     for count in range(min(longest, len(text)), 0, -1):
-        if any(mark.startswith(text[-count:]) for mark in marks):
+        if text[-count] in begins and any(mark.startswith(text[-count:]) for mark in marks):
             return count
     return 0
 

@@ -1,39 +1,25 @@
 """Messages to prompt text: the Jinja chat template that a GGUF file carries in its metadata."""
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from arcmtp.errors import ArcmtpError, one_line
+from arcmtp.errors import ArcmtpError
+from arcmtp.model.template_process import TemplateProcess
 
 TEMPLATE = "tokenizer.chat_template"  # the metadata key
+_OPEN, _CLOSE = "<think>", "</think>"
 
 
 class ChatTemplate:
     """A compiled chat template, rendered as Hugging Face's `apply_chat_template` does.
 
-    Templates come with downloaded files, so they run in Jinja's sandbox and cannot change what they are given.
+    Templates come with downloaded files, so they run in Jinja's sandbox, in a process with limits of time and memory.
     """
 
     def __init__(self, text: str, bos_token: str = "", eos_token: str = "", file: str = "") -> None:
         """Compile `text`; the token texts are what it sees under those names, `file` begins its errors. ArcmtpError for
-        a syntax error."""
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
-        try:
-            self._template = environment.from_string(text)
-        except jinja2.TemplateSyntaxError as error:
-            raise ArcmtpError(f"{file}chat template, line {error.lineno}: {one_line(error)}") from None
-        except (RecursionError, SyntaxError) as error:  # nested deeper than Python compiles
-            raise ArcmtpError(f"{file}chat template: {one_line(error)}") from None
-        self._file = file
+        what does not compile within the limits."""
+        self._process = TemplateProcess(text, f"{file}chat template")
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
     @classmethod
@@ -50,24 +36,49 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         enable_thinking: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool = False,
         **kwargs: Any,
     ) -> str:
         """The prompt for `messages`, each {"role": str, "content": str | None | list of parts, ...}.
 
-        Content may be missing only beside `tool_calls`. Further keywords reach the template as variables. Raises
+        Content may be missing only beside `tool_calls`. With `continue_final_message` the prompt ends with the last
+        message, whose reasoning goes on if it has no content. Further keywords reach the template as variables. Raises
         ArcmtpError for malformed messages and, with the template's own words, for what the template refuses.
         """
         _check_messages(messages)
-        try:
-            return self._template.render(
-                self._tokens | kwargs,
-                messages=messages,
-                tools=tools,
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=enable_thinking,
-            )
-        except Exception as error:  # the template is a program of the file's: it may fail in any way
-            raise ArcmtpError(f"{self._file}chat template: {one_line(error)}") from None
+        text = self._process.render(
+            self._tokens
+            | kwargs
+            | {
+                "messages": messages[:-1] if continue_final_message else messages,
+                "tools": tools,
+                "add_generation_prompt": add_generation_prompt,
+                "enable_thinking": enable_thinking,
+            }
+        )
+        return text + _continuation(text, messages[-1]) if continue_final_message else text
+
+
+def reasoning_and_content(message: Mapping[str, Any]) -> tuple[str, str]:
+    """The reasoning of an assistant's message, which may also stand in <think> tags before its content, and the rest of
+    its text."""
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(part.get("text", "") for part in content)
+    if (reasoning := message.get("reasoning_content") or "") or not content.startswith(_OPEN):
+        return reasoning, content
+    reasoning, _, content = content.removeprefix(_OPEN).partition(_CLOSE)
+    return reasoning.strip("\n"), content.lstrip("\n")
+
+
+def _continuation(prompt: str, message: Mapping[str, Any]) -> str:
+    """What a message that is to be continued adds to the prompt for it, written as Qwen3.6's template writes earlier
+    messages."""
+    reasoning, content = reasoning_and_content(message)
+    opened = prompt.rstrip().endswith(_OPEN)
+    if content:
+        return f"{reasoning}\n{_CLOSE}\n\n{content}" if opened else content
+    return reasoning if opened or not reasoning else f"{_OPEN}\n{reasoning}"
 
 
 def _check_messages(messages: Any) -> None:
@@ -87,22 +98,3 @@ def _check_messages(messages: Any) -> None:
 def _token_text(metadata: Mapping[str, Any], name: str) -> str:
     token_id, tokens = metadata.get("tokenizer.ggml." + name), metadata.get("tokenizer.ggml.tokens", [])
     return tokens[token_id] if isinstance(token_id, int) and 0 <= token_id < len(tokens) else ""
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes HTML and sorts keys, which is not what models were trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)

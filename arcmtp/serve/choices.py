@@ -65,15 +65,15 @@ class Choice:
 class ChatChoice(Choice):
     """A message with its reasoning and tool calls.
 
-    inside: the prompt ends inside <think>. forced: text that the prompt ends with and that belongs to the answer.
+    forced: text that the prompt ends with and that belongs to the answer.
     """
 
     def __init__(
-        self, stop: Sequence[str], inside: bool, tools: Sequence[Mapping[str, Any]], forced: str, parallel: bool,
-        logprobs: Logprobs | None,
+        self, stop: Sequence[str], splitter: ReasoningSplitter, tools: Sequence[Mapping[str, Any]], forced: str,
+        parallel: bool, logprobs: Logprobs | None,
     ) -> None:  # fmt: skip
         super().__init__(stop, logprobs)
-        self._splitter = ReasoningSplitter(inside)
+        self._splitter = splitter
         self._parser = ToolCallParser(tools, parallel) if tools else None
         self._content: list[str] = []
         self._reasoning: list[str] = []

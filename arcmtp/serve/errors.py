@@ -73,6 +73,8 @@ def _validation_error(error: RequestValidationError) -> ApiError:
         return ApiError(400, "the body must be a JSON object, with Content-Type: application/json")
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}, at character {first['loc'][1]}")
+    if first["type"] == "unsupported":
+        return ApiError(400, str(first["msg"]), param=first["ctx"]["field"])
     # Alternatives of unions are no part of the request.
     parts = [str(part) for part in first["loc"][1:] if part not in _ALTERNATIVES]
     where = ".".join(part for part in parts if "[" not in part) or None

@@ -1,14 +1,17 @@
 """Requests to jobs: prompts rendered and tokenized, options checked. Nothing here touches the device."""
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pydantic_core
+
 from arcmtp.engine.llm import LLM
-from arcmtp.engine.reasoning import opens_reasoning
+from arcmtp.engine.reasoning import ReasoningSplitter, opens_reasoning
 from arcmtp.engine.sampling import Sampler, SamplingOptions
+from arcmtp.model.chat import reasoning_and_content
 from arcmtp.serve import tools
 from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
 from arcmtp.serve.errors import ApiError
@@ -22,6 +25,7 @@ from arcmtp.serve.protocol import (
 )
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+LEAST_TEMPERATURE = 0.01  # below it clients mean the likeliest token
 _CLOSING = "\n</think>\n\n"
 _SAMPLING_FIELDS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -40,19 +44,26 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
     called = request.tools is not None and request.tool_choice != "none"
     several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedToolChoice)
     forced = _forced_call(request)
-    options = {"tools": request.raw_tools if called else None, **(request.chat_template_kwargs or {})}
-    ids = llm.prompt_ids(template_messages(request.messages), **options)
-    inside = opens_reasoning(llm.tokenizer, ids)
+    messages = template_messages(request.messages)
+    options: dict[str, Any] = {
+        "tools": request.raw_tools if called else None,
+        "continue_final_message": request.continues,
+    }
+    if request.reasoning_effort is not None:
+        options["reasoning_effort"] = request.reasoning_effort
+    if request.thinking is not None:
+        options["enable_thinking"] = request.thinking
+    ids = llm.prompt_ids(messages, **options | (request.chat_template_kwargs or {}))
+    inside = _inside(llm, ids, messages[-1] if request.continues else {})
     if forced:
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    max_tokens = request.max_completion_tokens or request.max_tokens
-    job = Job(ids, max_tokens or llm.context, request.top_logprobs or 0, budget=budget)
+    job = Job(ids, _limit(llm, request.limit or -1), request.top_logprobs or 0, budget=budget)
     jobs = _jobs(llm, request, defaults, job)
     choices = [
         ChatChoice(
-            request.stop or (), inside, request.raw_tools if called else (), forced, several,
+            request.stop or (), _splitter(request, inside), request.raw_tools if called else (), forced, several,
             Logprobs(llm.tokenizer) if request.logprobs else None,
         )
         for _ in jobs
@@ -69,7 +80,7 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
         prompt_tokens += len(ids)
-        job = Job(ids, request.max_tokens or DEFAULT_COMPLETION_TOKENS, request.logprobs or 0)
+        job = Job(ids, _limit(llm, request.limit or DEFAULT_COMPLETION_TOKENS), request.logprobs or 0)
         jobs += _jobs(llm, request, defaults, job)
         echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
         while len(choices) < len(jobs):
@@ -86,18 +97,47 @@ def _template_message(index: int, message: ChatMessage) -> dict[str, Any]:
     fields = message.model_dump(exclude_none=True) | {"content": message.content and message.model_dump()["content"]}
     if message.role == "developer":
         fields["role"] = "system"
-    for number, call in enumerate(fields.get("tool_calls", ())):
-        where = f"messages.{index}.tool_calls.{number}.function.arguments"
-        try:
-            arguments = json.loads(call["function"]["arguments"].strip() or "{}")  # clients have no arguments as ""
-        except (ValueError, RecursionError):
-            raise ApiError(400, f"{where}: expected a JSON object as text", where) from None
-        if not isinstance(arguments, Mapping):
-            raise ApiError(400, f"{where}: expected a JSON object as text", where)
-        call["function"]["arguments"] = arguments
-    if fields["content"] is None and not fields.get("tool_calls"):
+    for call in fields.get("tool_calls", ()):
+        call["function"]["arguments"] = _arguments(call["function"].get("arguments"))
+    if message.role in ("system", "developer", "user") and "content" not in message.model_fields_set:
         raise ApiError(400, f"messages.{index}.content is missing", f"messages.{index}.content")
+    if fields["content"] is None and not fields.get("tool_calls"):
+        fields["content"] = ""
     return fields
+
+
+def _arguments(sent: Any) -> Mapping[str, Any]:
+    """The arguments of an earlier call as templates want them. Of an object that was cut off, what there is; what is no
+    object stands under the name `arguments`."""
+    found = _parsed(sent.strip() or "{}") if isinstance(sent, str) else sent
+    if found is None:
+        return {}
+    return found if isinstance(found, Mapping) else {"arguments": sent}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return pydantic_core.from_json(text)
+    except ValueError as error:
+        cut_off = "EOF while parsing" in str(error)
+        return pydantic_core.from_json(text, allow_partial="trailing-strings") if cut_off else text
+
+
+def _inside(llm: LLM, ids: Sequence[int], continued: Mapping[str, Any]) -> bool:
+    """Whether a prompt ends within reasoning, given the message that it ends with, if any."""
+    reasoning, content = reasoning_and_content(continued)
+    if reasoning or content:
+        return not content
+    return opens_reasoning(llm.tokenizer, ids)
+
+
+def _splitter(request: ChatRequest, inside: bool) -> ReasoningSplitter:
+    begun = request.continues and any(reasoning_and_content(request.messages[-1].model_dump()))
+    return ReasoningSplitter(inside, begun, apart=request.reasoning_format != "none")
+
+
+def _limit(llm: LLM, tokens: int) -> int:
+    return llm.context if tokens == -1 else tokens
 
 
 def _forced_call(request: ChatRequest) -> str:
@@ -108,7 +148,7 @@ def _forced_call(request: ChatRequest) -> str:
 
 
 def _budget(llm: LLM, tokens: int | None) -> ReasoningBudget | None:
-    if tokens is None:
+    if tokens in (None, -1):
         return None
     closing = llm.tokenize(_CLOSING)
     end = llm.tokenize("</think>")
@@ -125,7 +165,7 @@ def _jobs(llm: LLM, request: GenerationRequest, defaults: SamplingOptions, job: 
         raise ApiError(
             400, f"the prompt has {tokens} tokens, the context holds {llm.context}", code="context_length_exceeded"
         )
-    sampling = _sampling(request, defaults)
+    sampling = _sampling(llm, request, defaults)
     Sampler(sampling, llm.config.vocab)  # refuses biases of tokens that the vocabulary does not have
     if request.draft and not llm.draft:
         raise ApiError(400, f"draft is {request.draft}; this server was started without drafts (--draft 0)", "draft")
@@ -135,12 +175,20 @@ def _jobs(llm: LLM, request: GenerationRequest, defaults: SamplingOptions, job: 
     ]
 
 
-def _sampling(request: GenerationRequest, defaults: SamplingOptions) -> SamplingOptions:
+def _sampling(llm: LLM, request: GenerationRequest, defaults: SamplingOptions) -> SamplingOptions:
     given: dict[str, Any] = {name: getattr(request, name) for name in _SAMPLING_FIELDS}
     given["top_k"] = 0 if request.top_k == -1 else request.top_k
+    if request.top_p == 0:
+        given |= {"top_p": 1.0, "top_k": 1}
+    if request.temperature is not None and 0 < request.temperature < LEAST_TEMPERATURE:
+        given["temperature"] = 0.0
     given["seed"] = None if request.seed is None else request.seed % 2**64
     given["logit_bias"] = None if request.logit_bias is None else _biases(request.logit_bias)
-    return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+    sampling = dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+    if request.ignore_eos:
+        ends = dict.fromkeys(llm.tokenizer.eos_ids, -math.inf)
+        sampling = dataclasses.replace(sampling, logit_bias={**sampling.logit_bias, **ends})
+    return dataclasses.replace(sampling, seed=None) if request.seed == -1 else sampling
 
 
 def _biases(biases: Mapping[str, float]) -> dict[int, float]:

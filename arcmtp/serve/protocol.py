@@ -17,35 +17,33 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from arcmtp.serve.unsupported import unsupported
 
 MAX_CHOICES = 16
-MAX_STOP_STRINGS = 16
-MAX_STOP_CHARACTERS = 256
+MAX_STOP_STRINGS = 64
+MAX_STOP_CHARACTERS = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_PROMPTS = 16
 MAX_BIASES = 1023
 MAX_DRAFTS = 7
-RESERVED_TEMPLATE_NAMES = frozenset({"self", "prompt", "messages", "tools", "add_generation_prompt"})
-# What OpenAI's older clients and other servers' have, without which the answer would not be what they expect.
-_FREE_TEXT = "answers cannot be constrained"
-_NOT_AVAILABLE = {
-    "functions": "use tools",
-    "function_call": "use tool_choice",
-    "grammar": _FREE_TEXT,
-    "json_schema": _FREE_TEXT,
-    "structured_outputs": _FREE_TEXT,
-    "guided_json": _FREE_TEXT,
-    "guided_regex": _FREE_TEXT,
-    "guided_choice": _FREE_TEXT,
-    "guided_grammar": _FREE_TEXT,
-}
-
+RESERVED_TEMPLATE_NAMES = frozenset(
+    {"self", "prompt", "messages", "tools", "add_generation_prompt", "continue_final_message"}
+)
 Value = TypeVar("Value")
 
 
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    """Stop strings as a list, without the empty ones that some clients send for none."""
+    listed = [value] if isinstance(value, str) else value
+    return [one for one in listed if one != ""] if isinstance(listed, list) else listed
+
+
+def _whole(value: object) -> object:
+    """Some clients' numbers are all floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_draft(value: Any) -> bool:
@@ -78,7 +76,12 @@ Stop = Annotated[
     Field(max_length=MAX_STOP_STRINGS),
     BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
 ]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+MaxTokens = Annotated[
+    Whole,
+    Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context"),
+    _must(lambda value: value != 0, "must be at least 1, or -1: to the end of the context"),
+]
 
 
 class Strict(BaseModel):
@@ -95,16 +98,19 @@ class GenerationRequest(Strict):
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = 1
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = 1
     stop: Stop | None = None
-    max_tokens: Count | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = Field(None, description="0 or -1: all tokens")
+    max_tokens: MaxTokens | None = None
+    n_predict: MaxTokens | None = Field(None, description="max_tokens, by llama.cpp's name")
+    ignore_eos: bool | None = Field(False, description="never choose a token that ends the answer")
+    temperature: float | None = Field(None, description="below 0.01: the likeliest token")
+    top_p: float | None = Field(None, description="0: the likeliest token")
+    top_k: Whole | None = Field(None, description="0 or -1: all tokens")
     min_p: float | None = None
     repetition_penalty: float | None = Field(
         None, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
     )
+    repeat_last_n: Whole | None = Field(None, description="-1; penalties count all tokens")
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: (
@@ -114,8 +120,8 @@ class GenerationRequest(Strict):
         ]
         | None
     ) = Field(None, description="token id to what is added to its logit")
-    seed: int | None = Field(None, description="choice i of n uses seed + i")
-    draft: Annotated[int | Literal["auto"], _must(_is_draft, "a number from 0 to 7, or auto")] | None = Field(
+    seed: Whole | None = Field(None, description="choice i of n uses seed + i; -1: a new one")
+    draft: Annotated[Whole | Literal["auto"], _must(_is_draft, "a number from 0 to 7, or auto")] | None = Field(
         None, description="tokens to draft before each step, or auto; null: what the server was started with"
     )
     response_format: Annotated[
@@ -125,10 +131,23 @@ class GenerationRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _available(cls, data: Any) -> Any:
-        wrong = next((name for name in _NOT_AVAILABLE if isinstance(data, dict) and data.get(name)), None)
-        if wrong:
-            raise ValueError(f"{wrong} is not available: {_NOT_AVAILABLE[wrong]}")
+        if isinstance(data, dict) and (wrong := unsupported(data)):
+            raise PydanticCustomError(
+                "unsupported", "{field} is not available: {right}", {"field": wrong[0], "right": wrong[1]}
+            )
         return data
+
+    @model_validator(mode="after")
+    def _whole_window(self) -> "GenerationRequest":
+        none = self.repetition_penalty in (None, 1) and not (self.presence_penalty or self.frequency_penalty)
+        if self.repeat_last_n not in (None, -1) and not none:
+            raise ValueError(f"repeat_last_n is {self.repeat_last_n}; penalties count all tokens: leave it out")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of an answer at most, -1 for all that the context holds."""
+        return self.n_predict if self.max_tokens is None else self.max_tokens
 
 
 class FunctionDefinition(Strict):
@@ -153,12 +172,12 @@ class NamedToolChoice(Strict):
 
 class CalledFunction(Strict):
     name: str
-    arguments: str = Field("{}", description="a JSON object")
+    arguments: Any = Field(None, description="a JSON object, as text or as it is; what was cut off is taken too")
 
 
 class CalledTool(Strict):
     id: str | None = None
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: CalledFunction
 
 
@@ -170,7 +189,7 @@ class ContentPart(Strict):
 class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
-    reasoning_content: str | None = None
+    reasoning_content: str | None = Field(None, validation_alias=AliasChoices("reasoning_content", "reasoning"))
     tool_calls: Annotated[list[CalledTool], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
 
@@ -183,9 +202,9 @@ class ChatRequest(GenerationRequest):
     """OpenAI's chat completion request."""
 
     messages: Messages
-    max_completion_tokens: Count | None = None
+    max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = False
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = True
@@ -199,9 +218,22 @@ class ChatRequest(GenerationRequest):
         ]
         | None
     ) = Field(None, description="variables of the chat template, such as enable_thinking and preserve_thinking")
-    reasoning_budget: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="tokens of reasoning before it is closed and the answer begins; null: no limit"
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None, description="none, minimal: no reasoning; the model knows no further degrees"
     )
+    enable_thinking: bool | None = Field(None, description="whether to reason; comes before reasoning_effort")
+    reasoning_format: Literal["auto", "deepseek", "none"] | None = Field(
+        None, description="none: reasoning stays in the content, in <think> tags"
+    )
+    reasoning_budget: Annotated[Whole, Field(ge=-1)] | None = Field(
+        None,
+        description="tokens of reasoning before it is closed and the answer begins; null or -1: no limit",
+        validation_alias=AliasChoices("reasoning_budget", "thinking_budget", "thinking_budget_tokens"),
+    )
+    continue_final_message: bool | None = Field(
+        None, description="whether a last message of the assistant is continued; null: it is"
+    )
+    add_generation_prompt: bool | None = Field(None, description="false only where the last message is continued")
     _raw_tools: list[dict[str, Any]] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="wrap")
@@ -216,8 +248,29 @@ class ChatRequest(GenerationRequest):
         """The tools as they were sent: the template prints every key of them, in order."""
         return self._raw_tools
 
+    @property
+    def limit(self) -> int | None:
+        return super().limit if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def continues(self) -> bool:
+        """Whether the last message is one of the assistant's that the answer goes on with."""
+        last = self.messages[-1]
+        return last.role == "assistant" and not last.tool_calls and self.continue_final_message is not False
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether to reason; None where the request does not say."""
+        if self.enable_thinking is not None or self.reasoning_effort is None:
+            return self.enable_thinking
+        return self.reasoning_effort not in ("none", "minimal")
+
     @model_validator(mode="after")
     def _consistent(self) -> "ChatRequest":
+        if self.continue_final_message and not self.continues:
+            raise ValueError("continue_final_message: the last message is not a text of the assistant")
+        if self.add_generation_prompt is False and not self.continues:
+            raise ValueError("add_generation_prompt is false, and there is no message to continue: leave it out")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if isinstance(choice := self.tool_choice, NamedToolChoice):
@@ -237,7 +290,7 @@ class CompletionRequest(GenerationRequest):
         _must(_is_prompt, f"expected text, token ids, or a list of at most {MAX_PROMPTS} of either"),
     ]
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     suffix: Annotated[
         Literal[""] | None, _must(lambda v: v in ("", None), "filling in before a suffix is not available")
     ] = None

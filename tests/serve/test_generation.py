@@ -234,9 +234,11 @@ def test_sampling_fields_reach_the_engine(http: httpx.Client, llm: LLM) -> None:
 
     greedy = text()
     first = llm.tokenize(greedy)[0]
-    for only_the_likeliest in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}):
+    for only_the_likeliest in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}, {"top_p": 0}, {"top_p": 0, "top_k": 40}):
         assert text(temperature=1.0, **only_the_likeliest) == greedy
-    assert text(temperature=None, top_k=-1, seed=-1) == greedy
+    assert text(temperature=None, top_k=-1, seed=-1) == text(temperature=1e-6) == greedy
+    assert text(temperature=1.5, seed=-1) != text(temperature=1.5, seed=-1)
+    assert text(temperature=1.5, seed=-2) == text(temperature=1.5, seed=-2)
     assert text(logit_bias={str(first): -100}) != greedy
     assert len({greedy, text(presence_penalty=2.0), text(frequency_penalty=2.0)}) == 3
     assert text(repetition_penalty=1.8) == text(repeat_penalty=1.8) != greedy

@@ -229,6 +229,15 @@ def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench, kv: KvFo
 
 
 @every_format
+def test_rows_that_do_not_see_the_next_tile_of_their_split_keep_its_sums(bench: Bench, kv: KvFormat) -> None:
+    past = KEY_TILE * bench.geometry.attention_splits - 2
+    case = Case(bench, SMALL, past + 4, kv=kv)
+    case.fill(past)
+    alone = np.concatenate([case.run(i, case.rows[i : i + 1]) for i in range(past, past + 4)])
+    assert np.array_equal(case.run(past, case.rows[past:]), alone)
+
+
+@every_format
 def test_a_value_that_is_no_number_makes_no_number_of_the_rows_that_see_it(bench: Bench, kv: KvFormat) -> None:
     case = Case(bench, SMALL, 20, kv=kv)
     case.rows[10, case.shape.columns.v + 3] = np.nan

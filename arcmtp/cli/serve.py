@@ -70,6 +70,10 @@ def _add_server_options(parser: Parser) -> None:
     parser.add_argument(
         "--cors-origin", metavar="URL", action="append", default=[], help="a web page that may call; may be repeated"
     )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info",
+        help="the least of what is logged; a line for each request is info (default info)",
+    )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file of these options: port = 8080")
 
 
@@ -88,6 +92,7 @@ def _serve(options: argparse.Namespace) -> None:
         body_mib=options.body_limit,
         drain_seconds=options.drain_limit,
         step_seconds=options.step_limit,
+        log_level=options.log_level,
         sampling=sampling_options(options, CHAT),
     )
     with bind(settings, options.insecure_no_key) as listener:

@@ -55,7 +55,7 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         redoc_url=None, static_url="/docs/assets",
         title="arcmtp", version=__version__, summary="An OpenAI-compatible server", responses=_ERRORS,
     )  # fmt: skip
-    metrics = Metrics(model_thread)
+    metrics = Metrics(model_thread, options.alias)
     app.add_middleware(Gate, keys=options.api_keys, body_bytes=int(options.body_mib * 2**20), metrics=metrics)
     if options.cors_origins:
         app.add_middleware(
@@ -153,15 +153,15 @@ class Service:
         prepared = await asyncio.to_thread(prepare, self._model_thread.llm, self._options.sampling)
         submission = self._model_thread.submit(prepared.jobs)
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        reply = Reply(prepared, submission, self._options.alias, include_usage)
+        reply = Reply(prepared, submission, self._options.alias, include_usage, self._metrics.token_gap)
         record = request.state.record
 
-        def close(error: str | None = None) -> None:
+        def close(error: ApiError | None = None) -> None:
             submission.cancel()
             self._metrics.reply(reply, began)
-            record.update(_figures(reply), choices=len(prepared.jobs), stream=bool(body.stream))
-            if error:
-                record["error"] = error
+            record.update(_figures(reply, began), choices=len(prepared.jobs), stream=bool(body.stream))
+            if error:  # of a stream, whose answer began with status 200
+                record.update(status=error.status, error=error.message)
 
         if body.stream:
             return EventStream(reply.chunks(), close)
@@ -180,16 +180,22 @@ class Service:
         return {"id": self._options.alias, "object": "model", "created": self._created, "owned_by": "arcmtp"}
 
 
-def _figures(reply: Reply) -> dict[str, Any]:
-    """What the request log says of a generation."""
+def _figures(reply: Reply, began: float) -> dict[str, Any]:
+    """What the request log says of a generation whose request came at `began`."""
     usage, timings = reply.usage(), reply.timings_object()
+    drafted, accepted = timings.get("draft_n", 0), timings.get("draft_n_accepted", 0)
     return {
+        "answer": reply.id,
+        "model": reply.model,
         "prompt_tokens": usage["prompt_tokens"],
+        "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
         "completion_tokens": usage["completion_tokens"],
         "finish_reasons": reply.finish_reasons,
         "queue_ms": timings["queue_ms"],
+        "first_token_ms": round((reply.first_token - began) * 1e3, 3) if reply.first_token else None,
         "prompt_per_second": timings["prompt_per_second"],
         "predicted_per_second": timings["predicted_per_second"],
+        "draft_acceptance": round(accepted / drafted, 4) if drafted else None,
     }
 
 

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
@@ -19,7 +20,8 @@ from arcmtp.serve.metrics import Metrics
 
 KEEP_ALIVE_SECONDS = 10.0
 CLIENT_GONE = 499  # nginx's, in logs only
-_QUIET_PATHS = frozenset({"/health", "/metrics"})  # asked every few seconds, and no news
+_QUIET_PATHS = frozenset({"/health", "/metrics"})  # asked every few seconds, and no news: lines of the level debug
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _OPEN_PATHS = frozenset({"/health"})
 _DISCARDED_BODIES = 16  # limits of bytes to read and drop, so that a client that only writes gets to the answer
 _log = logging.getLogger("arcmtp.serve.requests")
@@ -27,7 +29,8 @@ Result = TypeVar("Result")
 
 
 class Gate:
-    """ASGI middleware: each request gets an id, must show a key, has its body read within a limit, and is logged.
+    """ASGI middleware: each request gets an id, unless it brings one as X-Request-Id, must show a key, has its body
+    read within a limit, and is logged.
 
     Routes add fields to the log line through `request.state.record`.
     """
@@ -38,7 +41,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        record: dict[str, Any] = {"id": f"req-{secrets.token_hex(8)}", "status": CLIENT_GONE}
+        record: dict[str, Any] = {"id": _request_id(scope), "status": CLIENT_GONE}
         scope.setdefault("state", {})["record"] = record
 
         async def noted_send(message: Message) -> None:
@@ -104,10 +107,16 @@ class Gate:
     def _note(self, scope: Scope, record: dict[str, Any], seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.request(route, record["status"], seconds)
-        if scope["path"] not in _QUIET_PATHS:
-            client = (scope.get("client") or [None])[0]
-            fields = {"method": scope["method"], "path": scope["path"], "client": client, **record}
-            _log.info("request", extra={"fields": {**fields, "seconds": round(seconds, 4)}})
+        client = (scope.get("client") or [None])[0]
+        fields = {"method": scope["method"], "path": scope["path"], "client": client, **record}
+        level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
+        _log.log(level, "request", extra={"fields": {**fields, "seconds": round(seconds, 4)}})
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's, if it is one that a log and a header can have."""
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if _REQUEST_ID.fullmatch(sent) else f"req-{secrets.token_hex(8)}"
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -147,15 +156,16 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 class EventStream(Response):
     """Server-sent events: each object as a line of JSON, then [DONE]; a comment when nothing was to say for 10 s.
 
-    An error becomes the last event. `close` is called with an error's message, or None, however the stream ends.
+    An error becomes the last event. `close` is called with the error, of status 499 for a client that has gone, or
+    None, however the stream ends.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[str | None], None]) -> None:
+    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[ApiError | None], None]) -> None:
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._error: str | None = None
+        self._error: ApiError | None = None
         self._close = close
         self._lines = self._written(events)
 
@@ -170,7 +180,7 @@ class EventStream(Response):
                     {following, gone}, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )  # fmt: skip
                 if gone.done():
-                    self._error = "the client has gone"
+                    self._error = ApiError(CLIENT_GONE, "the client has gone")
                     return
                 text = ": keep-alive\n\n"
                 if following.done():
@@ -189,9 +199,8 @@ class EventStream(Response):
             async for event in events:
                 yield _event(json.dumps(event))
         except Exception as error:
-            answer = as_api_error(error)
-            self._error = answer.message
-            yield _event(json.dumps(answer.body()))
+            self._error = as_api_error(error)
+            yield _event(json.dumps(self._error.body()))
         yield _event("[DONE]")
 
 

@@ -18,9 +18,9 @@ class JsonLines(logging.Formatter):
         return json.dumps(line | getattr(record, "fields", {}))
 
 
-def log_to_standard_error() -> None:
-    """Write the server's log, and warnings of everything else, to standard error."""
+def log_to_standard_error(level: str) -> None:
+    """Write the server's log from a level on, and warnings of everything else, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("arcmtp.serve").setLevel(logging.INFO)
+    logging.getLogger("arcmtp.serve").setLevel(level.upper())

@@ -1,22 +1,27 @@
 """What Prometheus can scrape."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
+from arcmtp import __version__
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.reply import Reply
 
 _DRAFT_LENGTHS = range(MAX_ROWS - 1)
+_GAP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """The server's own registry, so that nothing else of the process appears in it."""
+    """The server's own registry, so that nothing else of the process appears in it. model: its name towards clients."""
 
-    def __init__(self, model_thread: ModelThread) -> None:
+    def __init__(self, model_thread: ModelThread, model: str) -> None:
         self._registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        Info("arcmtp_build", "What runs here", registry=r).info({"version": __version__, "model": model})
         self._requests = Counter("arcmtp_requests", "HTTP requests", ["route", "status"], registry=r)
         self._prompt = Counter("arcmtp_prompt_tokens", "Tokens of prompts", registry=r)
+        self._cached = Counter("arcmtp_cached_tokens", "Tokens of prompts not evaluated again", registry=r)
         self._completion = Counter("arcmtp_completion_tokens", "Tokens generated", registry=r)
         self._prompt_seconds = Counter("arcmtp_prompt_seconds", "Time on the device for prompts", registry=r)
         self._decode_seconds = Counter("arcmtp_decode_seconds", "Time on the device after prompts", registry=r)
@@ -30,6 +35,10 @@ class Metrics:
         self._first = Histogram(
             "arcmtp_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=r
         )
+        self._gap = Histogram(
+            "arcmtp_token_gap_seconds", "Between two tokens of a choice", buckets=_GAP_SECONDS, registry=r
+        )
+        self.token_gap = self._gap.observe
         self._duration = Histogram(
             "arcmtp_request_seconds", "HTTP requests, by route", ["route"], buckets=_SECONDS, registry=r
         )
@@ -48,6 +57,7 @@ class Metrics:
         """Count what a generation took, complete or not; `began` is when its request came."""
         usage, timings = reply.usage(), reply.timings
         self._prompt.inc(usage["prompt_tokens"])
+        self._cached.inc(usage["prompt_tokens_details"]["cached_tokens"])
         self._completion.inc(usage["completion_tokens"])
         self._prompt_seconds.inc(timings.prompt_seconds)
         self._decode_seconds.inc(timings.decode_seconds)

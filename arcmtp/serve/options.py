@@ -23,6 +23,7 @@ class ServeOptions:
     body_mib: size of a request's body at most.
     drain_seconds: how long SIGTERM lets running and waiting requests go on.
     step_seconds: how long a step, or 512 tokens of a prompt, may take before the process gives up (status 70).
+    log_level: the least of what is logged: debug, info, warning or error.
     sampling: for requests that do not say.
     """
 
@@ -35,6 +36,7 @@ class ServeOptions:
     body_mib: float = 8
     drain_seconds: float = 60
     step_seconds: float = 60
+    log_level: str = "info"
     sampling: SamplingOptions = field(default=CHAT)
 
 

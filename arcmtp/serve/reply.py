@@ -2,12 +2,12 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from arcmtp.engine.draft_log import DraftSummary
-from arcmtp.engine.results import Statistics
+from arcmtp.engine.results import Chunk, Statistics
 from arcmtp.serve.answer import Submission
 from arcmtp.serve.choices import ChatChoice, Payload
 from arcmtp.serve.jobs import Finished, Timings
@@ -18,21 +18,24 @@ from arcmtp.serve.responses import TimingsObject, Usage
 class Reply:
     """Feeds the events of a submission to the choices. Use either `whole` or `chunks`, once.
 
-    `first_token` is the time.monotonic() of the first token, 0 before it.
+    `first_token` is the time.monotonic() of the first token, 0 before it. `token_gap` is called with the seconds
+    between two tokens of a choice.
     """
 
-    def __init__(self, prepared: Prepared, submission: Submission, model: str, include_usage: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, submission: Submission, model: str, include_usage: bool,
+        token_gap: Callable[[float], None],
+    ) -> None:  # fmt: skip
         self._prepared, self._submission, self._include_usage = prepared, submission, include_usage
         chat = isinstance(prepared.choices[0], ChatChoice)
+        self.id, self.model = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}", model
         self._object = "chat.completion" if chat else "text_completion"
         self._chunk_object = "chat.completion.chunk" if chat else "text_completion"
-        self._head: dict[str, Any] = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._head: dict[str, Any] = {"id": self.id, "created": int(time.time()), "model": model}
         self.timings = Timings()
         self.first_token = 0.0
+        self._token_gap = token_gap
+        self._last_tokens: dict[int, float] = {}  # when each choice had one
         self._statistics: list[Statistics] = []
         self._cached = 0  # of the prompt, when its first choice was made
 
@@ -102,11 +105,20 @@ class Reply:
                     yield index, payload, None
                 yield index, last, event
             elif not choice.stopped:  # one that has stopped may still get what was under way
-                self.first_token = self.first_token or time.monotonic()
+                self._note_time(index, event)
                 for payload in choice.push(event):
                     yield index, payload, None
                 if choice.stopped:
                     self._submission.answers[index].cancel()
+
+    def _note_time(self, index: int, chunk: Chunk) -> None:
+        if chunk.id is None:
+            return
+        now = time.monotonic()
+        self.first_token = self.first_token or now
+        if index in self._last_tokens:
+            self._token_gap(now - self._last_tokens[index])
+        self._last_tokens[index] = now
 
 
 def timings_object(timings: Timings, statistics: Sequence[Statistics]) -> TimingsObject:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -21,12 +22,12 @@ _log = logging.getLogger("arcmtp.serve")
 
 
 def serve(options: ServeOptions, listener: socket.socket, load: Callable[[], LLM], say: Callable[[str], None]) -> None:
-    """Serve on a listening socket until SIGTERM or SIGINT; what loading raises is raised.
+    """Serve on a listening socket until SIGTERM, SIGINT or SIGHUP; what loading raises is raised.
 
     load: makes the model, in the model's thread; /health answers meanwhile.
     say: gets a line with the address, and one when requests are accepted.
     """
-    log_to_standard_error()
+    log_to_standard_error(options.log_level)
     model_thread = ModelThread(load, options.queue, options.step_seconds)
     config = uvicorn.Config(
         make_app(model_thread, options), log_config=None, access_log=False, lifespan="off", ws="none",
@@ -45,6 +46,8 @@ class _Server(uvicorn.Server):
 
     async def run_until_stopped(self, listener: socket.socket, say: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            self._loop.add_signal_handler(signal.SIGHUP, self._signals.put_nowait, signal.SIGHUP)
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         say(f"listening on {address}, loading the model")

@@ -146,10 +146,11 @@ def events(lines: Iterator[str]) -> list[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
-def test_sigterm_lets_requests_end_and_takes_no_new_ones(tmp_path: Path) -> None:
-    with running(tmp_path / "log") as server, server.http() as http:
+@pytest.mark.parametrize(("number", "level"), [(signal.SIGTERM, "debug"), (signal.SIGHUP, "warning")])
+def test_a_signal_lets_requests_end_and_takes_no_new_ones(tmp_path: Path, number: int, level: str) -> None:
+    with running(tmp_path / "log", "--log-level", level) as server, server.http() as http:
         with streaming(server, n=2, max_tokens=1000) as lines:
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(number)
             until(lambda: http.get("/health").json() == {"status": "draining"})
             assert http.get("/health").status_code == 503
             answer = http.post(TEXT, json={"prompt": "import"})
@@ -157,6 +158,8 @@ def test_sigterm_lets_requests_end_and_takes_no_new_ones(tmp_path: Path) -> None
             reasons = [event["choices"][0]["finish_reason"] for event in events(lines)]
         assert [reason for reason in reasons if reason] == ["length"] * 2
         assert server.wait() == 0
+        logged = [f'"path": "{path}"' in server.log() for path in ("/health", TEXT)]
+        assert logged == [level == "debug"] * 2
 
 
 @pytest.mark.parametrize(("limit", "signals"), [("60", 2), ("0.2", 1)])
@@ -213,6 +216,7 @@ def test_connections_send_each_event_at_once() -> None:
         (["--port", "70000"], "--host 127.0.0.1 --port 70000: ports go up to 65535"),
         (["--host", "no such host"], "--host no such host --port 8080: "),
         (["--port", "x"], "argument --port: 'x' is not a whole number from 0 on"),
+        (["--log-level", "loud"], "argument --log-level: invalid choice: 'loud'"),
         (["--drain-limit", "0"], "argument --drain-limit: '0' is not a number above 0"),
         (["--api-key-file", "none"], "none: No such file or directory"),
         (["--config", "none"], "none: No such file or directory"),

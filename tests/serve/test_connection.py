@@ -47,7 +47,7 @@ class App:
 async def serving(app: App) -> AsyncIterator[int]:
     """The port of a server of the app behind the gate."""
     gate = Gate(app, (), 2**20, NoMetrics())  # type: ignore[arg-type]
-    config = uvicorn.Config(gate, http=Connection, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(gate, http=Connection, lifespan="off", log_config=None, timeout_keep_alive=600)
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)

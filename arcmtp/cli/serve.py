@@ -79,9 +79,11 @@ def _add_server_options(parser: Parser) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     from arcmtp.engine.sampling import CHAT, Sampler
+    from arcmtp.model.network import check_parallel
     from arcmtp.serve.options import ServeOptions, bind, read_keys
     from arcmtp.serve.run import serve
 
+    check_parallel(options.parallel)
     settings = ServeOptions(
         alias=options.alias or model_path(options).stem,
         host=options.host,

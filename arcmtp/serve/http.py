@@ -19,6 +19,7 @@ from arcmtp.serve.errors import ApiError, as_api_error
 from arcmtp.serve.metrics import Metrics
 
 KEEP_ALIVE_SECONDS = 10.0
+BODY_SECONDS = 120.0
 CLIENT_GONE = 499  # nginx's, in logs only
 _QUIET_PATHS = frozenset({"/health", "/metrics"})  # asked every few seconds, and no news: lines of the level debug
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -53,7 +54,7 @@ class Gate:
         began = time.monotonic()
         try:
             self._check_key(scope)
-            body = await self._body(receive)
+            body = await self._timely_body(receive)
         except ApiError as error:
             record["error"] = error.message
             await error.response()(scope, receive, noted_send)
@@ -84,6 +85,14 @@ class Gate:
                 headers={"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
 
+    async def _timely_body(self, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._body(receive)
+        except TimeoutError:
+            message = f"the body has not come within {BODY_SECONDS:g} s"
+            raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from None
+
     async def _body(self, receive: Receive) -> bytes:
         parts, size = [], 0
         while size <= self._body_bytes * _DISCARDED_BODIES:
@@ -100,8 +109,9 @@ class Gate:
                 break
         if size > self._body_bytes:
             raise ApiError(
-                413, f"the body is larger than {self._body_bytes / 2**20:g} MiB, the limit", code="body_too_large"
-            )
+                413, f"the body is larger than {self._body_bytes / 2**20:g} MiB, the limit", code="body_too_large",
+                headers={"Connection": "close"},
+            )  # fmt: skip
         return b"".join(parts)
 
     def _note(self, scope: Scope, record: dict[str, Any], seconds: float) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 
 from arcmtp.engine.llm import LLM
 from arcmtp.serve.app import make_app
+from arcmtp.serve.connection import AcceptErrors, Connection
 from arcmtp.serve.log import log_to_standard_error
 from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.options import ServeOptions
@@ -31,7 +32,7 @@ def serve(options: ServeOptions, listener: socket.socket, load: Callable[[], LLM
     model_thread = ModelThread(load, options.queue, options.step_seconds)
     config = uvicorn.Config(
         make_app(model_thread, options), log_config=None, access_log=False, lifespan="off", ws="none",
-        server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        http=Connection, server_header=False, timeout_graceful_shutdown=5, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )  # fmt: skip
     asyncio.run(_Server(config, model_thread, options.drain_seconds).run_until_stopped(listener, say))
 
@@ -46,6 +47,7 @@ class _Server(uvicorn.Server):
 
     async def run_until_stopped(self, listener: socket.socket, say: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(AcceptErrors())
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             self._loop.add_signal_handler(signal.SIGHUP, self._signals.put_nowait, signal.SIGHUP)
         host, port = listener.getsockname()[:2]

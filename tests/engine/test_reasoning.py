@@ -77,3 +77,8 @@ def test_no_beginning_of_a_stop_string_leaks_before_it_is_refuted() -> None:
 def test_reasoning_is_split_from_content(text: str, inside: bool, reasoning: str, content: str) -> None:
     for pieces in cuts(text):
         assert joined(pieces, inside) == {"reasoning_content": reasoning, "content": content}, pieces
+
+
+def test_content_that_the_prompt_has_begun_opens_no_reasoning() -> None:
+    splitter = ReasoningSplitter(inside=False, begun=True)
+    assert splitter.push(" <think>") + splitter.push("x") == [("content", " <think>"), ("content", "x")]

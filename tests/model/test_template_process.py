@@ -1,6 +1,8 @@
 """Chat templates of downloaded files: limits of time and memory, and what comes after one was passed."""
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -76,6 +78,14 @@ def test_a_process_that_something_ends_is_replaced(counting: TemplateProcess) ->
     process.kill()
     with pytest.raises(ArcmtpError, match=r"^it: its process ended with status -9$"):
         counting.render({"n": 1})
+    assert counting.render({"n": 1}) == "1"
+
+
+def test_ctrl_c_of_a_terminal_is_not_for_the_process(counting: TemplateProcess) -> None:
+    process: Any = counting._process
+    assert os.getpgid(process.pid) != os.getpgid(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
     assert counting.render({"n": 1}) == "1"
 
 

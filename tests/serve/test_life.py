@@ -216,6 +216,7 @@ def test_connections_send_each_event_at_once() -> None:
         (["--port", "70000"], "--host 127.0.0.1 --port 70000: ports go up to 65535"),
         (["--host", "no such host"], "--host no such host --port 8080: "),
         (["--port", "x"], "argument --port: 'x' is not a whole number from 0 on"),
+        (["--parallel", "33"], "parallel is 33; it must be 1 to 32"),
         (["--log-level", "loud"], "argument --log-level: invalid choice: 'loud'"),
         (["--drain-limit", "0"], "argument --drain-limit: '0' is not a number above 0"),
         (["--api-key-file", "none"], "none: No such file or directory"),

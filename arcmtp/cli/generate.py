@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from arcmtp import LLM, Generation, Statistics
     from arcmtp.cli.options import SubParsers
     from arcmtp.engine.model_file import ModelFile
+    from arcmtp.engine.prompts import Prompt
     from arcmtp.engine.request import Request
+    from arcmtp.engine.sampling import SamplingOptions
     from arcmtp.runtime.graphs import GraphChoice
 
 
@@ -69,9 +71,10 @@ def _add_prompt_options(parser: Parser) -> None:
 def _generate(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise ArcmtpError("--logprobs needs --json, which shows them")
+    prompt, sampling = _prompt(options), sampling_options(options)
     file = open_model(options)
     with ExitStack() as stack:
-        request = _request(options, file)
+        request = _request(options, file, prompt, sampling)
         draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, read_files(options, file)))
         llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
         stream = llm.stream_request(request)
@@ -85,12 +88,11 @@ def _generate(options: argparse.Namespace) -> None:
         _finish(options, stream.result, llm, draft_log)
 
 
-def _request(options: argparse.Namespace, file: ModelFile) -> Request:
+def _request(options: argparse.Namespace, file: ModelFile, prompt: Prompt, sampling: SamplingOptions) -> Request:
     """What is asked of the model, checked as far as its file alone can tell."""
     from arcmtp.engine.request import Request
     from arcmtp.engine.sampling import Sampler
 
-    prompt, sampling = _prompt(options), sampling_options(options)
     Sampler(sampling, file.config.vocab)  # which refuses biases of tokens that there are not
     prompting = file.prompting(file.config.usable_context(options.ctx))
     template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
@@ -98,7 +100,7 @@ def _request(options: argparse.Namespace, file: ModelFile) -> Request:
     return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop)
 
 
-def _prompt(options: argparse.Namespace) -> str | list[dict[str, str]]:
+def _prompt(options: argparse.Namespace) -> Prompt:
     """The text as it is, or the messages of a chat."""
     prompt = options.prompt if options.file is None else read_text(options.file)
     if options.raw:

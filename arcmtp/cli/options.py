@@ -104,10 +104,17 @@ def add_model_options(
     add_kv_option(parser)
 
 
+def kv_type(text: str) -> str:
+    """The name of a `KvFormat`. Raises ArcmtpError for another one."""
+    from arcmtp.formats.kv_cache import kv_format
+
+    return kv_format(text).name
+
+
 def add_kv_option(parser: Parser) -> None:
     """`--kv-type`."""
     parser.add_argument(
-        "--kv-type", metavar="TYPE", default="f16",
+        "--kv-type", metavar="TYPE", type=kv_type, default="f16",
         help="keep keys and values as f16 (default), q8_0, turbo4 or turbo3, which take 1/2 to 1/5 of the memory",
     )  # fmt: skip
 

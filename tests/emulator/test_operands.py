@@ -14,8 +14,8 @@ from tests.emulator.values import DTYPES, fused, reals, same, size
 pytestmark = pytest.mark.emulated
 
 SOURCE, TARGET = 10, 20  # registers
-BINARY = {"<0;1,0>": (0, 1, 0), "<1;1,0>": (1, 1, 0), "<2;1,0>": (2, 1, 0), "<4;1,0>": (4, 1, 0), "<8;8,1>": (8, 8, 1)}
-TERNARY = {"<0;0>": 0, "<1;0>": 1}  # of the first two sources; the third has "<0>" or "<1>"
+BINARY = {f"<{stride};1,0>": (stride, 1, 0) for stride in (0, 1, 2, 4, 8)} | {"<8;8,1>": (8, 8, 1)}
+TERNARY = {"<0;0>": 0, "<1;0>": 1, "<4;2>": 2}  # of the first two sources; the third has "<0>" or "<1>"
 MOVED = ("ub", "b", "uw", "w", "ud", "d", "uq", "q", "hf", "f")
 
 
@@ -83,6 +83,8 @@ def test_instructions_of_three_sources_have_strides_of_their_own(lanes: int) -> 
     for first, i in TERNARY.items():
         for second, j in TERNARY.items():
             for third in (0, 1):
+                if max(i, j) * lanes > REGISTER // 4:  # further than two registers
+                    continue
                 place = TARGET + 2 * len(expected)
                 lines.append(f"mad ({lanes}|M0) r{place}.0<1>:f r10.1{first}:f r12.2{second}:f r14.3<{third}>:f")
                 expected.append(

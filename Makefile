@@ -3,7 +3,7 @@
 # make battlemage   kernels and a dry run for an Arc Pro B70 that need not be there
 # make emulate      the bundled model writes by Battlemage's instructions, which an emulator executes
 # make emulate-test tests of the emulator, and tests of operators and models on the emulated card
-# make emulate-all  those that take long too, operators in a random order of threads, and deliberate errors
+# make emulate-all  those that take long too (some of AVX2 as well), operators in a random order of threads, and deliberate errors
 # make build        rebuild the host module after a change (VENV=FOLDER builds for another environment)
 # make format       format C++ and order imports
 
@@ -32,7 +32,7 @@ demo: build
 
 test: lint build
 	$(pytest)
-	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m avx2
+	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m "avx2 and not nightly"
 
 lint: $(VENV)/.installed-tools
 	$(bin)/ruff check
@@ -57,6 +57,7 @@ emulate-test: emulator
 
 emulate-all: emulate-test
 	$(test_on_card) -m "emulated and nightly" tests
+	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m "avx2 and nightly"
 	ARCMTP_EMULATOR_SEED=1 $(test_on_card) -m emulated tests/ops
 	$(bin)/python scripts/battlemage/mutations.py
 	$(on_card) scripts/battlemage/count_launches.py

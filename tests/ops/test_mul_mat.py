@@ -81,7 +81,7 @@ class Case:
 
 
 @pytest.mark.avx2
-@pytest.mark.parametrize("k", [256, 768])
+@pytest.mark.parametrize("k", [256, pytest.param(768, marks=pytest.mark.nightly)])
 def test_every_format_gives_the_reference_product(bench: Bench, k: int) -> None:
     case = Case(bench, [(fmt, 24) for fmt in formats.FORMATS], k, (1, 3))
     for rows in (1, 3, 17):

@@ -16,7 +16,7 @@ from tests.engine.test_drafting import LENGTHS, WARM
 from tests.engine.test_golden import MAX_TOKENS, differences
 
 pytestmark = pytest.mark.emulated
-RARE = (4, 5, 6)  # drafts; each length has kernels of its own, which the emulated card takes long to compile
+RARE = (2, 4, 5, 6)  # drafts; each length has kernels of its own, which the emulated card takes long to compile
 
 
 @pytest.fixture(scope="module")

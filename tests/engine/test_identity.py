@@ -58,6 +58,7 @@ def test_the_trunk_is_the_same_whatever_is_drafted(some: LLM, ids: list[int], ex
 
 
 @pytest.mark.avx2
+@pytest.mark.nightly
 def test_one_chunk_gives_the_logits_of_single_steps(tiny: LLM, ids: list[int], expected: np.ndarray) -> None:
     np.testing.assert_array_equal(Feeder(tiny.network).chunk(ids), expected[-1:])
 
@@ -73,6 +74,7 @@ def test_a_prompt_may_be_cut_into_chunks_anywhere(
 
 
 @pytest.mark.avx2
+@pytest.mark.nightly
 @pytest.mark.parametrize("first", [1, 2, 9, 17, 32])
 def test_steps_go_on_after_a_chunk(tiny: LLM, ids: list[int], expected: np.ndarray, first: int) -> None:
     feeder = Feeder(tiny.network)

@@ -50,14 +50,12 @@ SHAPES = (REAL, Shape(4, 1, 64, 16), Shape(2, 2, 64, 32), Shape(3, 1, 32, 16))
 
 
 every_format = pytest.mark.parametrize("kv", KV_FORMATS.values(), ids=KV_FORMATS)
-# The emulated card takes 5 s for such a test, and the formats of codes share all but their look-ups.
-every_format_at_times = pytest.mark.parametrize(
-    "kv",
-    [
-        pytest.param(kv, id=kv.name, marks=() if kv in (KV_F16, KV_TURBO4) else pytest.mark.nightly)
-        for kv in KV_FORMATS.values()
-    ],
-)
+
+
+def formats_often(*often: KvFormat) -> pytest.MarkDecorator:
+    """Every format; on the emulated card, which takes 5 s for such a test, the others by make emulate-all alone."""
+    nightly = {kv: () if kv in often else pytest.mark.nightly for kv in KV_FORMATS.values()}
+    return pytest.mark.parametrize("kv", [pytest.param(kv, id=kv.name, marks=marks) for kv, marks in nightly.items()])
 
 
 def operator(bench: Bench, shape: Shape, kv: KvFormat = KV_F16) -> Attention:
@@ -177,13 +175,13 @@ def assert_close(got: np.ndarray, want: np.ndarray, kv: KvFormat = KV_F16) -> No
     np.testing.assert_allclose(got, want, atol=TOLERANCE[kv] * np.abs(want).max(), rtol=0)
 
 
-@every_format_at_times
+@formats_often(KV_F16, KV_TURBO4)
 def test_every_row_of_long_blocks_attends_to_its_prefix(bench: Bench, kv: KvFormat) -> None:
     case = Case(bench, SMALL, 1000, kv=kv)
     assert_close(case.fill(1000), case.expected(0, 1000), kv)
 
 
-@every_format_at_times
+@formats_often(KV_F16)
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_step_attends_to_any_length_of_context_in_a_poisoned_cache(bench: Bench, rows: int, kv: KvFormat) -> None:
     case = Case(bench, SMALL, 1000, kv=kv)
@@ -198,7 +196,7 @@ def test_a_step_attends_to_any_length_of_context_in_a_poisoned_cache(bench: Benc
 
 
 @pytest.mark.avx2
-@every_format_at_times
+@formats_often(KV_F16)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_head_counts_and_dimensions_give_the_reference(bench: Bench, shape: Shape, kv: KvFormat) -> None:
     if shape.head_dim % kv.dims:
@@ -210,7 +208,7 @@ def test_head_counts_and_dimensions_give_the_reference(bench: Bench, shape: Shap
     assert_close(case.run(148, case.rows[148:]), case.expected(148, 150), kv)
 
 
-@every_format_at_times
+@formats_often(KV_F16, KV_TURBO4)
 def test_a_row_has_the_same_bits_at_any_row_count_whatever_later_rows_hold(bench: Bench, kv: KvFormat) -> None:
     past, length = SPAN_TWO_TILES, SPAN_TWO_TILES + 512
     case = Case(bench, SMALL, length, kv=kv)
@@ -227,7 +225,7 @@ def test_a_row_has_the_same_bits_at_any_row_count_whatever_later_rows_hold(bench
                 assert np.array_equal(got[: place + 1], alone[: place + 1]), f"row {place} of {count}, {chunk=}"
 
 
-@every_format_at_times
+@formats_often(KV_F16)
 def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench, kv: KvFormat) -> None:
     case = Case(bench, SMALL, 80, kv=kv)
     case.fill(SPAN_TWO_TILES)
@@ -236,7 +234,7 @@ def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench, kv: KvFo
     assert np.array_equal(case.run(SPAN_TWO_TILES, case.rows[60:68]), want)
 
 
-@every_format_at_times
+@formats_often(KV_F16)
 def test_rows_that_do_not_see_the_next_tile_of_their_split_keep_its_sums(bench: Bench, kv: KvFormat) -> None:
     past = KEY_TILE * bench.geometry.attention_splits - 2
     case = Case(bench, SMALL, past + 4, kv=kv)
@@ -245,7 +243,7 @@ def test_rows_that_do_not_see_the_next_tile_of_their_split_keep_its_sums(bench: 
     assert np.array_equal(case.run(past, case.rows[past:]), alone)
 
 
-@every_format_at_times
+@formats_often(KV_F16)
 def test_a_value_that_is_no_number_makes_no_number_of_the_rows_that_see_it(bench: Bench, kv: KvFormat) -> None:
     case = Case(bench, SMALL, 20, kv=kv)
     case.rows[10, case.shape.columns.v + 3] = np.nan
@@ -253,7 +251,7 @@ def test_a_value_that_is_no_number_makes_no_number_of_the_rows_that_see_it(bench
     assert np.isfinite(got[:10]).all() and np.isnan(got[10:, 3]).all()
 
 
-@every_format_at_times
+@formats_often(KV_F16)
 @pytest.mark.parametrize("rows", RUN_ROWS)
 def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int, kv: KvFormat) -> None:
     last_split = KEY_TILE * bench.geometry.attention_splits  # behind it come tiles of the first split again
@@ -275,7 +273,7 @@ def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int, k
         assert not together.counters.read(np.int32, together.counters.nbytes // 4).any()
 
 
-@every_format_at_times
+@formats_often(KV_F16)
 @pytest.mark.parametrize("rows", RUN_ROWS)
 def test_keys_and_values_are_stored_at_any_positions_of_their_slots(bench: Bench, rows: int, kv: KvFormat) -> None:
     alone, together = (Case(bench, SMALL, 3 * rows, slots, kv) for slots in (1, SLOTS))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from arcmtp.cli.loading import load, model_path
+from arcmtp.cli.loading import load, model_path, open_model
 from arcmtp.cli.options import (
     add_draft_option,
     add_model_options,
@@ -14,6 +14,7 @@ from arcmtp.cli.options import (
     add_sampling_options,
     integer,
     sampling_options,
+    unicode_text,
 )
 from arcmtp.errors import ArcmtpError
 
@@ -26,7 +27,7 @@ def add(commands: SubParsers) -> None:
     """Add the command `chat`."""
     chat = commands.add_parser("chat", help="talk with a model")
     add_model_options(chat)
-    chat.add_argument("--system", metavar="TEXT", help="a system message before all others")
+    chat.add_argument("--system", metavar="TEXT", type=unicode_text, help="a system message before all others")
     chat.add_argument("--no-think", action="store_true", help="answers without reasoning, if the template can")
     chat.add_argument(
         "-n", "--max-tokens", metavar="N", type=integer(1),
@@ -45,9 +46,10 @@ def _chat(options: argparse.Namespace) -> None:
 
     template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
     asking = Asking(sampling_options(options, CHAT), options.max_tokens, template)
-    with load(options, options.ctx, options.draft) as llm:
-        if not llm.has_chat_template:
-            raise ArcmtpError(f"{model_path(options)}: has no chat template; arcmtp generate --raw takes it")
+    file = open_model(options)
+    if not file.prompting(file.config.usable_context(options.ctx)).has_chat_template:
+        raise ArcmtpError(f"{model_path(options)}: has no chat template; arcmtp generate --raw takes it")
+    with load(options, options.ctx, options.draft, file=file) as llm:
         screen = _screen(f"{model_path(options).name}, context {llm.context} tokens")
         Session(Conversation(llm, asking, options.system), screen).run()
 

@@ -167,16 +167,16 @@ class ProgressBar:
 
 
 def _largest_that_fits(repository: Repository, options: argparse.Namespace) -> HubModel:
-    from arcmtp.engine.fitting import Place, fits, table
+    from arcmtp.engine.fitting import Place, candidates, table
     from arcmtp.runtime.device import Device
 
     given = vars(options)
     device = Device(given.get("device"))
     place = Place(device, given.get("ctx"), given.get("parallel", 1), given.get("requant"), given.get("kv_type", "f16"))
     with ProgressBar() as progress:
-        found = fits(repository, place, progress)
+        found = candidates(repository, place, progress)
     print(table(found), file=sys.stderr)
-    model = next((fit.model for fit in found if fit.fits), None)
+    model = next((candidate.model for candidate in found if candidate.fits), None)
     if model is None:
         smallest = found[-1].model.name
         raise ArcmtpError(

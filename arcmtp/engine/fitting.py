@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Candidate:
     """A model, whether it fits and why."""
 
     model: HubModel
@@ -55,39 +55,39 @@ def network_of(gguf: GGUF, place: Place) -> Network:
     return Network(gguf, config, options, place.device)
 
 
-def fits(repository: Repository, place: Place, progress: Progress) -> list[Fit]:
+def candidates(repository: Repository, place: Place, progress: Progress) -> list[Candidate]:
     """Every whole model of a repository, the largest first, up to the one that is to be taken: the largest that fits.
 
     A file larger than the device's free memory does not fit. Of the others the headers are read, from the largest on,
     until the memory plan of one fits. progress: called as progress("reading headers", done, total).
     """
-    models, found = repository.of_kind(only_mtp=False), list[Fit]()
+    models, found = repository.of_kind(only_mtp=False), list[Candidate]()
     for done, model in enumerate(models):
         progress("reading headers", done, len(models))
-        taken = any(fit.fits for fit in found)
-        found.append(Fit(model, None, "smaller") if taken else _fit(repository, model, place))
+        taken = any(candidate.fits for candidate in found)
+        found.append(Candidate(model, None, "smaller") if taken else _judged(repository, model, place))
     return found
 
 
-def table(found: Sequence[Fit]) -> str:
+def table(found: Sequence[Candidate]) -> str:
     """A line for each model: its name, the bytes of its files, whether it fits and why."""
     answers = {True: "yes", False: "no", None: "-"}
     rows = [("file", "GiB", "fits", "")]
-    rows += [(fit.model.name, f"{fit.model.nbytes / GIB:.2f}", answers[fit.fits], fit.reason) for fit in found]
+    rows += [(one.model.name, f"{one.model.nbytes / GIB:.2f}", answers[one.fits], one.reason) for one in found]
     name, size = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"{row[0]:{name}}  {row[1]:>{size}}  {row[2]:4}  {row[3]}".rstrip() for row in rows)
 
 
-def _fit(repository: Repository, model: HubModel, place: Place) -> Fit:
+def _judged(repository: Repository, model: HubModel, place: Place) -> Candidate:
     free = place.device.free_memory
     if model.nbytes > free:
-        return Fit(model, False, f"the file alone is larger than the {free / GIB:.2f} GiB that are free")
+        return Candidate(model, False, f"the file alone is larger than the {free / GIB:.2f} GiB that are free")
     try:
         with repository.header(model) as gguf:
             plan = memory_plan(network_of(gguf, place))
     except HubError:
         raise
     except ArcmtpError as error:  # a file that arcmtp cannot run
-        return Fit(model, False, str(error))
+        return Candidate(model, False, str(error))
     needs = f"needs {plan.nbytes / GIB:.2f} of {plan.free_bytes / GIB:.2f} GiB"
-    return Fit(model, plan.nbytes <= plan.free_bytes, needs)
+    return Candidate(model, plan.nbytes <= plan.free_bytes, needs)

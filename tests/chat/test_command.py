@@ -22,6 +22,8 @@ from arcmtp.chat.conversation import Asking, Conversation
 from arcmtp.chat.screen import PlainScreen
 from arcmtp.chat.terminal import History, TerminalScreen
 from arcmtp.cli import main
+from arcmtp.engine.llm import bundled_model
+from tests.mtp.models import rewritten
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--device", "cpu", "--ctx", "2048", "--draft", "0", "--temp", "0"]
@@ -109,19 +111,20 @@ def test_options_say_how_answers_are_generated(
             begun.append(asking)
             super().__init__(llm, asking, system)
 
-    monkeypatch.setattr("arcmtp.cli.chat.load", lambda *_: FakeModel())
+    monkeypatch.setattr("arcmtp.cli.chat.load", lambda *_, **__: FakeModel())
     monkeypatch.setattr("arcmtp.chat.conversation.Conversation", Noted)
     monkeypatch.setattr(sys, "stdin", None)
     assert main(["chat", *options]) == 0
     assert begun == [asking]
 
 
-def test_a_model_without_a_chat_template_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_model_without_a_chat_template_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("arcmtp.cli.chat.load", lambda *_: FakeModel(has_chat_template=False))
-    assert main(["chat", "-m", "plain.gguf"]) == 2
-    assert capsys.readouterr().err == "arcmtp: plain.gguf: has no chat template; arcmtp generate --raw takes it\n"
+    plain = rewritten(bundled_model(), tmp_path / "plain.gguf", {"tokenizer.chat_template": None})
+    monkeypatch.setattr("arcmtp.cli.chat.load", None)
+    assert main(["chat", "-m", str(plain)]) == 2
+    assert capsys.readouterr().err == f"arcmtp: {plain}: has no chat template; arcmtp generate --raw takes it\n"
 
 
 def test_thoughts_without_an_answer_are_told_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from arcmtp.cli import main
 from arcmtp.engine import LLM, fitting
-from arcmtp.engine.fitting import GIB, Fit, Place, network_of
+from arcmtp.engine.fitting import GIB, Candidate, Place, network_of
 from arcmtp.engine.llm import bundled_model
 from arcmtp.engine.memory_plan import memory_plan
 from arcmtp.errors import ArcmtpError
@@ -74,7 +74,7 @@ def test_the_largest_that_fits_is_taken_and_the_table_says_why(
 def test_a_table_has_a_line_for_each_file(tiny: Hub, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     q4_0 = needed(bundled_model(), device)
     monkeypatch.setattr(Device, "free_memory", q4_0)
-    found = fitting.fits(Repository.open(NAME), Place(device), lambda *_: None)
+    found = fitting.candidates(Repository.open(NAME), Place(device), lambda *_: None)
     free = f"{q4_0 / GIB:.2f}"
     assert [line.split() for line in fitting.table(found).splitlines()] == [
         line.split()
@@ -87,17 +87,17 @@ def test_a_table_has_a_line_for_each_file(tiny: Hub, device: Device, monkeypatch
         )
     ]
     monkeypatch.setattr(Device, "free_memory", len(tiny.files["Tiny-Q4_0.gguf"]) - 1)
-    found = fitting.fits(Repository.open(NAME), Place(device), lambda *_: None)
-    assert [fit.fits for fit in found] == [False] * 4
-    assert all("the file alone is larger than the 0.01 GiB that are free" in fit.reason for fit in found[:3])
+    found = fitting.candidates(Repository.open(NAME), Place(device), lambda *_: None)
+    assert [candidate.fits for candidate in found] == [False] * 4
+    assert all("the file alone is larger than the 0.01 GiB that are free" in one.reason for one in found[:3])
     assert found[3].reason == "Tiny-Q2_K.gguf: is architecture 'llama'; arcmtp runs 'qwen35moe' and 'qwen35'"
 
 
 def test_context_and_sequences_have_to_fit_as_well(tiny: Hub, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_memory", needed(bundled_model(), device, ctx=1024))
     for place, fits in ((Place(device, 1024), True), (Place(device, 4096), False), (Place(device, 1024, 2), False)):
-        found = fitting.fits(Repository.open(NAME), place, lambda *_: None)
-        assert [fit.fits for fit in found if fit.model.name == "Q4_0"] == [fits]
+        found = fitting.candidates(Repository.open(NAME), place, lambda *_: None)
+        assert [candidate.fits for candidate in found if candidate.model.name == "Q4_0"] == [fits]
 
 
 def test_of_a_file_that_may_fit_the_header_alone_is_read(
@@ -150,11 +150,11 @@ def test_what_has_to_fit_is_what_the_command_will_load(
 ) -> None:
     places = list[Place]()
 
-    def note(repository: Repository, place: Place, progress: Progress) -> list[Fit]:
+    def note(repository: Repository, place: Place, progress: Progress) -> list[Candidate]:
         places.append(place)
         raise ArcmtpError("enough")
 
-    monkeypatch.setattr(fitting, "fits", note)
+    monkeypatch.setattr(fitting, "candidates", note)
     assert main([*command, "--device", "cpu"]) == 2
     assert [(place.ctx, place.parallel, place.requant) for place in places] == [(ctx, parallel, requant)]
     assert places[0].device.is_cpu

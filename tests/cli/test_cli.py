@@ -23,11 +23,6 @@ COMMAND = [sys.executable, "-c", "import sys; from arcmtp.cli import main; sys.e
 ENDLESS = "def __len__(self):\n        return"  # the tiny model goes on about this until it is stopped
 
 
-@pytest.fixture(scope="module")
-def llm() -> LLM:
-    return LLM(device="cpu")
-
-
 def start(*arguments: str) -> "subprocess.Popen[bytes]":
     """An `arcmtp generate` process whose prompt is taken as it is."""
     return subprocess.Popen(

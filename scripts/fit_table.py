@@ -11,10 +11,11 @@ from functools import partial
 
 from arcmtp.engine.memory_plan import gib, memory_plan
 from arcmtp.formats.matrix import Requant
-from arcmtp.inspect.cards import CardOnPaper, Fit, cards_on_paper, fits
+from arcmtp.inspect.cards import Fit, fits
 from arcmtp.inspect.text import layers
 from arcmtp.model.config import DEFAULT_CONTEXT, Config
 from arcmtp.model.network import Network
+from arcmtp.predict import CardOnPaper, cards_on_paper
 from arcmtp.runtime.device import Device
 from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 

@@ -5,7 +5,7 @@
 
 DIR has llama.cpp's binaries (bench_vs_llama_cpp.py builds them): its quantiser says what type it would give each tensor
 of a file that has the model's header and no weights. What a step of one row moves is counted by `arcmtp` itself.
-Speeds are predicted: bytes by the card's bandwidth, plus a time for each launch.
+Speeds are predicted (docs/predict.md).
 """
 
 import argparse
@@ -21,8 +21,7 @@ from gguf import GGMLQuantizationType as Type
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf_header import GgmlType
-from arcmtp.inspect.cards import CardOnPaper
-from arcmtp.predict import predicted_tokens_per_second
+from arcmtp.predict import CardOnPaper, predicted_tokens_per_second
 from arcmtp.runtime.card import Card, cards
 from scripts.battlemage.models import MOE, Header, Mix, network, unsloth_q4_k_m
 from scripts.bench_vs_llama_cpp import build
@@ -64,7 +63,7 @@ def row(name: str, mix: Mix, card: Card) -> list[str]:
     types = sorted({tensor.type.name for tensor in found if tensor.type is not GgmlType.F32})
     planned = network(CardOnPaper(card, card.hardware), MOE, mix)
     device = sum(m.nbytes for merged in planned.weights.merged for m in merged.matrices)
-    moved, speed = planned.step_bytes(0), predicted_tokens_per_second(planned, card.hardware)
+    moved, speed = planned.step_bytes(0), predicted_tokens_per_second(planned, card.hardware).expected
     cells = [f"{8 * stored / elements:.2f}", f"{8 * device / elements:.2f}", f"{planned.weights.nbytes / 2**30:.1f}"]
     return [name, " ".join(types), *cells, f"{moved / 1e6:,.0f}", f"{speed:.0f}"]
 

@@ -41,7 +41,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from arcmtp.inspect.report import inspect
     from arcmtp.inspect.text import as_text
 
-    with _opened(options.file) as gguf:
+    with opened(options.file) as gguf:
         report = inspect(gguf, options.ctx, options.parallel, options.requant, options.kv_type)
     if options.file:
         report = dataclasses.replace(report, file=options.file)
@@ -50,7 +50,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _opened(name: str | None) -> Iterator[GGUF]:
+def opened(name: str | None) -> Iterator[GGUF]:
     """A file, or a model of a hub, of which the header alone is downloaded."""
     from arcmtp.engine.llm import bundled_model
     from arcmtp.gguf import GGUF

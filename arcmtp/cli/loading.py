@@ -72,7 +72,7 @@ def _what_memory_decided(llm: LLM, ctx: int | None) -> Iterator[str]:
         yield f"ctx is {llm.context}: the memory does not hold the {usual} tokens that are usual"
     if llm.memory.experts:
         hardware = llm.device.card.hardware
-        speed = predicted_tokens_per_second(llm.network, hardware) if hardware else None
+        speed = predicted_tokens_per_second(llm.network, hardware).expected if hardware else None
         predicted = f": {speed:.0f} tokens/s predicted for {llm.device.card.name}, without drafts" if speed else ""
         yield llm.memory.experts + predicted
 

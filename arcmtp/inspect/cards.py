@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from arcmtp.engine.memory_plan import planned
 from arcmtp.model.network import Network
-from arcmtp.predict import predicted_tokens_per_second
-from arcmtp.runtime.card import Card, Hardware, cards
+from arcmtp.predict import cards_on_paper, predicted_tokens_per_second
 from arcmtp.runtime.device import Device
-
-# What Intel's Linux driver offers of a card's memory (DrmMemoryManager::getPercentOfGlobalMemoryAvailable).
-OFFERED = 0.95
-
-
-class CardOnPaper(Device):
-    """The device of a card profile, for counting alone: nothing can be allocated or run there. Its host has whatever
-    memory is asked for."""
-
-    def __init__(self, card: Card, hardware: Hardware) -> None:
-        self.card, self.is_cpu, self.hardware = card, False, hardware
-
-    @property
-    def free_memory(self) -> int:
-        return int(OFFERED * self.hardware.memory_gib * 2**30)
-
-    @property
-    def free_host_memory(self) -> int:
-        return sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -47,13 +26,7 @@ class Fit:
     device_bytes: int
     experts_host: int  # layers whose experts lie in host memory
     host_bytes: int  # of these experts
-    tokens_per_second: float  # without drafts, of one sequence, in an empty context
-
-
-def cards_on_paper() -> list[CardOnPaper]:
-    """A device for each card whose profile says its memory, smallest memory first."""
-    devices = [CardOnPaper(card, card.hardware) for card in cards().values() if card.hardware]
-    return sorted(devices, key=lambda device: device.hardware.memory_gib)
+    tokens_per_second: float  # expected, without drafts, of one sequence, in an empty context
 
 
 def fits(make: Callable[[Device, int], Network], context: int, or_less: bool) -> Iterator[Fit]:
@@ -75,5 +48,5 @@ def fits(make: Callable[[Device, int], Network], context: int, or_less: bool) ->
             device_bytes=plan.nbytes,
             experts_host=plan.host_layers,
             host_bytes=plan.host_bytes,
-            tokens_per_second=predicted_tokens_per_second(network, device.hardware),
+            tokens_per_second=predicted_tokens_per_second(network, device.hardware).expected,
         )

@@ -10,10 +10,11 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import kv_format
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
-from arcmtp.inspect.cards import Fit, cards_on_paper, fits
+from arcmtp.inspect.cards import Fit, fits
 from arcmtp.model.blocks.mtp import has_mtp
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions, check_parallel
+from arcmtp.predict import cards_on_paper
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 

@@ -88,8 +88,8 @@ def _running(running: Running) -> Iterator[str]:
     yield "\n".join([*lines, f"the weights take {_size(running.weights_bytes)}, {context}"])
     yield table([CARDS, *map(_card, running.cards)])
     yield (
-        "Predicted, measured on no card. Tokens/s: without drafts, in an empty context; bytes over the bandwidths of\n"
-        "memory and PCIe, plus launches. Largest context: with the same experts in host memory."
+        "Predicted, measured on no card. Tokens/s: without drafts, in an empty context; what is expected, of which\n"
+        "arcmtp predict gives the range. Largest context: with the same experts in host memory."
     )
 
 

@@ -278,13 +278,21 @@ class Network:
         experts = self._experts_from_the_last_layer
         return [of_layer for of_layer in experts if of_layer[0].tensor.region.in_host_memory]
 
-    def plain_step(self) -> Iterator[Launch]:
-        """The launches of a step of one row, chosen greedily; nothing is compiled for them."""
-        return self._step(1, GREEDY, 1)
+    def plain_step(self, rows: int = 1) -> Iterator[Launch]:
+        """The launches of a step of one sequence, chosen greedily; nothing is compiled for them."""
+        return self._step(rows, GREEDY, 1)
 
-    def plain_draft(self) -> Iterator[Launch]:
-        """Those of a draft call that goes on from another."""
-        return self._draft(2, 2, GREEDY, 1)
+    def plain_draft(self, index: int = 2, rows: int = 2) -> Iterator[Launch]:
+        """Those of `draft`, without log-probabilities."""
+        return self._draft(index, rows, GREEDY, 1)
+
+    def plain_chunk(self) -> Iterator[Launch]:
+        """Those of a prompt chunk."""
+        return self._chunk()
+
+    def plain_first(self) -> Iterator[Launch]:
+        """Those that choose the token behind a prompt."""
+        return self._first(GREEDY)
 
     def _bytes_of_step(self, context: int, experts: float) -> int:
         work = Work(1, context, experts)

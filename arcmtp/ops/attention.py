@@ -144,11 +144,14 @@ class Attention:
         seen = rows * work.context - rows * (rows - 1) // 2
         row = 8 * queries + consumed_bytes(self.consumers, queries)  # queries and gates
         cache = 2 * self.heads.kv * self.kv.nbytes(self.heads.dim) * work.context
-        return Cost(cache + rows * row, (4 * seen + 4 * rows) * queries)
+        operations = (4 * seen + 4 * rows) * queries
+        return Cost(cache + rows * row, operations, {self.kv.name: operations})
 
     def _store_cost(self, work: Work) -> Cost:
         heads = work.rows * self.heads.kv
-        return Cost(2 * heads * (4 * self.heads.dim + self.kv.nbytes(self.heads.dim)), 8 * heads * self.heads.dim)
+        operations = 8 * heads * self.heads.dim
+        nbytes = 2 * heads * (4 * self.heads.dim + self.kv.nbytes(self.heads.dim))
+        return Cost(nbytes, operations, {self.kv.name: operations})
 
     def _kernel(
         self, variant: str, parameters: Parameters, call: str, team_memory: int, operator: str = "attention"

@@ -57,6 +57,7 @@ class Hardware:
     xe_cores: int = _whole(1, 1024)
     memory_gib: int = _whole(1, 1024)
     spec_bandwidth_gbs: float = _bandwidth()
+    clock_mhz: int = _whole(100, 10000)
     pcie_generation: int = _whole(3, 5)
     pcie_lanes: int = _whole(1, 16)
     pcie_source: str = _text()

@@ -118,13 +118,21 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a launch must do at least: bytes to move and operations to do (ops/cost.py)."""
+    """What a launch must do at least: bytes to move and operations to do (ops/cost.py).
+
+    units: what the instructions of its kernel are in proportion to, by the format of weights or of keys: passes of
+    products over tiles of weights, and operations of attention.
+    """
 
     nbytes: int
     operations: int = 0
+    units: Mapping[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.nbytes + other.nbytes, self.operations + other.operations)
+        units = dict(self.units)
+        for form, count in other.units.items():
+            units[form] = units.get(form, 0) + count
+        return Cost(self.nbytes + other.nbytes, self.operations + other.operations, units)
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,11 @@ class Launch:
     def operator(self) -> str:
         """The operator's name, with which the kernel's name begins."""
         return self.kernel.operator
+
+    @property
+    def threads(self) -> int:
+        """Hardware threads that it starts."""
+        return self.groups * self.kernel.team
 
     @property
     def title(self) -> str:

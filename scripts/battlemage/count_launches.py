@@ -33,7 +33,6 @@ from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import TensorInfo
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
-from arcmtp.model.stage import LaunchList
 from arcmtp.model.weight_plan import Segment
 from arcmtp.model.weights import WeightLoader
 from arcmtp.ops.accept import turn
@@ -175,7 +174,7 @@ class Phase(NamedTuple):
     """A launch list and what it runs on."""
 
     name: str
-    launches: LaunchList
+    launches: Iterable[Launch]
     positions: np.ndarray  # int32, of its rows
     chunk: bool = False
 

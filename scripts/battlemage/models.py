@@ -1,75 +1,16 @@
-"""The published models as headers: hyperparameters, names, shapes and types of tensors, and no weights."""
+"""Networks of the published models, of which nothing is loaded."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from math import prod
-from pathlib import Path
 from typing import Any
 
 from arcmtp.formats.matrix import Requant
-from arcmtp.gguf import GGUF
-from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
+from arcmtp.predict.published import DENSE, MOE, VOCAB_USED, Header, Mix, stock_q4_0, unsloth_q4_k_m
 from arcmtp.runtime.device import Device
 
+__all__ = ["CONTEXT", "DENSE", "DRAFT_TOKENS", "MOE", "Header", "Mix", "network", "stock_q4_0", "unsloth_q4_k_m"]
 CONTEXT = 8192
-VOCAB_USED = 248_077  # the rest of the vocabulary is padding
 DRAFT_TOKENS = 65_536  # of a network whose drafts are of some tokens
-
-MOE = Config(
-    architecture="qwen35moe",
-    hidden=2048,
-    layers=40,
-    layer_kinds=tuple("attention" if layer % 4 == 3 else "gdn" for layer in range(40)),
-    vocab=248_320,
-    context_length=262_144,
-    rms_eps=1e-6,
-    q_heads=16,
-    kv_heads=2,
-    head_dim=256,
-    rope_dim=64,
-    rope_theta=1e7,
-    gdn_k_heads=16,
-    gdn_v_heads=32,
-    gdn_k_dim=128,
-    gdn_v_dim=128,
-    conv_kernel=4,
-    experts=256,
-    experts_used=8,
-    expert_ffn=512,
-    shared_ffn=512,
-    mtp_layers=1,
-)
-DENSE = replace(
-    MOE,
-    architecture="qwen35",
-    hidden=5120,
-    layers=64,
-    layer_kinds=tuple("attention" if layer % 4 == 3 else "gdn" for layer in range(64)),
-    q_heads=24,
-    kv_heads=4,
-    gdn_v_heads=48,
-    ffn=17_408,
-    experts=0,
-    experts_used=0,
-    expert_ffn=0,
-    shared_ffn=0,
-)
-NAMES = {"qwen35moe": "Qwen3.6-35B-A3B", "qwen35": "Qwen3.6-27B"}
-ALWAYS_F32 = {"ssm_conv1d.weight", "ssm_a", "ssm_dt.bias"}
-ROUTERS = {"ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"}
-
-Shapes = dict[str, tuple[int, ...]]
-Mix = Callable[[int, str], GgmlType]  # of layer (-1: none) and the rest of a matrix's name
-
-
-class Header(GGUF):
-    """The tensor table of a file that does not exist, with the matrices' types by `mix`."""
-
-    def __init__(self, config: Config, mix: Mix) -> None:
-        self.path = Path(NAMES[config.architecture])
-        self.tensors = {tensor.name: tensor for tensor in _tensors(config, mix)}
 
 
 def network(
@@ -80,80 +21,3 @@ def network(
     file = Header(config, mix)
     options = NetworkOptions(context, VOCAB_USED, slots, mtp=file, requant=requant, **of_drafts)
     return Network(file, config, options, device)
-
-
-def stock_q4_0(layer: int, name: str) -> GgmlType:
-    """What llama.cpp's quantiser makes of Q4_0."""
-    if name in ROUTERS:
-        return GgmlType.F32
-    return GgmlType.Q6_K if name == "output.weight" else GgmlType.Q4_0
-
-
-def unsloth_q4_k_m(layer: int, name: str) -> GgmlType:
-    """The file of Qwen3.6-35B-A3B that unsloth publishes as UD-Q4_K_M."""
-    if name in ROUTERS:
-        return GgmlType.BF16 if layer == MOE.layers else GgmlType.F32
-    if name == "ffn_down_exps.weight":
-        return GgmlType.Q6_K if layer in (34, 38, 39) else GgmlType.Q5_K
-    types = {
-        "ffn_gate_exps.weight": GgmlType.Q4_K,
-        "ffn_up_exps.weight": GgmlType.Q4_K,
-        "output.weight": GgmlType.Q6_K,
-        "ssm_alpha.weight": GgmlType.F32,
-        "ssm_beta.weight": GgmlType.F32,
-    }
-    return types.get(name, GgmlType.Q8_0)
-
-
-def _tensors(config: Config, mix: Mix) -> Iterator[TensorInfo]:
-    c = config
-    every = {"attn_norm.weight": (c.hidden,), "post_attention_norm.weight": (c.hidden,), **_feed_forward(c)}
-    layers = [every | (_gdn(c) if kind == "gdn" else _attention(c)) for kind in c.layer_kinds]
-    vocabulary = (c.vocab, c.hidden)
-    model = {"token_embd.weight": vocabulary, "output.weight": vocabulary, "output_norm.weight": (c.hidden,)}
-    mtp: Shapes = {f"nextn.{name}.weight": (c.hidden,) for name in ("enorm", "hnorm", "shared_head_norm")}
-    mtp |= {"nextn.eh_proj.weight": (c.hidden, 2 * c.hidden)}
-    for layer, shapes in enumerate([model, *layers, every | _attention(c) | mtp], start=-1):
-        for name, shape in shapes.items():
-            plain = name in ALWAYS_F32 or name.endswith("norm.weight")
-            ggml_type = GgmlType.F32 if plain else mix(layer, name)
-            nbytes = prod(shape) // ggml_type.block * ggml_type.block_bytes
-            yield TensorInfo(name if layer < 0 else f"blk.{layer}.{name}", shape, ggml_type, 0, nbytes, 0)
-
-
-def _feed_forward(c: Config) -> Shapes:
-    def products(suffix: str, width: int, *stack: int) -> Shapes:
-        inputs, down = (*stack, width, c.hidden), (*stack, c.hidden, width)
-        return {f"ffn_{part}{suffix}.weight": down if part == "down" else inputs for part in ("gate", "up", "down")}
-
-    if not c.experts:
-        return products("", c.ffn)
-    routers: Shapes = {"ffn_gate_inp.weight": (c.experts, c.hidden), "ffn_gate_inp_shexp.weight": (c.hidden,)}
-    return routers | products("_exps", c.expert_ffn, c.experts) | products("_shexp", c.shared_ffn)
-
-
-def _gdn(c: Config) -> Shapes:
-    inner, heads = c.gdn_v_heads * c.gdn_v_dim, c.gdn_v_heads
-    return {
-        "attn_qkv.weight": (c.gdn_channels, c.hidden),
-        "attn_gate.weight": (inner, c.hidden),
-        "ssm_alpha.weight": (heads, c.hidden),
-        "ssm_beta.weight": (heads, c.hidden),
-        "ssm_conv1d.weight": (c.gdn_channels, c.conv_kernel),
-        "ssm_a": (heads,),
-        "ssm_dt.bias": (heads,),
-        "ssm_norm.weight": (c.gdn_v_dim,),
-        "ssm_out.weight": (c.hidden, inner),
-    }
-
-
-def _attention(c: Config) -> Shapes:
-    inner, kv = c.q_heads * c.head_dim, c.kv_heads * c.head_dim
-    return {
-        "attn_q.weight": (2 * inner, c.hidden),
-        "attn_k.weight": (kv, c.hidden),
-        "attn_v.weight": (kv, c.hidden),
-        "attn_output.weight": (c.hidden, inner),
-        "attn_q_norm.weight": (c.head_dim,),
-        "attn_k_norm.weight": (c.head_dim,),
-    }

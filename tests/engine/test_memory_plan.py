@@ -17,9 +17,9 @@ from arcmtp.engine.memory_plan import (
     planned,
 )
 from arcmtp.errors import ArcmtpError, MemoryExceeded, OutOfMemory
-from arcmtp.inspect.cards import CardOnPaper, cards_on_paper
 from arcmtp.model.config import LayerKind
 from arcmtp.model.network import Network, NetworkOptions
+from arcmtp.predict import CardOnPaper, cards_on_paper
 from scripts.battlemage.models import DENSE, MOE, Header, network, stock_q4_0, unsloth_q4_k_m
 
 # 256 experts of three matrices of 512 x 2048 in 4.5 bits: of a layer of Qwen3.6-35B-A3B in Q4_0.

@@ -138,12 +138,15 @@ class Worker {
     template <Handler Instruction::*HANDLER, bool FOLLOWS_POISON> void run(Thread &thread) {
         std::uint64_t *const executed = counts_.executed.data();
         const Instruction *const code = kernel_.code.data();
-        for (const Instruction *in = thread.next; in;) {
+        std::uint64_t count = 0;
+        for (const Instruction *in = thread.next; in; ++count) {
             ++executed[in - code];
             if (FOLLOWS_POISON)
                 follow_poison(thread, *in);
             in = (in->*HANDLER)(thread, in);
         }
+        thread.executed += count;
+        counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
     }
 
     void begin(Thread &t, int index) {
@@ -151,6 +154,7 @@ class Worker {
         t.next = kernel_.code.data();
         t.index = index;
         t.signalled = t.ended = false;
+        t.executed = 0;
         if (checks_) { // what registers held before is unknown
             std::memset(t.bytes, GARBAGE, sizeof t.bytes);
             std::memset(t.defined, checks_ & POISON ? 0 : DEFINED, sizeof t.defined);
@@ -187,6 +191,8 @@ void execute(const Launch &launch, const Memory &memory, const Options &options,
     const int threads = int(launch.team[0] * launch.team[1] * launch.team[2]);
     const std::uint32_t groups = launch.groups[0] * launch.groups[1] * launch.groups[2];
     Shared shared{launch, memory, options, registers, with_local_ids(launch, threads), {}};
+    shared.trace.finds_races = options.checks & RACES;
+    shared.trace.counts_lines = options.checks & LINES;
     if (options.seed)
         shared.order = shuffled(groups, options.seed, counts.launches);
     counts.executed.resize(launch.kernel->code.size());
@@ -207,6 +213,7 @@ void execute(const Launch &launch, const Memory &memory, const Options &options,
             failure = why;
         counts.groups += own.groups;
         counts.threads += own.threads;
+        counts.longest_thread = std::max(counts.longest_thread, own.longest_thread);
         for (int i = 0; i < 2; ++i)
             counts.masked_bytes[i] += own.masked_bytes[i];
         for (std::size_t i = 0; i < own.executed.size(); ++i)
@@ -219,6 +226,7 @@ void execute(const Launch &launch, const Memory &memory, const Options &options,
     if (options.checks & LINES) {
         counts.lines[0] += shared.trace.lines(Touch::READ);
         counts.lines[1] += shared.trace.lines(Touch::WRITE);
+        counts.group_lines += shared.trace.group_lines();
     }
     ++counts.launches;
     counts.nanoseconds += (std::chrono::steady_clock::now() - began).count();

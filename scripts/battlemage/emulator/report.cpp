@@ -6,6 +6,14 @@
 namespace xe2 {
 namespace {
 
+/// Bytes of an element of its widest operand.
+int widest_of(const Instruction &in) {
+    int widest = size_of(in.target.type);
+    for (int i = 0; i < in.sources; ++i)
+        widest = std::max(widest, in.source[i].form == Form::IMMEDIATE ? 0 : size_of(in.source[i].type));
+    return widest;
+}
+
 /// The unit of a vector engine that executes an instruction.
 const char *pipe_of(const Instruction &in) {
     switch (in.opcode) {
@@ -33,13 +41,18 @@ const char *pipe_of(const Instruction &in) {
     default:
         break;
     }
-    int widest = size_of(in.target.type);
     bool floats = in.target.type == Type::F || in.target.type == Type::HF;
-    for (int i = 0; i < in.sources; ++i) {
-        widest = std::max(widest, in.source[i].form == Form::IMMEDIATE ? 0 : size_of(in.source[i].type));
+    for (int i = 0; i < in.sources; ++i)
         floats = floats || in.source[i].type == Type::F || in.source[i].type == Type::HF;
-    }
-    return widest == 8 ? "integer64" : floats ? "float" : "integer";
+    return widest_of(in) == 8 ? "integer64" : floats ? "float" : "integer";
+}
+
+/// Registers of 64 bytes that an instruction's widest operand fills, which its pipe takes one after the other; of dpas
+/// its repeat count.
+std::uint64_t slots_of(const Instruction &in) {
+    if (in.opcode == Opcode::DPAS)
+        return in.rows;
+    return in.opcode == Opcode::SEND ? 1 : std::max(1, (in.lanes * widest_of(in) + REGISTER - 1) / REGISTER);
 }
 
 std::string message_of(const Instruction &in) {
@@ -97,7 +110,7 @@ void write(std::ostringstream &out, const char *name, const std::map<std::string
 
 std::string report_of(const Kernel &kernel, const Counts &counts) {
     const std::vector<std::uint64_t> executed = executed_on_card(kernel, counts);
-    std::map<std::string, std::uint64_t> pipes, messages, bytes;
+    std::map<std::string, std::uint64_t> pipes, slots, messages, bytes;
     std::uint64_t total = 0;
     for (std::size_t i = 0; i < executed.size(); ++i) {
         const Instruction &in = kernel.code[i];
@@ -105,6 +118,7 @@ std::string report_of(const Kernel &kernel, const Counts &counts) {
             continue;
         total += executed[i];
         pipes[pipe_of(in)] += executed[i];
+        slots[pipe_of(in)] += executed[i] * slots_of(in);
         if (in.opcode != Opcode::SEND)
             continue;
         messages[message_of(in)] += executed[i];
@@ -119,12 +133,14 @@ std::string report_of(const Kernel &kernel, const Counts &counts) {
     out << "{\"kernel\": \"" << kernel.name << "\", \"launches\": " << counts.launches
         << ", \"groups\": " << counts.groups << ", \"threads\": " << counts.threads
         << ", \"registers\": " << kernel.registers << ", \"team_memory_bytes\": " << kernel.team_memory
-        << ", \"instructions\": " << total;
+        << ", \"instructions\": " << total << ", \"longest_thread\": " << counts.longest_thread;
     write(out, "pipes", pipes);
+    write(out, "slots", slots);
     write(out, "messages", messages);
     write(out, "bytes", bytes);
     if (counts.lines[0] || counts.lines[1])
-        out << ", \"lines_read\": " << counts.lines[0] << ", \"lines_written\": " << counts.lines[1];
+        out << ", \"lines_read\": " << counts.lines[0] << ", \"lines_written\": " << counts.lines[1]
+            << ", \"group_lines\": " << counts.group_lines;
     out << ", \"emulation_us\": " << counts.nanoseconds / 1000 << '}';
     return out.str();
 }

@@ -15,6 +15,7 @@ struct Thread {
     Group *group;
     const Instruction *next;
     int index;
+    std::uint64_t executed; // instructions since its beginning
     bool signalled, ended;
     std::uint64_t jumps_left; // backwards
 };

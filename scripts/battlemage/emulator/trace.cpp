@@ -23,6 +23,31 @@ std::string described(const Access &a) {
     return text;
 }
 
+/// Lines of 64 bytes that accesses in the order of their addresses touch.
+std::uint64_t distinct_lines(const std::vector<Access> &sorted) {
+    std::uint64_t count = 0, next = 0; // the first line that is not counted yet
+    for (const Access &access : sorted) {
+        const std::uint64_t first = std::max(access.begin / LINE, next), last = (access.end - 1) / LINE + 1;
+        if (last > first) {
+            count += last - first;
+            next = last;
+        }
+    }
+    return count;
+}
+
+/// Makes one access of those that meet, for their lines alone.
+void join(std::vector<Access> &accesses) {
+    std::sort(accesses.begin(), accesses.end(), earlier);
+    std::size_t last = 0;
+    for (std::size_t i = 1; i < accesses.size(); ++i)
+        if (accesses[i].begin <= accesses[last].end)
+            accesses[last].end = std::max(accesses[last].end, accesses[i].end);
+        else
+            accesses[++last] = accesses[i];
+    accesses.resize(accesses.empty() ? 0 : last + 1);
+}
+
 } // namespace
 
 void GroupTrace::begin(std::uint32_t group, int threads) {
@@ -80,9 +105,21 @@ void GroupTrace::atomic(int thread, std::uint64_t address, std::size_t bytes, co
 }
 
 void GroupTrace::end() {
-    const std::lock_guard<std::mutex> guard(launch->groups_);
+    std::vector<Access> reads, writes;
     for (const Access &access : accesses_)
-        (access.touch == Touch::READ ? launch->reads_ : launch->writes_).push_back(access);
+        (access.touch == Touch::READ ? reads : writes).push_back(access);
+    std::uint64_t lines = 0;
+    if (launch->counts_lines) {
+        std::sort(accesses_.begin(), accesses_.end(), earlier);
+        lines = distinct_lines(accesses_);
+    }
+    if (launch->counts_lines && !launch->finds_races)
+        for (std::vector<Access> *accesses : {&reads, &writes})
+            join(*accesses);
+    const std::lock_guard<std::mutex> guard(launch->groups_);
+    launch->group_lines_ += lines;
+    launch->reads_.insert(launch->reads_.end(), reads.begin(), reads.end());
+    launch->writes_.insert(launch->writes_.end(), writes.begin(), writes.end());
     if (!hand_overs_.empty())
         launch->hand_overs_[group_] = hand_overs_;
 }
@@ -145,15 +182,7 @@ std::string LaunchTrace::race() const {
 std::uint64_t LaunchTrace::lines(Touch touch) const {
     std::vector<Access> sorted = touch == Touch::READ ? reads_ : writes_;
     std::sort(sorted.begin(), sorted.end(), earlier);
-    std::uint64_t count = 0, next = 0; // the first line that is not counted yet
-    for (const Access &access : sorted) {
-        const std::uint64_t first = std::max(access.begin / LINE, next), last = (access.end - 1) / LINE + 1;
-        if (last > first) {
-            count += last - first;
-            next = last;
-        }
-    }
-    return count;
+    return distinct_lines(sorted);
 }
 
 } // namespace xe2

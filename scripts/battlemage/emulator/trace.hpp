@@ -67,11 +67,14 @@ class GroupTrace {
 /// What all work-groups of a launch do.
 class LaunchTrace {
   public:
+    bool finds_races = true, counts_lines = false; // what it is for
     std::mutex atomics;
     /// The first two accesses that no order is between, in a line; empty if there are none.
     std::string race() const;
     /// Distinct lines of 64 bytes that were read and that were written.
     std::uint64_t lines(Touch touch) const;
+    /// Those that each work-group read or wrote, added up.
+    std::uint64_t group_lines() const { return group_lines_; }
 
   private:
     struct HandedOn {
@@ -81,6 +84,7 @@ class LaunchTrace {
     };
     std::mutex groups_;
     std::vector<Access> reads_, writes_;
+    std::uint64_t group_lines_ = 0;
     std::unordered_map<std::uint32_t, std::vector<HandOver>> hand_overs_; // by group
     std::unordered_map<std::uint64_t, std::deque<HandedOn>> histories_;   // by address, guarded by `atomics`
     bool ordered(const Access &a, const Access &b) const;

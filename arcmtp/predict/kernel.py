@@ -1,0 +1,77 @@
+"""How long a launch takes on a card: the largest of what it asks of memory, caches, pipes and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from arcmtp.predict.counts import Counts, counts_of
+from arcmtp.predict.machine import ENGINES, TEAM_MEMORY, THREADS, Machine
+from arcmtp.runtime.launch import Launch, Work
+from arcmtp.runtime.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a launch asks for. host_bytes: of nbytes those in host memory."""
+
+    nbytes: int
+    host_bytes: int
+    groups: int
+    team: int
+    team_memory: int
+    registers: int
+    counts: Counts
+
+
+def load_of(launch: Launch, work: Work) -> Load:
+    """Of a launch; bytes of memory are those of its cost, each once."""
+    counts, registers = counts_of(launch, work)
+    nbytes = launch.cost(work).nbytes
+    weights, host = launch.arguments.get("weights"), 0
+    if isinstance(weights, Tensor) and weights.region.in_host_memory:
+        host = nbytes - launch.cost(Work(work.rows, work.context, 0)).nbytes
+    kernel = launch.kernel
+    return Load(nbytes, host, launch.groups, kernel.team, kernel.team_memory, registers, counts)
+
+
+def seconds(load: Load, machine: Machine) -> Mapping[str, float]:
+    """What each part of the card takes for a launch; the launch takes the longest of them.
+
+    L2: in the worst case no load finds its line in L1. Fewer work-groups than Xe cores leave cores idle. Latency: the
+    longest thread, behind the others that have filled the card before it.
+    """
+    m, c = machine, load.counts
+    before = (_rounds(load, m) - 1) * _thread_cycles(load, m, c.instructions)
+    cores = min(m.cores, load.groups)
+    core_clock, engine_clock = cores * m.clock, cores * ENGINES * m.clock
+    l2 = c.moved_bytes if m.case == "worst" else c.line_bytes
+    messages = c.messages + c.team_messages
+    return {
+        "DRAM": (load.nbytes - load.host_bytes) / m.memory,
+        "PCIe": load.host_bytes / m.pcie,
+        "L2": l2 / core_clock / m.l2_bytes,
+        "L1": max((c.moved_bytes + c.team_bytes) / m.l1_bytes, messages / m.l1_messages) / core_clock,
+        "dpas": max(c.dpas_rows * m.dpas_row_cycles, c.dpas * m.dpas_least_cycles) / engine_clock,
+        "float pipe": c.floats / engine_clock,
+        "integer pipe": (c.integers + c.math * m.math_cycles) / engine_clock,
+        "issue": c.instructions / m.pipes_together / engine_clock,
+        "latency": (before + _thread_cycles(load, m, c.longest)) / m.clock,
+    }
+
+
+def _rounds(load: Load, m: Machine) -> float:
+    """How often the card is filled with threads."""
+    threads = load.groups * load.team
+    of_core = ENGINES * THREADS[load.registers] // load.team
+    if load.team_memory:
+        of_core = min(of_core, TEAM_MEMORY // load.team_memory)
+    return max(1, threads / (m.cores * max(of_core, 1) * load.team))
+
+
+def _thread_cycles(load: Load, m: Machine, instructions: float) -> float:
+    """From the start of a thread to its end, while others do not stand in its way. instructions: of all threads, were
+    they like this one."""
+    c, threads = load.counts, load.groups * load.team
+    waits = max(c.loads / threads / m.loads_in_flight, 1) * m.memory_cycles + c.barriers / threads * m.barrier_cycles
+    return m.start_cycles + instructions / threads * m.dependent_cycles + waits

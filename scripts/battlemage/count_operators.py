@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Count what each operator does on the emulated card, and write the counts that `arcmtp predict` ships with.
+
+    ARCMTP_EMULATOR_CHECKS=lines scripts/battlemage/run.sh --execute .venv/bin/python \
+        scripts/battlemage/count_operators.py [--only NAME]
+
+Run it after a kernel has changed; `--only` counts one operator anew and keeps the others. Launches come from networks
+without weights, of several shapes and formats (SHAPES, FORMATS). What a thread does is then written as a fixed part and
+a part for each of its launch's units (`Cost.units`), by operator, row class and format, fitted to all launches.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from arcmtp.formats.kv_cache import KV_FORMATS
+from arcmtp.formats.matrix import Requant
+from arcmtp.gguf_header import GgmlType
+from arcmtp.model.config import Config
+from arcmtp.model.network import Network
+from arcmtp.ops.launch import CHUNK_ROWS
+from arcmtp.predict.counts import COUNTED, CountFile, Counts, digest, row_class, units_of
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.launch import Launch, Work
+from scripts.battlemage.count_launches import (
+    Emulator,
+    Phase,
+    Report,
+    Unloaded,
+    counts_of,
+    distinct_experts,
+    only,
+    prepare,
+)
+from scripts.battlemage.fit_counts import Sample, differences, fitted
+from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
+
+CONTEXTS = (1024, 4096)  # tokens that a row of a step sees
+PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")
+CHUNK_CONTEXTS = (512, 1024)  # the last row of a prompt chunk
+ROWS = (1, 2, 4, 8, 0)
+FEW_ROWS = (1, 4, 0)
+HALF = replace(
+    MOE, hidden=1024, expert_ffn=256, shared_ffn=256, q_heads=8, kv_heads=1, gdn_k_heads=8, gdn_v_heads=16
+)
+QUARTER = replace(DENSE, hidden=1280, ffn=4352)
+
+
+class Counted(NamedTuple):
+    """A network whose launches are counted, for these rows; those of some operators alone, or of a part."""
+
+    config: Config
+    mix: Mix
+    rows: tuple[int, ...]
+    operators: tuple[str, ...] = COUNTED
+    part: str | None = None
+    kv: str = "f16"
+    requant: Requant | None = None
+
+
+def every(ggml_type: GgmlType) -> Mix:
+    """A file whose matrices have one type."""
+    return lambda layer, name: GgmlType.F32 if "ffn_gate_inp" in name else ggml_type
+
+
+FORMATS = (
+    GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.Q8_0, GgmlType.BF16, GgmlType.Q4_1, GgmlType.Q5_0,
+    GgmlType.Q5_1, GgmlType.Q2_0, GgmlType.Q2_K, GgmlType.F16, GgmlType.IQ4_NL, GgmlType.IQ4_XS, GgmlType.MXFP4,
+    GgmlType.IQ3_S, GgmlType.IQ3_XXS, GgmlType.Q3_K, GgmlType.IQ2_XXS, GgmlType.IQ2_S, GgmlType.IQ1_S, GgmlType.IQ1_M,
+)  # fmt: skip
+SHAPES = (
+    Counted(MOE, stock_q4_0, ROWS),
+    Counted(HALF, stock_q4_0, FEW_ROWS),
+    Counted(QUARTER, stock_q4_0, FEW_ROWS),
+    Counted(HALF, unsloth_q4_k_m, FEW_ROWS, PRODUCTS),
+    *(
+        Counted(HALF, stock_q4_0, FEW_ROWS, ("attention", "attention_store"), kv=kv)
+        for kv in KV_FORMATS
+        if kv != "f16"
+    ),
+    *(Counted(HALF, every(ggml_type), FEW_ROWS, ("mul_mat",), part="output") for ggml_type in FORMATS),
+)
+
+
+def samples(counted: Counted, device: Device, emulator: Emulator, only_operator: str | None) -> Iterator[Sample]:
+    """What launches of a network do; kernels that do the same in several layers are executed once."""
+    wanted = [name for name in counted.operators if only_operator in (None, name)]
+    if not wanted:
+        return
+    config = replace(counted.config, layers=4, layer_kinds=counted.config.layer_kinds[:4])
+    model = network(
+        device, config, counted.mix, counted.requant, context=max(CONTEXTS), kv=KV_FORMATS[counted.kv]
+    )
+    model.load(loader=Unloaded)
+    seen = set()
+    for rows in counted.rows:
+        for context in CONTEXTS if rows else CHUNK_CONTEXTS:
+            launches = []
+            for launch in model.launches(rows):
+                kind = (launch.kernel.name, context if launch.operator == "attention" else 0)
+                needed = launch.operator in wanted and counted.part in (None, launch.part)
+                chooses = launch.operator == "router" and any("experts" in name for name in wanted)
+                # Draft calls after a step of several rows would find no positions of their own.
+                if row_class(launch.rows) == rows and (needed or chooses) and kind not in seen:
+                    seen.add(kind)
+                    launches.append(launch)
+            of_all = of_rows(model, rows, context, launches, emulator)
+            yield from (one for one in of_all if one.operator in wanted)
+
+
+def of_rows(
+    model: Network, rows: int, context: int, launches: list[Launch], emulator: Emulator
+) -> Iterator[Sample]:
+    """Of launches for so many rows (0: a prompt chunk) of which the last one sees `context` keys."""
+    positions = np.arange(context, dtype=np.int32)[-(rows or CHUNK_ROWS) :]
+    model.device.compile(launch.kernel for launch in launches)
+    prepare(model, Phase("", launches, positions, chunk=not rows))
+    experts = min(model.config.experts, len(positions) * model.config.experts_used)
+    for launch in launches:
+        run = partial(model.device.run, model.device.bind([launch]))
+        report = only(emulator.reports(run))
+        if launch.operator == "router":
+            experts = distinct_experts(launch, len(positions), model.config.experts_used)
+        yield sample(launch, report, Work(len(positions), context, experts))
+
+
+def sample(launch: Launch, report: Report, work: Work) -> Sample:
+    """Of an executed launch."""
+    assert report["threads"] == launch.threads, launch
+    counts = counts_of(report)
+    slots = {pipe: counts[f"slots.{pipe}"] for pipe in ("float", "integer", "integer64", "math", "dpas")}
+    messages = {kind: counts[f"messages.global_{kind}"] for kind in ("load", "prefetch", "store", "atomic", "fence")}
+    number = Counts(
+        instructions=counts["instructions"],
+        floats=slots["float"],
+        integers=slots["integer"] + slots["integer64"],
+        math=slots["math"],
+        dpas=counts["pipes.dpas"],
+        dpas_rows=slots["dpas"],
+        send=counts["pipes.send"],
+        loads=messages["load"],
+        messages=sum(messages.values()),
+        moved_bytes=counts["bytes.global_load"] + counts["bytes.global_store"],
+        line_bytes=64 * counts["group_lines"],
+        team_messages=sum(counts[f"messages.team_{kind}"] for kind in ("load", "store")),
+        team_bytes=counts["bytes.team_load"] + counts["bytes.team_store"],
+        barriers=counts["messages.barrier"],
+        # The emulator leaves the insides of IEEE macros out of the longest thread.
+        longest=max(counts["longest_thread"] * launch.threads, counts["instructions"]),
+    )
+    kind = (launch.operator, row_class(launch.rows))
+    return Sample(*kind, launch.kernel.name, launch.threads, units_of(launch, work), report["registers"], number)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=COUNTED, help="count one operator, keep the counts of the others")
+    parser.add_argument("--samples", metavar="FILE", help="write what each launch did, too")
+    options = parser.parse_args()
+    if "lines" not in os.environ.get("ARCMTP_EMULATOR_CHECKS", ""):
+        parser.error("cache lines are counted with ARCMTP_EMULATOR_CHECKS=lines")
+    emulator, device = Emulator(), Device()
+    found: list[Sample] = []
+    for counted in SHAPES:
+        began = time.perf_counter()
+        new = list(samples(counted, device, emulator, options.only))
+        found += new
+        what = f"{counted.config.architecture} {counted.config.hidden} {counted.kv}"
+        print(f"{what}: {len(new)} launches in {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+        if options.samples:
+            with open(options.samples, "a") as file:
+                file.writelines(f"{one.as_json()}\n" for one in new)
+    file = CountFile.read() if options.only else CountFile({}, {})
+    made = fitted(found)
+    file.operators.update(made)
+    file.digests.update({operator: digest(operator) for operator in made})
+    file.write()
+    for name, error in differences(found, made):
+        print(f"{name}: instructions of a launch differ by up to {error:.0%}")
+
+
+if __name__ == "__main__":
+    main()

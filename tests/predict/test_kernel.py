@@ -1,0 +1,91 @@
+"""What bounds a launch: each part of the card, in loads that it alone limits."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from arcmtp.predict.counts import Counts
+from arcmtp.predict.kernel import Load, seconds
+from arcmtp.predict.machine import CASES, Machine, machine
+from arcmtp.runtime.card import cards
+
+B70 = cards()["arc-pro-b70"].hardware
+assert B70
+EXPECTED = machine(B70, "expected")
+NONE = Load(0, 0, groups=3200, team=8, team_memory=0, registers=128, counts=Counts())
+
+
+def bound(load: Load, m: Machine = EXPECTED) -> tuple[str, float]:
+    took = seconds(load, m)
+    name = max(took, key=lambda part: took[part])
+    return name, took[name]
+
+
+def counted(**counts: float) -> Load:
+    return replace(NONE, counts=Counts(**counts))
+
+
+def test_bytes_take_the_bandwidth_of_where_they_lie() -> None:
+    name, took = bound(replace(NONE, nbytes=536_000_000))
+    assert name == "DRAM" and took == pytest.approx(1e-3)
+    name, took = bound(replace(NONE, nbytes=536_000_000, host_bytes=536_000_000))
+    assert name == "PCIe" and took == pytest.approx(536e6 / (0.76 * 63.015e9), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "cycles"),
+    [
+        (counted(line_bytes=48e9), "L2", 1e9 / 32),
+        (counted(moved_bytes=128e9), "L1", 1e9 / 32),
+        (counted(team_bytes=128e9), "L1", 1e9 / 32),
+        (counted(messages=1e9), "L1", 2e9 / 32),
+        (counted(dpas=1e8, dpas_rows=8e8), "dpas", 8e8 * 2.2 / 256),
+        (counted(dpas=1e9, dpas_rows=1e9), "dpas", 1e9 * 4 / 256),
+        (counted(floats=1e9), "float pipe", 1e9 / 256),
+        (counted(integers=1e9, math=1e8), "integer pipe", 1.4e9 / 256),
+        (counted(instructions=1e9), "issue", 1e9 / 2 / 256),
+    ],
+)
+def test_each_part_has_its_rate(load: Load, name: str, cycles: float) -> None:
+    longest, took = bound(load)
+    assert longest == name and took == pytest.approx(cycles / EXPECTED.clock)
+
+
+def test_few_work_groups_leave_cores_idle() -> None:
+    one = replace(counted(floats=1e9), groups=1)
+    assert bound(one)[1] == pytest.approx(32 * bound(counted(floats=1e9))[1])
+
+
+def test_the_longest_thread_comes_once_and_the_others_in_rounds() -> None:
+    four = replace(NONE, groups=1024, counts=Counts(instructions=8192 * 100, longest=8192 * 5000))
+    assert seconds(four, EXPECTED)["latency"] == pytest.approx((3 * (900 + 400) + 900 + 20_000) / EXPECTED.clock)
+
+
+def test_a_long_thread_waits_for_itself() -> None:
+    team = replace(counted(longest=16 * 10_000), groups=1, team=16)
+    name, took = bound(team)
+    assert name == "latency" and took == pytest.approx((300 + 4 * 10_000 + 600) / EXPECTED.clock)
+    loads = replace(team, counts=Counts(longest=16 * 10_000, loads=16 * 80, barriers=16 * 5))
+    assert bound(loads)[1] == pytest.approx((300 + 4 * 10_000 + 10 * 600 + 5 * 60) / EXPECTED.clock)
+
+
+@pytest.mark.parametrize(
+    ("load", "rounds"),
+    [
+        (replace(NONE, groups=256), 1),
+        (replace(NONE, groups=1024), 4),
+        (replace(NONE, groups=256, registers=256), 2),
+        (replace(NONE, groups=256, team_memory=64 << 10), 4),
+    ],
+)
+def test_more_threads_than_fit_run_in_rounds(load: Load, rounds: int) -> None:
+    assert seconds(load, EXPECTED)["latency"] == pytest.approx(rounds * 900 / EXPECTED.clock)
+
+
+@pytest.mark.parametrize("name", [name for name, card in cards().items() if card.hardware])
+def test_no_part_is_slower_in_a_better_case(name: str) -> None:
+    hardware = cards()[name].hardware
+    assert hardware
+    load = Load(10**7, 10**6, 100, 8, 8192, 128, Counts(*(1e6 + i for i in range(len(fields(Counts))))))
+    best, expected, worst = (seconds(load, machine(hardware, case)) for case in CASES)
+    assert all(best[part] <= expected[part] <= worst[part] for part in best)

@@ -13,8 +13,8 @@ from arcmtp.predict.times import KernelTime, Range
 
 LEAST_SHARE = 0.01  # of a launch list, that a kernel has a line for
 PREDICTED = (
-    "Predicted: counted instructions and bytes, and figures of the card of which many are guesses. No card has run\n"
-    "it. Ranges are from all figures at their best to all at their worst."
+    "Predicted: counted instructions and bytes, and figures of the card of which many are guesses.\n"
+    "No card has run it. Ranges are from all figures at their best to all at their worst."
 )
 KERNELS = ("", "launches", "µs", "range", "share", "bound by", "DRAM", "dpas")
 

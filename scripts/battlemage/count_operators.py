@@ -156,7 +156,7 @@ def sample(launch: Launch, report: Report, work: Work) -> Sample:
         longest=max(counts["longest_thread"] * launch.threads, counts["instructions"]),
     )
     kind = (launch.operator, row_class(launch.rows))
-    return Sample(*kind, launch.kernel.name, launch.threads, units_of(launch, work), report["registers"], number)
+    return Sample(*kind, launch.kernel.name, launch.threads, dict(units_of(launch, work)), report["registers"], number)
 
 
 def main() -> None:
@@ -175,8 +175,8 @@ def main() -> None:
         what = f"{counted.config.architecture} {counted.config.hidden} {counted.kv}"
         print(f"{what}: {len(new)} launches in {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
         if options.samples:
-            with open(options.samples, "a") as file:
-                file.writelines(f"{one.as_json()}\n" for one in new)
+            with open(options.samples, "a", encoding="utf-8") as log:
+                log.writelines(f"{one.as_json()}\n" for one in new)
     file = CountFile.read() if options.only else CountFile({}, {})
     made = fitted(found)
     file.operators.update(made)

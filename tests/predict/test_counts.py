@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from arcmtp.gguf import GGUF
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.predict import card_on_paper, counts
-from arcmtp.predict.counts import COUNTED, THREAD, CountFile, Operator, counted_operators, counts_of, digest
+from arcmtp.predict.counts import COUNTED, THREAD, CountFile, Operator, Parts, counted_operators, counts_of, digest
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
+from arcmtp.runtime.paths import kernel_dir
 from scripts.battlemage.count_launches import Emulator, Phase, Unloaded, only, prepare
 from scripts.battlemage.count_operators import sample
 from scripts.battlemage.fit_counts import Sample, fitted
@@ -30,7 +32,7 @@ def test_the_counts_are_of_the_kernels_as_they_are() -> None:
 
 
 def test_a_comment_does_not_change_a_digest_and_code_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for path in counts.kernel_dir().glob("*.hpp"):
+    for path in kernel_dir().glob("*.hpp"):
         (tmp_path / path.name).write_text(path.read_text())
     before = {name: digest(name) for name in ("norm", "experts_down", "mul_mat")}
     monkeypatch.setattr(counts, "kernel_dir", lambda: tmp_path)
@@ -79,7 +81,7 @@ def test_counts_grow_with_threads_and_units() -> None:
 
 
 def test_a_format_that_was_not_counted_is_taken_as_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    of = {1: {THREAD: (1.0,) * 15, "W4": (2.0,) * 15, "W8": (3.0,) * 15, "F32": (4.0,) * 15}}
+    of: dict[int, Parts] = {1: {THREAD: (1.0,) * 15, "W4": (2.0,) * 15, "W8": (3.0,) * 15, "F32": (4.0,) * 15}}
     operators = {"mul_mat": Operator({1: 128}, of), "router": Operator({1: 128}, {1: {"F32": (5.0,) * 15}})}
     nearest = (("mul_mat", "IQ4_NL", 2), ("mul_mat", "BF16", 4), ("router", "BF16", 5), ("router", "W8", 3))
     for name, form, part in nearest:
@@ -116,7 +118,7 @@ def test_scaled_counts_are_those_of_other_shapes(emulated_card: Device, rows: in
     prepare(model, phase)
     emulator = Emulator()
     for launch in launches:
-        report = only(emulator.reports(lambda launch=launch: emulated_card.run(emulated_card.bind([launch]))))
+        report = only(emulator.reports(partial(emulated_card.run, emulated_card.bind([launch]))))
         work = Work(rows, context, min(model.config.experts, rows * model.config.experts_used))
         counted, (scaled, _) = sample(launch, report, work).counts, counts_of(launch, work)
         for name, tolerance in TOLERANCE.items():

@@ -53,7 +53,9 @@ class Norm:
     def _cost(self, work: Work) -> Cost:
         read = (1 + self.slots) * 4 * self.k
         written = consumed_bytes(self.consumers, self.k) + 4 * self.k * (self.slots > 0)
-        return Cost(work.rows * (read + written) + 4 * self.k, work.rows * (self.slots + 4) * self.k)
+        values = work.rows * self.k
+        units = {"values": values, "partial sums": values * self.slots}
+        return Cost(work.rows * (read + written) + 4 * self.k, values * (self.slots + 4), units)
 
 
 def reference(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:

@@ -120,8 +120,8 @@ class Kernel:
 class Cost:
     """What a launch must do at least: bytes to move and operations to do (ops/cost.py).
 
-    units: what the instructions of its kernel are in proportion to, by the format of weights or of keys: passes of
-    products over tiles of weights, and operations of attention.
+    units: what the instructions of its kernel grow with, by the format of weights or of keys, or by what they are:
+    passes of products over tiles of weights, operations of attention. None: operations.
     """
 
     nbytes: int

@@ -22,8 +22,14 @@ from scripts.battlemage.count_launches import Emulator, Phase, Unloaded, only, p
 from scripts.battlemage.count_operators import sample
 from scripts.battlemage.fit_counts import Sample, fitted
 
-# Of counts of the bundled model, whose matrices are an eighth of those that were counted, or less.
-TOLERANCE = {"instructions": 0.25, "dpas": 0.05, "loads": 0.25, "moved_bytes": 0.2}
+# By how much counts of the bundled model differ, whose matrices are an eighth of those that were counted, or less.
+# Heads have other dimensions there than those counted, so attention and the gated delta net are left out.
+TOLERANCE = {
+    "embedding": {"instructions": 0.1, "loads": 0.02, "moved_bytes": 0.02},
+    "mul_mat": {"instructions": 0.2, "dpas": 0.01, "loads": 0.01, "moved_bytes": 0.01},
+    "norm": {"instructions": 0.35, "loads": 0.1, "moved_bytes": 0.2},
+    "router": {"instructions": 0.2, "loads": 0.2, "moved_bytes": 0.25},
+}
 
 
 def test_the_counts_are_of_the_kernels_as_they_are() -> None:
@@ -99,10 +105,10 @@ def test_an_operator_that_was_not_counted_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def launches_of(model: Network, rows: int) -> Iterator[Launch]:
-    """One of each kernel."""
+    """One of each kernel that is compared."""
     seen = set()
     for launch in model.plain_step(rows) if rows else model.plain_chunk():
-        if launch.kernel not in seen:
+        if launch.kernel not in seen and launch.operator in TOLERANCE:
             seen.add(launch.kernel)
             yield launch
 
@@ -121,6 +127,6 @@ def test_scaled_counts_are_those_of_other_shapes(emulated_card: Device, rows: in
         report = only(emulator.reports(partial(emulated_card.run, emulated_card.bind([launch]))))
         work = Work(rows, context, min(model.config.experts, rows * model.config.experts_used))
         counted, (scaled, _) = sample(launch, report, work).counts, counts_of(launch, work)
-        for name, tolerance in TOLERANCE.items():
-            was = pytest.approx(getattr(counted, name), rel=tolerance, abs=64 * launch.threads)
+        for name, tolerance in TOLERANCE[launch.operator].items():
+            was = pytest.approx(getattr(counted, name), rel=tolerance)
             assert getattr(scaled, name) == was, (launch.title, name)

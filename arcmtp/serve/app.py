@@ -22,6 +22,7 @@ from arcmtp.serve.http import CLIENT_GONE, ClientGone, EventStream, Gate, unless
 from arcmtp.serve.metrics import Metrics
 from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.options import ServeOptions
+from arcmtp.serve.page import add_page
 from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
 from arcmtp.serve.protocol import (
     ChatRequest,
@@ -77,6 +78,8 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         ("/props", "GET", service.props, {"response_model": Props}),
     ):
         app.add_api_route(path, route, methods=[method], **extra)
+    if options.page:
+        add_page(app)
     return app
 
 

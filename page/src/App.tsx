@@ -22,7 +22,7 @@ export function App() {
   }, []);
   return (
     <>
-      <a class="skip" href={`#${currentId.value}`} onClick={toInput}>Skip to the message</a>
+      <a class="skip" href="#input" onClick={toInput}>Skip to the message</a>
       <div class={`layout ${listOpen.value ? "list-open" : ""}`}>
         <Sidebar close={() => (listOpen.value = false)} />
         <div class="backdrop" onClick={() => (listOpen.value = false)} />

@@ -17,7 +17,7 @@ export function SettingsDialog({ isOpen, close }: { isOpen: boolean; close: () =
   const lengths = Array.from({ length: MAX_DRAFTS + 1 }, (_, length) => length);
   return (
     <Dialog title="Settings" isOpen={isOpen} close={close}>
-      <form key={resets.value} onSubmit={(event) => (event.preventDefault(), close())}>
+      <form key={resets.value} noValidate onSubmit={(event) => (event.preventDefault(), close())}>
         <label>
           <span>System prompt</span>
           <textarea
@@ -60,10 +60,12 @@ function NumberInput({ field }: { field: (typeof NUMBERS)[number] }) {
   const wrong = useSignal("");
   const onInput = (event: { currentTarget: HTMLInputElement }): void => {
     const input = event.currentTarget;
-    wrong.value = input.validationMessage;
+    const value = input.valueAsNumber;
+    const empty = input.value === "" && !input.validity.badInput;
+    const right = value >= min && value <= max && (step < 1 || Number.isInteger(value));
+    wrong.value = empty || right ? "" : `${step < 1 ? "A number" : "A whole number"} from ${min} to ${max}`;
     const { [name]: _, ...others } = settings.value.numbers;
-    const usable = input.value !== "" && input.validity.valid;
-    change({ numbers: usable ? { ...others, [name]: input.valueAsNumber } : others });
+    change({ numbers: right ? { ...others, [name]: value } : others });
   };
   const preset = props.value?.sampling[name];
   const none = name === "max_tokens" ? "No limit" : name === "seed" ? "Random" : "";

@@ -99,9 +99,10 @@ def test_regenerating_and_editing_make_branches(scripted: Server, open_page: Ope
 def test_a_reload_keeps_conversations_settings_and_what_was_typed(scripted: Server, open_page: Open) -> None:
     page = open_page(scripted)
     set_setting(page, "System prompt", "Be brief.")
-    wanted = {"Temperature": "0.25", "Top-k": "7", "Seed": "5", "Draft length": "3", "Thinking": "off"}
+    wanted = {"Temperature": "0.25", "Top-k": "7", "Seed": "5", "Draft length": "0", "Thinking": "off"}
     for name, value in wanted.items():
         set_setting(page, name, value)
+    set_setting(page, "Top-p", "1.5")  # refused
     message(page).fill("not sent")
     page.reload()
     expect(message(page)).to_have_value("not sent")
@@ -113,7 +114,7 @@ def test_a_reload_keeps_conversations_settings_and_what_was_typed(scripted: Serv
     body: Any = asked.value.post_data_json
     assert [one["content"] for one in body.pop("messages")] == ["Be brief.", "What is it?"]
     assert body == {
-        "temperature": 0.25, "top_k": 7, "seed": 5, "draft": 3, "enable_thinking": False,
+        "temperature": 0.25, "top_k": 7, "seed": 5, "draft": 0, "enable_thinking": False,
         "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
 

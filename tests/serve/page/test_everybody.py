@@ -1,12 +1,13 @@
 """The page is safe with any text, asks for keys, and is usable on a phone, by keyboard and with a screen reader."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.conftest import Server
+from tests.serve.conftest import Server, started
 from tests.serve.page.driver import (
     Open,
     answer_once,
@@ -80,13 +81,19 @@ def test_no_other_address_can_be_reached(scripted: Server, server: Server, open_
         page.evaluate("document.body.innerHTML = '<b>x</b>'")
 
 
-def test_a_key_is_asked_for_and_kept(open_page: Open, tmp_path: Path) -> None:
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Server]:
+    """A server that wants a key. It is still loading, which what it says of keys does not wait for."""
     (tmp_path / "keys").write_text("secret-1\n")
-    server = Server(tmp_path / "log", "--api-key-file", str(tmp_path / "keys"))  # loading, which the key does not need
-    with server.http() as http:
+    with started(tmp_path / "log", "--api-key-file", str(tmp_path / "keys")) as server:
+        yield server
+
+
+def test_a_key_is_asked_for_and_kept(locked: Server, open_page: Open) -> None:
+    with locked.http() as http:
         statuses = {path: http.get(path).status_code for path in ("/", "/page/page.js", "/props", "/page", "/docs")}
     assert statuses == {"/": 200, "/page/page.js": 200, "/props": 401, "/page": 401, "/docs": 401}
-    page = open_page(server)
+    page = open_page(locked)
     dialog = page.get_by_role("dialog", name="API key")
     for said, key in (("asks for a key", "wrong"), ("does not accept this key", "secret-1")):
         expect(dialog).to_contain_text(said)
@@ -99,7 +106,6 @@ def test_a_key_is_asked_for_and_kept(open_page: Open, tmp_path: Path) -> None:
     assert answer.value.request.headers["authorization"] == "Bearer secret-1"
     assert answer.value.status in (200, 503)
     expect(dialog).to_be_hidden()
-    server.close()
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(scripted: Server, open_page: Open) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from arcmtp.runtime.paths import data_dir
-from tests.serve.conftest import Server
+from tests.serve.conftest import started
 
 FILES = data_dir() / "page"
 PAGE = Path(__file__).parents[3] / "page"
@@ -66,8 +66,5 @@ def test_the_list_of_libraries_names_no_registry() -> None:
 
 
 def test_no_page_switches_it_off(tmp_path: Path) -> None:
-    server = Server(tmp_path / "log", "--no-page")
-    with server.http() as http:
-        statuses = [http.get(path).status_code for path in ("/", "/page/page.js")]
-    server.close()
-    assert statuses == [404, 404]
+    with started(tmp_path / "log", "--no-page") as server, server.http() as http:
+        assert [http.get(path).status_code for path in ("/", "/page/page.js")] == [404, 404]

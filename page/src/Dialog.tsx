@@ -16,11 +16,8 @@ export function Dialog({ title, isOpen, close, children }: DialogProps) {
     if (isOpen) dialog.current!.showModal();
     else dialog.current!.close();
   }, [isOpen]);
-  const onClose = (): void => {
-    if (!dialog.current!.open) close(); // else opened again, before the event of the last time came
-  };
   return (
-    <dialog ref={dialog} aria-label={title} onClose={onClose}>
+    <dialog ref={dialog} aria-label={title} onClose={close}>
       {isOpen && (
         <>
           <div class="dialog-top">

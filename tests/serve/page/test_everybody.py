@@ -52,6 +52,7 @@ def test_nothing_that_a_model_writes_is_trusted(scripted: Server, open_page: Ope
     page.get_by_text(re.compile("^Thought")).click()
     answers(page).locator("a, pre").last.hover()
     assert answers(page).locator(".markdown").locator(FORBIDDEN).count() == 0
+    expect(text.locator(".code-bar span")).to_have_text(['python"', '"><img'])
     links = text.locator("a").evaluate_all("all => all.map(a => [a.getAttribute('href'), a.rel, a.target])")
     ends = ["ok", "stolen?what=secret", "auto"]
     assert links == [[f"https://example.com/{end}", "noopener noreferrer nofollow", "_blank"] for end in ends]
@@ -74,7 +75,7 @@ def test_no_other_address_can_be_reached(scripted: Server, server: Server, open_
     page = open_page(scripted)
     reach = """url => new Promise((resolve) => {
         addEventListener('securitypolicyviolation', (event) => resolve(event.violatedDirective));
-        fetch(url).then(() => resolve('reached'), () => {});
+        fetch(url).then(() => resolve('reached'), () => setTimeout(resolve, 1000, 'refused by the server only'));
     })"""
     assert page.evaluate(reach, f"{server.url}/health") == "connect-src"
     with pytest.raises(Exception, match="TrustedHTML"):

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcmtp.serve.errors import ApiError, as_api_error
 from arcmtp.serve.metrics import Metrics
+from arcmtp.serve.rendering import Rendering
 
 KEEP_ALIVE_SECONDS = 10.0
 BODY_SECONDS = 120.0
@@ -57,7 +58,7 @@ class Gate:
             body = await self._timely_body(receive)
         except ApiError as error:
             record["error"] = error.message
-            await error.response()(scope, receive, noted_send)
+            await error.response(scope["path"])(scope, receive, noted_send)
         except ClientGone:
             record["error"] = "the client has gone"
         else:
@@ -72,16 +73,18 @@ class Gate:
             _log.exception("a request failed")
             if scope["state"]["record"]["status"] != CLIENT_GONE:
                 raise  # too late for an answer: uvicorn cuts the connection
-            await as_api_error(error).response()(scope, receive, send)
+            await as_api_error(error).response(scope["path"])(scope, receive, send)
 
     def _check_key(self, scope: Scope) -> None:
         if not self._keys or scope["path"] in _OPEN_PATHS:
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self._keys]
-        if scheme.lower() != "bearer" or not any(found):
+        headers = Headers(scope=scope)
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        sent = [headers.get("x-api-key", ""), bearer if scheme.lower() == "bearer" else ""]
+        found = [hmac.compare_digest(s.strip().encode(), known.encode()) for known in self._keys for s in sent]
+        if not any(found):
             raise ApiError(
-                401, "an API key is needed: Authorization: Bearer KEY", code="invalid_api_key",
+                401, "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY", code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
 
@@ -164,7 +167,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 
 
 class EventStream(Response):
-    """Server-sent events: each object as a line of JSON, then [DONE]; a comment when nothing was to say for 10 s.
+    """Server-sent events: each object as a line of JSON; a comment when nothing was to say for 10 s.
 
     An error becomes the last event. `close` is called with the error, of status 499 for a client that has gone, or
     None, however the stream ends.
@@ -172,12 +175,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[ApiError | None], None]) -> None:
+    def __init__(self, rendering: Rendering, close: Callable[[ApiError | None], None]) -> None:
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._error: ApiError | None = None
         self._close = close
-        self._lines = self._written(events)
+        self._lines = self._written(rendering)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -204,15 +207,17 @@ class EventStream(Response):
                 following.cancel()
             self._close(self._error)
 
-    async def _written(self, events: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[str, None]:
+    async def _written(self, rendering: Rendering) -> AsyncGenerator[str, None]:
         try:
-            async for event in events:
-                yield _event(json.dumps(event))
+            async for event in rendering.events():
+                yield _event(event)
         except Exception as error:
             self._error = as_api_error(error)
-            yield _event(json.dumps(self._error.body()))
-        yield _event("[DONE]")
+            yield _event(rendering.failed(self._error))
+        if rendering.last_line:
+            yield rendering.last_line
 
 
-def _event(data: str) -> str:
-    return f"data: {data}\n\n"
+def _event(event: Mapping[str, Any]) -> str:
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n"

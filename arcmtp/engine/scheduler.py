@@ -144,7 +144,7 @@ class Scheduler:
             self._leave(self._lent)
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
-            slot = max(self._free, key=lambda slot: slot.reusable(sequence.prompt))
+            slot = max(self._free, key=sequence.reusable)
             self._free.remove(slot)
             self._reading.append(sequence)
             sequence.enter(slot)
@@ -201,8 +201,8 @@ class Scheduler:
     def _read(self, sequence: Sequence, rows: int) -> None:
         """A prompt chunk, and the first token if it was the last."""
         self._resume(sequence)
-        if sequence.unevaluated <= rows:
-            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the first token
+        if sequence.unevaluated <= rows or sequence.scored:
+            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the head
         sequence.read(rows)
         self._reading.remove(sequence)
         if sequence.unevaluated:
@@ -219,7 +219,7 @@ class Scheduler:
             return
         prompt, slot = sequence.prompt, sequence.slot
         other = max(self._slots, key=lambda other: other.shareable(prompt))
-        if other.shareable(prompt) > slot.reusable(prompt):
+        if other.shareable(prompt) > slot.reusable(prompt) and not sequence.scored:
             slot.share(other)
         sequence.resume()
 
@@ -230,6 +230,7 @@ def _waits_for(one: Sequence, other: Sequence) -> bool:
     return (
         other.cached_tokens is not None
         and one.cached_tokens is None
+        and not one.scored
         and max(one.slot.reusable(prompt), len(other.slot.ids)) < shared < len(prompt)
         and other.prompt[:shared] == prompt[:shared]
     )

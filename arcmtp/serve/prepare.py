@@ -25,6 +25,7 @@ from arcmtp.serve.protocol import (
 )
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+MAX_PROMPT_LOGPROBS = 2**18  # of a request; some 150 bytes each while the answer is made
 LEAST_TEMPERATURE = 0.01  # below it clients mean the likeliest token
 _CLOSING = "\n</think>\n\n"
 _SAMPLING_FIELDS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -77,15 +78,26 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     prompts = [request.prompt] if _is_one(request.prompt) else request.prompt  # type: ignore[assignment, list-item]
     logprobs = None if request.logprobs is None else Logprobs(llm.tokenizer)
     jobs, choices, prompt_tokens = list[Job](), list[TextChoice](), 0
+    limit = DEFAULT_COMPLETION_TOKENS if request.limit is None else request.limit
+    scored = bool(request.echo) and logprobs is not None
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
         prompt_tokens += len(ids)
-        job = Job(ids, _limit(llm, request.limit or DEFAULT_COMPLETION_TOKENS), request.logprobs or 0)
-        jobs += _jobs(llm, request, defaults, job)
-        echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
+        jobs += _jobs(llm, request, defaults, Job(ids, _limit(llm, limit), request.logprobs or 0, score_prompt=scored))
+        echo = llm.detokenize(ids) if request.echo else ""
         while len(choices) < len(jobs):
-            choices.append(TextChoice(request.stop or (), echo, logprobs))
+            choices.append(TextChoice(request.stop or (), echo, logprobs, ids if scored else ()))
+    if scored:
+        _check_scores(sum(len(job.prompt_ids) for job in jobs) * (1 + (request.logprobs or 0)))
     return Prepared(jobs, choices, prompt_tokens)
+
+
+def _check_scores(numbers: int) -> None:
+    if numbers > MAX_PROMPT_LOGPROBS:
+        raise ApiError(
+            400, f"echo with logprobs: {numbers} numbers, (1 + logprobs) for each token of a prompt, are more than "
+            f"{MAX_PROMPT_LOGPROBS}, the limit: send fewer prompts or a smaller logprobs", "logprobs",
+        )  # fmt: skip
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

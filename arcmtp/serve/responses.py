@@ -72,9 +72,11 @@ class ChatLogprobs(TypedDict):
 
 
 class TextLogprobs(TypedDict):
+    """An item for each token; null for the first token of a prompt, before which there is nothing."""
+
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

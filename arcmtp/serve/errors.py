@@ -61,7 +61,10 @@ async def handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 404:
         answer.message = f"there is no route {request.url.path!r} here; /docs lists them"
     if isinstance(error, HTTPException) and error.status_code == 405:
-        answer.message = f"{request.url.path!r} takes {answer.headers['Allow']}, not {request.method}"
+        methods = answer.headers["Allow"].split(", ")
+        answer.headers["Allow"] = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+        method = request.state.record["method"]
+        answer.message = f"{request.url.path!r} takes {answer.headers['Allow']}, not {method}"
     request.state.record["error"] = answer.message
     return answer.response()
 

@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
@@ -15,7 +17,20 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import CHUNK_ROWS
 
+Doing = Literal["idle", "reading", "decoding"]
 CHUNK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What a slot does, the tokens that it has evaluated, and of the sequence that holds it the prompt's tokens, those
+    that need not be evaluated again, and those that cycles gave."""
+
+    doing: Doing
+    ids: list[int]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    decoded: int = 0
 
 
 class Scheduler:
@@ -53,6 +68,18 @@ class Scheduler:
     def free(self) -> int:
         """How many sequences can start without waiting for a slot."""
         return len(self._free)
+
+    def slot_state(self, index: int) -> SlotState:
+        """What slot `index` does now. Raises ArcmtpError after `close`."""
+        with self._changed:
+            self._refuse_if_closed()
+            slot = self._slots[index]
+            held = next((one for one in (*self._reading, *self._decoding) if one.holds(slot)), None)
+            ids = list(slot.ids)
+        if held is None:
+            return SlotState("idle", ids)
+        doing: Doing = "decoding" if held.state == "decoding" else "reading"
+        return SlotState(doing, ids, len(held.prompt), held.cached_tokens or 0, held.decoded)
 
     def start(self, sequence: Sequence) -> None:
         """Advance a sequence from now on, as soon as a slot is free; it is given the free slot that has seen the most

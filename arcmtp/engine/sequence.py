@@ -59,6 +59,10 @@ class Sequence:
             raise ended()
         return self._slot
 
+    def holds(self, slot: Slot) -> bool:
+        """Whether it is kept in a slot."""
+        return self._slot is slot
+
     def enter(self, slot: Slot) -> None:
         """Take a slot, to read the prompt next."""
         self._slot, self.state = slot, "reading"

@@ -17,6 +17,7 @@ from arcmtp import __version__
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.sampling import SamplingOptions
 from arcmtp.errors import ArcmtpError
+from arcmtp.serve.details import Details
 from arcmtp.serve.errors import ApiError, handle
 from arcmtp.serve.http import CLIENT_GONE, ClientGone, EventStream, Gate, unless_gone
 from arcmtp.serve.metrics import Metrics
@@ -38,8 +39,11 @@ from arcmtp.serve.responses import (
     Health,
     ModelList,
     ModelObject,
+    PromptText,
     Props,
+    SlotObject,
     Text,
+    TokenizerInfo,
     Tokens,
 )
 
@@ -64,8 +68,9 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
     for kind in (ApiError, ArcmtpError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(ClientGone, _nobody)
-    service = Service(model_thread, options, metrics)
-    for path, method, route, extra in (
+    service, details = Service(model_thread, options, metrics), Details(model_thread)
+    _add_routes(
+        app,
         ("/v1/chat/completions", "POST", service.chat, {"response_model": ChatCompletion, "responses": _STREAM}),
         ("/v1/completions", "POST", service.complete, {"response_model": Completion, "responses": _STREAM}),
         ("/v1/models", "GET", service.models, {"response_model": ModelList}),
@@ -75,9 +80,20 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         ("/health", "GET", service.health, {"response_model": Health}),
         ("/metrics", "GET", service.metrics, {"response_class": Response}),
         ("/props", "GET", service.props, {"response_model": Props}),
-    ):
-        app.add_api_route(path, route, methods=[method], **extra)
+        ("/slots", "GET", details.slots, {"response_model": list[SlotObject]}),
+        ("/apply-template", "POST", details.apply_template, {"response_model": PromptText}),
+        ("/tokenizer_info", "GET", details.tokenizer_info, {"response_model": TokenizerInfo}),
+    )
     return app
+
+
+def _add_routes(app: FastAPI, *routes: tuple[str, str, Callable[..., Any], dict[str, Any]]) -> None:
+    """Path, method, body and options of each. Those under /v1 are there without it too, unless another is."""
+    paths = {path for path, *_ in routes}
+    for path, method, route, options in routes:
+        app.add_api_route(path, route, methods=[method], **options)
+        if (bare := path.removeprefix("/v1")) not in paths:
+            app.add_api_route(bare, route, methods=[method], include_in_schema=False, **options)
 
 
 class Service:
@@ -108,7 +124,9 @@ class Service:
         """Token ids of text or messages."""
         self._check_model(body.model)
         llm = self._model_thread.llm
-        if body.messages is None:
+        if body.messages is None and body.add_special:
+            tokens = await asyncio.to_thread(llm.prompt_ids, body.content or "")
+        elif body.messages is None:
             tokens = await asyncio.to_thread(llm.tokenizer.encode, body.content or "", context=llm.context)
         else:
             tokens = await asyncio.to_thread(llm.prompt_ids, template_messages(body.messages))
@@ -117,7 +135,8 @@ class Service:
     async def detokenize(self, body: DetokenizeRequest) -> Text:
         """Text of token ids."""
         self._check_model(body.model)
-        return {"content": await asyncio.to_thread(self._model_thread.llm.detokenize, body.tokens)}
+        text = await asyncio.to_thread(self._model_thread.llm.detokenize, body.tokens)
+        return {"content": text, "prompt": text}
 
     async def health(self) -> JSONResponse:
         """200 when requests are accepted, else 503."""

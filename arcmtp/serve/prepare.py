@@ -11,7 +11,9 @@ import pydantic_core
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.reasoning import ReasoningSplitter, opens_reasoning
 from arcmtp.engine.sampling import Sampler, SamplingOptions
+from arcmtp.errors import ArcmtpError
 from arcmtp.model.chat import reasoning_and_content
+from arcmtp.model.infill import Gap, infill_ids
 from arcmtp.serve import tools
 from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
 from arcmtp.serve.errors import ApiError
@@ -42,19 +44,11 @@ class Prepared:
 
 def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> Prepared:
     """ApiError or ArcmtpError for what the model, its template or its context cannot take."""
-    called = request.tools is not None and request.tool_choice != "none"
+    called = _called(request)
     several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedToolChoice)
     forced = _forced_call(request)
     messages = template_messages(request.messages)
-    options: dict[str, Any] = {
-        "tools": request.raw_tools if called else None,
-        "continue_final_message": request.continues,
-    }
-    if request.reasoning_effort is not None:
-        options["reasoning_effort"] = request.reasoning_effort
-    if request.thinking is not None:
-        options["enable_thinking"] = request.thinking
-    ids = llm.prompt_ids(messages, **options | (request.chat_template_kwargs or {}))
+    ids = llm.prompt_ids(messages, **template_options(request))
     inside = _inside(llm, ids, messages[-1] if request.continues else {})
     if forced:
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
@@ -72,6 +66,24 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
     return Prepared(jobs, choices, len(ids))
 
 
+def template_options(request: ChatRequest) -> dict[str, Any]:
+    """What a chat request gives its template beside messages."""
+    options: dict[str, Any] = {
+        "tools": request.raw_tools if _called(request) else None,
+        "continue_final_message": request.continues,
+    }
+    if request.reasoning_effort is not None:
+        options["reasoning_effort"] = request.reasoning_effort
+    if request.thinking is not None:
+        options["enable_thinking"] = request.thinking
+    return options | (request.chat_template_kwargs or {})
+
+
+def _called(request: ChatRequest) -> bool:
+    """Whether the model may call tools."""
+    return request.tools is not None and request.tool_choice != "none"
+
+
 def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingOptions) -> Prepared:
     """ApiError or ArcmtpError for what the model or its context cannot take."""
     prompts: Sequence[str | Sequence[int]]
@@ -82,6 +94,8 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     scored = bool(request.echo) and logprobs is not None
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
+        if request.suffix:
+            ids = _between(llm, ids, request)
         prompt_tokens += len(ids)
         jobs += _jobs(llm, request, defaults, Job(ids, _limit(llm, limit), request.logprobs or 0, score_prompt=scored))
         echo = llm.detokenize(ids) if request.echo else ""
@@ -90,6 +104,17 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     if scored:
         _check_scores(sum(len(job.prompt_ids) for job in jobs) * (1 + (request.logprobs or 0)))
     return Prepared(jobs, choices, prompt_tokens)
+
+
+def _between(llm: LLM, prefix: Sequence[int], request: CompletionRequest) -> list[int]:
+    """The prompt for what comes before the suffix."""
+    if request.echo:
+        raise ApiError(400, "suffix: echo is not available with it", "suffix")
+    suffix = llm.tokenizer.encode(request.suffix or "", special=False, context=llm.context)
+    try:
+        return infill_ids(llm.tokenizer, Gap(prefix, suffix))
+    except ArcmtpError as error:
+        raise ApiError(400, f"suffix: {error}", "suffix") from None
 
 
 def _check_scores(numbers: int) -> None:

@@ -293,16 +293,17 @@ class CompletionRequest(GenerationRequest):
     n_predict: TokensOrNone | None = Field(None, description="max_tokens, by llama.cpp's name")
     echo: bool | None = Field(False, description="the text begins with the prompt; its tokens have logprobs too")
     logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    suffix: Annotated[
-        Literal[""] | None, _must(lambda v: v in ("", None), "filling in before a suffix is not available")
-    ] = None
+    suffix: str | None = Field(None, description="the text goes between the prompt and this")
     best_of: Annotated[Literal[1] | None, _must(lambda v: v in (1, None), "not available; use n")] = None
 
 
 class TokenizeRequest(Strict):
     """Text, or messages that go through the chat template."""
 
-    content: str | None = None
+    content: str | None = Field(None, validation_alias=AliasChoices("content", "prompt"))
+    add_special: bool | None = Field(
+        False, description="begin text as a prompt", validation_alias=AliasChoices("add_special", "add_special_tokens")
+    )
     messages: Messages | None = None
     model: str | None = None
 

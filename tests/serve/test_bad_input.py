@@ -87,7 +87,7 @@ def still_serving(http: httpx.Client) -> Any:
             "the limit: send fewer prompts or a smaller logprobs",
         ),
         (text(best_of=2), "best_of: not available; use n"),
-        (text(suffix="x"), "suffix: filling in before a suffix is not available"),
+        (text(suffix="x"), "suffix: this model's vocabulary has no token for filling in (fim_pre_token_id or <|fim_"),
         (("/tokenize", {}), "the body: give either content or messages"),
         (("/detokenize", {"tokens": [-1]}), "token id -1 is outside the vocabulary of 6144 tokens"),
     ],

@@ -48,6 +48,11 @@ class Choice:
         """Whether the choice is complete although the model could go on."""
         return self._stop.found
 
+    @property
+    def stop_string(self) -> str | None:
+        """The one that ended the choice."""
+        return self._stop.string
+
     def end(self, chunk: Chunk | None) -> None:
         """The token that ended the text, if one did."""
 

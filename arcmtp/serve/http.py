@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcmtp.serve.errors import ApiError, as_api_error
 from arcmtp.serve.metrics import Metrics
+from arcmtp.serve.rendering import Rendering
 
 KEEP_ALIVE_SECONDS = 10.0
 BODY_SECONDS = 120.0
@@ -62,7 +63,7 @@ class Gate:
         except ApiError as error:
             record["error"] = error.message
             unread = error.headers.get("Connection") == "close"
-            await error.response()(scope, receive, _lingering(noted_send) if unread else noted_send)
+            await error.response(scope["path"])(scope, receive, _lingering(noted_send) if unread else noted_send)
         except ClientGone:
             record["error"] = "the client has gone"
         else:
@@ -77,19 +78,20 @@ class Gate:
             _log.exception("a request failed")
             if scope["state"]["record"]["status"] != CLIENT_GONE:
                 raise  # too late for an answer: uvicorn cuts the connection
-            await as_api_error(error).response()(scope, receive, send)
+            await as_api_error(error).response(scope["path"])(scope, receive, send)
 
     def _check_key(self, scope: Scope) -> None:
         if not self._keys or scope["path"] in _OPEN_PATHS:
             return
         sent = Headers(scope=scope)
-        scheme, _, key = sent.get("authorization", "").partition(" ")
-        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self._keys]
-        if scheme.lower() != "bearer" or not any(found):
+        scheme, _, bearer = sent.get("authorization", "").partition(" ")
+        keys = [sent.get("x-api-key", ""), bearer if scheme.lower() == "bearer" else ""]
+        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self._keys for key in keys]
+        if not any(found):
             headers = {"WWW-Authenticate": "Bearer"}
             if "transfer-encoding" in sent:  # uvicorn would read on, to the end of a body that may have none
                 headers["Connection"] = "close"
-            message = "an API key is needed: Authorization: Bearer KEY"
+            message = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
             raise ApiError(401, message, code="invalid_api_key", headers=headers)
 
     async def _timely_body(self, receive: Receive) -> bytes:
@@ -185,7 +187,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 
 
 class EventStream(Response):
-    """Server-sent events: each object as a line of JSON, then [DONE]; a comment when nothing was to say for 10 s.
+    """Server-sent events: each object as a line of JSON; a comment when nothing was to say for 10 s.
 
     An error becomes the last event. `close` is called with the error, of status 499 for a client that has gone, or
     None, however the stream ends.
@@ -193,12 +195,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[ApiError | None], None]) -> None:
+    def __init__(self, rendering: Rendering, close: Callable[[ApiError | None], None]) -> None:
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._error: ApiError | None = None
         self._close = close
-        self._lines = self._written(events)
+        self._lines = self._written(rendering)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -225,15 +227,17 @@ class EventStream(Response):
                 following.cancel()
             self._close(self._error)
 
-    async def _written(self, events: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[str, None]:
+    async def _written(self, rendering: Rendering) -> AsyncGenerator[str, None]:
         try:
-            async for event in events:
-                yield _event(json.dumps(event))
+            async for event in rendering.events():
+                yield _event(event)
         except Exception as error:
             self._error = as_api_error(error)
-            yield _event(json.dumps(self._error.body()))
-        yield _event("[DONE]")
+            yield _event(rendering.failed(self._error))
+        if rendering.last_line:
+            yield rendering.last_line
 
 
-def _event(data: str) -> str:
-    return f"data: {data}\n\n"
+def _event(event: Mapping[str, Any]) -> str:
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n"

@@ -17,9 +17,8 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from arcmtp.serve.unsupported import unsupported
+from arcmtp.serve.unsupported import CHAT_FIELDS, refuse
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 64
@@ -84,6 +83,9 @@ MaxTokens = Annotated[
 ]
 
 
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -131,11 +133,7 @@ class GenerationRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _available(cls, data: Any) -> Any:
-        if isinstance(data, dict) and (wrong := unsupported(data)):
-            raise PydanticCustomError(
-                "unsupported", "{field} is not available: {right}", {"field": wrong[0], "right": wrong[1]}
-            )
-        return data
+        return refuse(data, CHAT_FIELDS)
 
     @model_validator(mode="after")
     def _whole_window(self) -> "GenerationRequest":
@@ -151,7 +149,7 @@ class GenerationRequest(Strict):
 
 
 class FunctionDefinition(Strict):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="the JSON schema of the arguments")
 

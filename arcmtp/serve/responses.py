@@ -206,6 +206,21 @@ class SlotObject(TypedDict):
     prompt: NotRequired[str]
 
 
+class InputTokens(TypedDict):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class MessageTokens(TypedDict):
+    input_tokens: int
+
+
+class Deleted(TypedDict):
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
 class Health(TypedDict):
     status: Literal["loading", "ready", "draining", "failed"]
 

@@ -26,6 +26,7 @@ from arcmtp.serve.messages_api.request import MessagesRequest, PromptRequest
 from arcmtp.serve.metrics import Metrics
 from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.options import ServeOptions
+from arcmtp.serve.page import add_page
 from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
 from arcmtp.serve.protocol import (
     ChatRequest,
@@ -103,6 +104,8 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         ("/apply-template", "POST", details.apply_template, {"response_model": PromptText}),
         ("/tokenizer_info", "GET", details.tokenizer_info, {"response_model": TokenizerInfo}),
     )
+    if options.page:
+        add_page(app)
     return app
 
 

@@ -147,9 +147,9 @@ class Service:
         items = self._store.conversation(body)
         return {"object": "response.input_tokens", "input_tokens": await self._count(body, lambda: body.chat(items))}
 
-    async def response(self, response_id: str) -> JSONResponse:
+    async def response(self, response_id: str) -> Response:
         """A stored response."""
-        return JSONResponse(self._store.get(response_id).response)
+        return Response(self._store.get(response_id).response, media_type="application/json")
 
     async def delete_response(self, response_id: str) -> Deleted:
         """Forget a response; others that follow it stay."""

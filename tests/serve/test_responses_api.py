@@ -291,14 +291,15 @@ def test_the_store_forgets_the_response_that_was_used_least_recently() -> None:
     store = Store(1500)
     for name in ("a", "b"):
         store.add(response(name), items)
-    assert store.get("a").items == [*items, MessageItem(type="message", role="assistant", content="y" * 100)]
+    followed = store.conversation(ResponsesRequest.model_validate({"input": "z", "previous_response_id": "a"}))
+    assert [item.content for item in followed if isinstance(item, MessageItem)] == ["x" * 300, "y" * 100, "z"]
     store.add(response("c"), items)  # b's was used least recently
     with pytest.raises(ApiError, match="there is no response 'b' here"):
         store.get("b")
     with pytest.raises(ApiError, match="there is no item 'msg_b' of a response here"):
         refers("b")
     assert [item.content for item in refers("a")] == ["y" * 100, "z"]
-    assert store.get("a").response == response("a") and store.get("c")
+    assert json.loads(store.get("a").response) == response("a") and store.get("c")
     store.delete("a")
     store.add(response("d"), items)  # a's room is free again
     assert store.get("c") and store.get("d")

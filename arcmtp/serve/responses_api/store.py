@@ -12,11 +12,20 @@ from arcmtp.serve.responses_api.request import InputRequest, Item, Items, Refere
 
 @dataclass(frozen=True)
 class Stored:
-    """A response, the conversation that ends with it, and bytes that both have as JSON."""
+    """A response and the conversation that ends with it, both as JSON: objects would take many times the memory."""
 
-    response: dict[str, Any]
-    items: Sequence[Item]
-    size: int
+    response: bytes
+    items: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.response) + len(self.items)
+
+    @property
+    def output(self) -> list[dict[str, Any]]:
+        """The response's items."""
+        return json.loads(self.response)["output"]
 
 
 class Store:
@@ -25,19 +34,18 @@ class Store:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._stored: OrderedDict[str, Stored] = OrderedDict()
-        self._outputs: dict[str, Item] = {}  # items of their outputs by id
+        self._owners: dict[str, str] = {}  # of an item the response
         self._size = 0
 
     def add(self, response: dict[str, Any], items: Sequence[Item]) -> None:
         """Keep a response to `items`, if it is not larger than the limit alone."""
-        outputs = Items.validate_python(response["output"])
-        items = [*items, *outputs]
-        size = len(Items.dump_json(items, exclude_none=True)) + len(json.dumps(response))
-        if size > self._limit:
+        conversation = [*items, *Items.validate_python(response["output"])]
+        stored = Stored(json.dumps(response).encode(), Items.dump_json(conversation, exclude_none=True))
+        if stored.size > self._limit:
             return
-        self._stored[response["id"]] = Stored(response, items, size)
-        self._outputs.update(zip((output["id"] for output in response["output"]), outputs, strict=True))
-        self._size += size
+        self._stored[response["id"]] = stored
+        self._owners.update((item["id"], response["id"]) for item in response["output"])
+        self._size += stored.size
         while self._size > self._limit:
             self.delete(next(iter(self._stored)))
 
@@ -55,18 +63,20 @@ class Store:
             if previous not in self._stored:
                 message = f"there is no response {previous!r} here (any more)"
                 raise ApiError(400, message, "previous_response_id", "previous_response_not_found")
-            items += self.get(previous).items
-        return items + [self._item(item) for item in request.items]
+            items += Items.validate_json(self.get(previous).items)
+        return items + [self._referred(item) if isinstance(item, Reference) else item for item in request.items]
 
     def delete(self, response_id: str) -> None:
         """ApiError if it is not there."""
-        self._size -= self.get(response_id).size
-        for output in self._stored.pop(response_id).response["output"]:
-            del self._outputs[output["id"]]
+        stored = self.get(response_id)
+        for item in stored.output:
+            del self._owners[item["id"]]
+        self._size -= stored.size
+        del self._stored[response_id]
 
-    def _item(self, item: Item) -> Item:
-        if not isinstance(item, Reference):
-            return item
-        if item.id not in self._outputs:
-            raise ApiError(400, f"there is no item {item.id!r} of a response here (any more)", "input")
-        return self._outputs[item.id]
+    def _referred(self, reference: Reference) -> Item:
+        if reference.id not in self._owners:
+            raise ApiError(400, f"there is no item {reference.id!r} of a response here (any more)", "input")
+        output = self.get(self._owners[reference.id]).output
+        (item,) = Items.validate_python([item for item in output if item["id"] == reference.id])
+        return item

@@ -150,25 +150,25 @@ class Service:
 
     async def respond(self, request: Request, body: ResponsesRequest) -> Response:
         """Answer in OpenAI's Responses."""
-        before = self._store.conversation(body.previous_response_id)
+        items = self._store.conversation(body)
 
         def keep(response: dict[str, Any]) -> None:
             if body.store is not False:
-                self._store.add(response, [*before, *body.items])
+                self._store.add(response, items)
 
         return await self._generate(
-            request, body, lambda llm, defaults: prepare_chat(llm, body.chat(before), defaults),
+            request, body, lambda llm, defaults: prepare_chat(llm, body.chat(items), defaults),
             lambda reply: ResponseReply(reply, body, keep),
         )  # fmt: skip
 
     async def count_input(self, body: InputRequest) -> InputTokens:
         """Tokens that the model would read for a response."""
-        before = self._store.conversation(body.previous_response_id)
-        return {"object": "response.input_tokens", "input_tokens": await self._count(body, lambda: body.chat(before))}
+        items = self._store.conversation(body)
+        return {"object": "response.input_tokens", "input_tokens": await self._count(body, lambda: body.chat(items))}
 
-    async def response(self, response_id: str) -> JSONResponse:
+    async def response(self, response_id: str) -> Response:
         """A stored response."""
-        return JSONResponse(self._store.get(response_id).response)
+        return Response(self._store.get(response_id).response, media_type="application/json")
 
     async def delete_response(self, response_id: str) -> Deleted:
         """Forget a response; others that follow it stay."""

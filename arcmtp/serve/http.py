@@ -53,7 +53,8 @@ class Gate:
         async def noted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record["status"] = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = record["id"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = headers["Request-Id"] = record["id"]  # OpenAI's and Anthropic's name
             await send(message)
 
         began = time.monotonic()

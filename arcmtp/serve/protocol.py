@@ -75,15 +75,13 @@ Stop = Annotated[
     Field(max_length=MAX_STOP_STRINGS),
     BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
 ]
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
 TokensOrNone = Annotated[Whole, Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context")]
 MaxTokens = Annotated[
     TokensOrNone,
     _must(lambda value: value != 0, "must be at least 1, or -1: to the end of the context"),
 ]
-
-
-ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
 
 class Strict(BaseModel):

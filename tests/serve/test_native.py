@@ -79,6 +79,7 @@ def test_events_end_with_one_that_has_stopped(http: httpx.Client) -> None:
         ({"prompt": [1, [2]]}, "prompt: expected text, a list of token ids and texts, or a list of at most 16 of"),
         ({"prompt": ["x"] * 17}, "prompt: expected text, a list of token ids and texts, or a list of at most 16 of"),
         ({"prompt": {"prompt_string": "x", "multimodal_data": []}}, "prompt: expected text, a list of token ids and"),
+        ({"prompt": ["x", ""]}, "the prompt is empty; it needs at least one token"),
         ({"prompt": [6144, "x"]}, "token id 6144 is not in the vocabulary, which has ids 0 to 6143"),
         ({"n_predict": -2}, "n_predict: Input should be greater than or equal to -1"),
         ({"mirostat": 2}, "mirostat is not available: "),

@@ -64,7 +64,10 @@ class TextRequest(NativeRequest):
 
     def prompts(self, llm: LLM) -> list[list[int]]:
         listed: Any = [self.prompt] if _is_mixed(self.prompt) else self.prompt
-        return [_ids(llm, prompt) for prompt in listed]
+        prompts = [_ids(llm, prompt) for prompt in listed]
+        if not all(prompts):
+            raise ApiError(400, "the prompt is empty; it needs at least one token", "prompt")
+        return prompts
 
 
 class ExtraFile(Strict):

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -74,15 +74,15 @@ class Environment:
         self.folder = folder
         self.python = folder / "venv" / "bin" / "python"
 
-    def install(self, client: Client) -> None:
-        """What a client needs. CalledProcessError if that fails."""
-        if client.pypi or client.script == "command_lines":
-            if not self.python.exists():
-                venv.create(self.folder / "venv", with_pip=True)
-            packages = client.pypi or ("pydantic",)
-            self._quietly([self.python, "-m", "pip", "install", "--quiet", *packages])
-        if client.npm:
-            self._quietly(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *client.npm])
+    def install(self, clients: Sequence[Client]) -> None:
+        """What they need, in versions that go together. CalledProcessError if that fails."""
+        if not self.python.exists():
+            venv.create(self.folder / "venv", with_pip=True)
+        pypi = [package for client in clients for package in client.pypi]
+        npm = [package for client in clients for package in client.npm]
+        self._quietly([self.python, "-m", "pip", "install", "--quiet", "pydantic", *pypi])
+        if npm:
+            self._quietly(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *npm])
 
     def version(self, client: Client) -> str:
         """Of the package that the client is named by."""
@@ -169,8 +169,7 @@ def main() -> int:
     checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="arcmtp-clients-") as temporary:
         environment = Environment((options.keep or Path(temporary) / "clients").absolute())
-        for client in chosen:
-            environment.install(client)
+        environment.install(chosen)
         with server(Path(temporary)) as url:
             for client in chosen:
                 log = environment.folder / f"{client.name}.log"

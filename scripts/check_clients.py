@@ -154,7 +154,7 @@ def table(checks: list[Check]) -> str:
     lines = ["| client | version | works |", "|---|---|---|"]
     for client in dict.fromkeys(check.client for check in checks):
         own = [check for check in checks if check.client == client]
-        good = ", ".join(check.tried for check in own if check.ok) or "nothing"
+        good = "; ".join(check.tried for check in own if check.ok) or "nothing"
         lines.append(f"| {client} | {own[0].version} | {good} |")
     lines += [f"\nfails: {check.client}, {check.tried}: {check.why}" for check in checks if not check.ok]
     return "\n".join(lines)

@@ -25,6 +25,8 @@ from arcmtp.serve.messages_api.reply import MessageReply
 from arcmtp.serve.messages_api.request import MessagesRequest, PromptRequest
 from arcmtp.serve.metrics import Metrics
 from arcmtp.serve.model_thread import ModelThread
+from arcmtp.serve.native_api.reply import NativeReply
+from arcmtp.serve.native_api.request import InfillRequest, NativeRequest, TextRequest
 from arcmtp.serve.options import ServeOptions
 from arcmtp.serve.page import add_page
 from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
@@ -47,6 +49,7 @@ from arcmtp.serve.responses import (
     MessageTokens,
     ModelList,
     ModelObject,
+    NativeAnswers,
     PromptText,
     Props,
     SlotObject,
@@ -87,6 +90,9 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         app,
         ("/v1/chat/completions", "POST", service.chat, {"response_model": ChatCompletion, "responses": _STREAM}),
         ("/v1/completions", "POST", service.complete, {"response_model": Completion, "responses": _STREAM}),
+        ("/completion", "POST", service.continue_text, {"response_model": NativeAnswers, "responses": _STREAM}),
+        ("/completions", "POST", service.continue_text, {"include_in_schema": False}),
+        ("/infill", "POST", service.infill, {"response_model": NativeAnswers, "responses": _STREAM}),
         ("/v1/responses", "POST", service.respond, {"responses": _STREAM}),
         ("/v1/responses/input_tokens", "POST", service.count_input, {}),
         ("/v1/responses/{response_id}", "GET", service.response, {}),
@@ -147,6 +153,20 @@ class Service:
         return await self._generate(
             request, body, lambda llm, defaults: prepare_completion(llm, body, defaults), _completions(body)
         )
+
+    async def continue_text(self, request: Request, body: TextRequest) -> Response:
+        """Continue text, in llama-server's own shape."""
+        return await self._native(request, body)
+
+    async def infill(self, request: Request, body: InfillRequest) -> Response:
+        """Fill in what stands between two texts, in llama-server's own shape."""
+        return await self._native(request, body)
+
+    async def _native(self, request: Request, body: NativeRequest) -> Response:
+        return await self._generate(
+            request, body, lambda llm, defaults: prepare_completion(llm, body.completion(llm), defaults),
+            lambda reply: NativeReply(reply, body),
+        )  # fmt: skip
 
     async def respond(self, request: Request, body: ResponsesRequest) -> Response:
         """Answer in OpenAI's Responses."""

@@ -169,6 +169,7 @@ class TextChoice(Choice):
         self, stop: Sequence[str], echo: str, logprobs: Logprobs | None, scored: Sequence[int] = ()
     ) -> None:
         super().__init__(stop, logprobs)
+        self.ids: list[int] = []  # generated
         self._texts: list[str] = []
         self._echo, self._scored = echo, scored
         self._lists = TextLogprobsLists(logprobs.tokenizer) if logprobs else None
@@ -188,6 +189,7 @@ class TextChoice(Choice):
         """The payloads that a chunk makes certain."""
         if chunk.id is not None:
             self.tokens += 1
+            self.ids.append(chunk.id)
             if self._lists:
                 self._lists.add(chunk)
         return self._payloads(self._stop.push(chunk.text))

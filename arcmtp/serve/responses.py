@@ -155,6 +155,26 @@ class Completion(TypedDict):
     timings: TimingsObject
 
 
+class NativeAnswer(TypedDict):
+    """llama-server's own shape; tokens_cached: of the prompt, not evaluated again."""
+
+    index: int
+    content: str
+    tokens: list[int]
+    stop: bool
+    model: str
+    tokens_predicted: int
+    tokens_evaluated: int
+    tokens_cached: int
+    truncated: bool
+    stop_type: Literal["eos", "limit", "word"]
+    stopping_word: str
+    timings: TimingsObject
+
+
+NativeAnswers = NativeAnswer | list[NativeAnswer]
+
+
 class ModelObject(TypedDict):
     id: str
     object: Literal["model"]

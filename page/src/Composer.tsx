@@ -1,4 +1,5 @@
-import { useSignal, useSignalEffect } from "@preact/signals";
+import { effect, useSignal } from "@preact/signals";
+import { useLayoutEffect } from "preact/hooks";
 import { IconButton } from "./icons";
 import { currentId, send, stop, writing } from "./state";
 import { loadInput, saveInput } from "./storage";
@@ -10,7 +11,8 @@ const TOUCH = matchMedia("(pointer: coarse)"); // where a field with the focus b
 export function Composer() {
   const id = currentId.peek();
   const text = useSignal(loadInput(id));
-  useSignalEffect(() => saveInput(id, text.value));
+  // At once, and not after the next frame as useSignalEffect: sending takes this component away.
+  useLayoutEffect(() => effect(() => saveInput(id, text.value)), []);
   const submit = (): void => {
     if (!text.value.trim() || writing.value) return;
     const question = text.value;

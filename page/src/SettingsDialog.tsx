@@ -31,12 +31,12 @@ export function SettingsDialog({ isOpen, close }: { isOpen: boolean; close: () =
             label="Draft length" value={String(draft)}
             onChange={(value) => change({ draft: value === "" || value === "auto" ? value : Number(value) })}
           >
-            <option value="">Server's: {props.value?.draft}</option>
+            <option value="">Server: {props.value?.draft}</option>
             <option value="auto">Automatic</option>
             {lengths.map((length) => <option key={length} value={length}>{length || "None"}</option>)}
           </Select>
           <Select label="Thinking" value={thinking} onChange={(value) => change({ thinking: value as Settings["thinking"] })}>
-            <option value="">Model's choice</option>
+            <option value="">Default</option>
             <option value="on">On</option>
             <option value="off">Off</option>
           </Select>
@@ -63,7 +63,7 @@ function NumberInput({ field }: { field: (typeof NUMBERS)[number] }) {
     const value = input.valueAsNumber;
     const empty = input.value === "" && !input.validity.badInput;
     const right = value >= min && value <= max && (step < 1 || Number.isInteger(value));
-    wrong.value = empty || right ? "" : `${step < 1 ? "A number" : "A whole number"} from ${min} to ${max}`;
+    wrong.value = empty || right ? "" : `${step < 1 ? "From" : "Whole, from"} ${min} to ${max}`;
     const { [name]: _, ...others } = settings.value.numbers;
     change({ numbers: right ? { ...others, [name]: value } : others });
   };

@@ -146,6 +146,7 @@ def test_conversations_are_renamed_exported_and_deleted(scripted: Server, open_p
     page.reload()
     expect(page.get_by_text("scripted on")).to_be_visible()
     expect(listed).to_have_count(0)
+    expect(message(page)).to_have_value("")
 
 
 def test_a_lost_connection_keeps_what_was_written_and_goes_on(scripted: Server, open_page: Open) -> None:

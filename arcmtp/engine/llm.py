@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast, overload
 
+from arcmtp.constraint.grammars import Grammars
 from arcmtp.engine import sequence as engine
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
@@ -127,6 +129,11 @@ class LLM:
     def network(self) -> Network:
         """The network on the device. Raises ArcmtpError after `close`."""
         return self._model.network
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Constraints compiled for the model's vocabulary, made when first asked for."""
+        return Grammars(self.tokenizer)
 
     @property
     def has_chat_template(self) -> bool:

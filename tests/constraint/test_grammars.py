@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
+from arcmtp.constraint import grammars as module
 from arcmtp.constraint.constraint import Constraint
 from arcmtp.constraint.grammars import Grammars
 from arcmtp.engine.llm import bundled_model
@@ -77,13 +78,51 @@ def test_matchers_of_one_constraint_do_not_share_their_place(grammars: Grammars,
         (Constraint.regex("(a"), "unclosed group"),
         (Constraint.json_schema({"type": "string", "pattern": "(?=a)b"}), "look-around"),
         (Constraint.lark("start: <|nothing|>"), "nothing"),
+        (Constraint.lark("start: start"), "no text keeps to it"),
+        (Constraint.json_schema({"oneOf": [{"type": "string"}, {"const": "a"}]}), "oneOf is supported where"),
+        (Constraint.json_schema({"type": "object", "properties": {"a": False}, "required": ["a"]}),
+         "required property 'a' is unsat"),
+        (Constraint.lark("start: A0\n" + "".join(f"A{i}: A{i + 1}\n" for i in range(12000))), "nested too deeply"),
+        (Constraint.regex("(" * 5000 + "a" + ")" * 5000), "exceed"),
+        (Constraint.json_schema({"allOf": [{"anyOf": [{"properties": {f"{i}{j}": {}}} for i in range(4)]}
+                                           for j in range(12)]}), "schema too large"),
     ],
-)
+)  # fmt: skip
 def test_a_grammar_that_cannot_be_compiled_is_one_line(grammars: Grammars, constraint: Constraint, words: str) -> None:
     for _ in range(2):
         with pytest.raises(ArcmtpError, match=words) as error:
             grammars.matcher(constraint)
         assert "\n" not in str(error.value)
+
+
+def test_what_takes_too_long_to_compile_is_refused_and_the_next_grammar_is_compiled(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    grammars = Grammars(tokenizer)
+    slow = Constraint.json_schema({"type": "integer", "multipleOf": 10000019})
+    for _ in range(2):
+        with pytest.raises(ArcmtpError, match=r"takes more than the 0.2 s of processor time"):
+            grammars.matcher(slow)
+        assert grammars.matcher(Constraint.json_object())
+
+
+def test_constraints_that_are_asked_for_again_are_not_compiled_again(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT", 2)
+    compiled = list[Constraint]()
+    compile_one = grammars._compile
+
+    def compile_and_note(constraint: Constraint) -> LLMatcher:
+        compiled.append(constraint)
+        return compile_one(constraint)
+
+    monkeypatch.setattr(grammars, "_compile", compile_and_note)
+    a, b, c = (Constraint.regex(f"again{i}") for i in range(3))
+    for constraint in (a, b, a, c, a, b):
+        grammars.matcher(constraint)
+    assert compiled == [a, b, c, b]
 
 
 @pytest.mark.parametrize(

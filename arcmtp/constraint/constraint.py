@@ -1,5 +1,6 @@
 """What a text must keep to: a JSON schema, a grammar or a regular expression."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +34,7 @@ class Constraint:
     def json_schema(cls, schema: Mapping[str, Any] | str, name: str = "schema") -> "Constraint":
         """JSON that a schema allows (draft 2020-12), its properties in the schema's order. Keywords that cannot be kept
         are refused."""
-        checked = checked_schema(schema, name, MAX_BYTES)
-        return cls(
-            LLMatcher.grammar_from_json_schema(
-                checked, overrides={"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}
-            )
-        )
+        return cls(LLMatcher.grammar_from_json_schema(_with_options(checked_schema(schema, name, MAX_BYTES))))
 
     @classmethod
     def json_object(cls) -> "Constraint":
@@ -68,6 +64,20 @@ class Constraint:
     def regex(cls, pattern: str, name: str = "regex") -> "Constraint":
         """Text that a regular expression matches as a whole, in the syntax of Rust's crate `regex`."""
         return cls(LLMatcher.grammar_from_regex(_within(pattern, name)))
+
+
+def json_expression(schema: Mapping[str, Any] | str, name: str) -> str:
+    """JSON that a schema allows as an expression of a Lark grammar. ArcmtpError as from `Constraint.json_schema`."""
+    return f"%json {json.dumps(_with_options(checked_schema(schema, name, MAX_BYTES)), ensure_ascii=False)}"
+
+
+def lark_string(text: str) -> str:
+    """A text as a literal of a Lark grammar."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
+    return schema | {"x-guidance": {"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}}
 
 
 def _within(text: str, name: str) -> str:

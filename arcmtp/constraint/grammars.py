@@ -72,7 +72,7 @@ class Grammars:
 
 def _refusal(error: str) -> ArcmtpError:
     if "regex parse error" in error:  # behind the whole expression
-        error = f"a regular expression: {error.rpartition('error: ')[2]}"
+        error = f"a regular expression: {error.rpartition('error: ')[2].splitlines()[0]}"
     said = next((ours for theirs, ours in _CLEARER.items() if theirs in error), one_line(Exception(error)))
     return ArcmtpError(f"{_NAME}: {said}")
 

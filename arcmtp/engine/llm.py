@@ -250,6 +250,8 @@ class LLM:
     def stream_request(self, request: Request) -> Stream:
         """A stream for a request; raises ArcmtpError for what this model cannot do."""
         prompt = self.prompting.checked(request.prompt_ids)
+        if request.constraint is not None:
+            raise ArcmtpError("constraints cannot be kept yet")
         sampler = Sampler(request.sampling, self.config.vocab)
         policy = self.policy(request.draft)
         sequence = engine.Sequence(

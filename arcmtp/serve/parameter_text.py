@@ -6,23 +6,13 @@ from typing import Any
 from llguidance import regex_to_lark
 
 from arcmtp.constraint.constraint import MAX_BYTES, lark_string
-from arcmtp.constraint.schema import ANNOTATIONS, checked_schema
+from arcmtp.constraint.schema import ANNOTATIONS, PATTERNS, checked_schema
 from arcmtp.errors import ArcmtpError, shown
 from arcmtp.serve.tools import resolve, types_of
 
 ANY = "/(?s:.*)/"
 _DEPTH = 16  # of references and alternatives
-_DATE = (
-    "[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
-    "|02-(?:0[1-9]|1[0-9]|2[0-8]))"
-)
-_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-_FORMATS = {
-    "date": _DATE,
-    "time": _TIME,
-    "date-time": f"{_DATE}T{_TIME}",
-    "uuid": "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-}
+_FORMATS = PATTERNS | {"uuid": "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"}
 _LENGTHS = ("minLength", "maxLength")
 # Keywords that say nothing of strings.
 _OTHERS = frozenset(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from arcmtp.constraint.gbnf import parse
+from arcmtp.constraint.lexemes import lark_of
 from arcmtp.constraint.schema import checked_schema
-from arcmtp.errors import ArcmtpError, one_line
+from arcmtp.errors import ArcmtpError
 
 MAX_BYTES = 256 * 1024  # of a grammar's text or of a schema
 
@@ -49,16 +50,7 @@ class Constraint:
     @classmethod
     def gbnf(cls, text: str, name: str = "grammar") -> "Constraint":
         """A grammar in llama.cpp's GBNF, which begins with the rule `root`."""
-        try:
-            return cls.lark(gbnf_to_lark(_within(text, name)), name)
-        except ArcmtpError:
-            raise
-        except RecursionError:
-            raise ArcmtpError(f"{name}: it is nested too deeply") from None
-        except IndexError:  # the converter reads behind a backslash at the end
-            raise ArcmtpError(f"{name}: it ends within an escape sequence") from None
-        except Exception as error:  # the converter raises Exception itself
-            raise ArcmtpError(f"{name}: no GBNF: {one_line(error)}") from None
+        return cls(LLMatcher.grammar_from_lark(lark_of(parse(_within(text, name), name), name)))
 
     @classmethod
     def regex(cls, pattern: str, name: str = "regex") -> "Constraint":

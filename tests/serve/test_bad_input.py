@@ -74,7 +74,7 @@ def still_serving(http: httpx.Client) -> Any:
         (chat(tool_choice={"type": "function", "function": {"name": "f"}}), "the body: tool_choice names 'f', which"),
         (chat(tool_choice={"type": "function", "name": "f"}), "tool_choice.function: Field required"),
         (chat(functions=[{"name": "f"}]), "functions is not available: use tools"),
-        (text(grammar="root ::= x"), "grammar: no GBNF: Rule 'x' not found"),
+        (text(grammar="root ::= x"), "grammar: the rule 'x' is not defined"),
         (text(grammar="start: x"), "grammar: the constraint cannot be compiled: "),
         (text(regex="(a"), "regex: the constraint cannot be compiled: a regular expression: unclosed group"),
         (text(guided_choice=[]), "guided_choice: List should have at least 1 item"),

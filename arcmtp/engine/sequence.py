@@ -72,6 +72,11 @@ class Sequence:
         self.cached_tokens = self.slot.resume(self.prompt)
 
     @property
+    def error(self) -> ArcmtpError | None:
+        """Why it can have no further tokens, though none has ended it."""
+        return None if self.sampler.guide is None else self.sampler.guide.error
+
+    @property
     def unevaluated(self) -> int:
         """How many tokens of the prompt are still to be read."""
         return len(self.prompt) - len(self.slot.ids)
@@ -124,6 +129,9 @@ class Sequence:
         drafted, accepted = int(record["drafted"]), int(record["accepted"])
         cycle = Cycle(tokens, record["logprobs"][:count].tolist(), top, drafted, accepted, done)
         self.unread.append(cycle)
+        if (guide := self.sampler.guide) is not None:
+            guide.settle(tokens)
+            self.cancelled |= guide.error is not None
         self.bytes_to_host += RECORD.itemsize + 8 * self.top * count
         if self.cycles_taken:
             self.decoded += count

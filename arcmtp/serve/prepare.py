@@ -60,10 +60,11 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    job = Job(
-        ids, _limit(llm, request.limit or -1), request.top_logprobs or 0, budget=budget,
-        constraint=chat_constraint(llm, request, several),
-    )  # fmt: skip
+    constraint = chat_constraint(llm, request, several)
+    if constraint and inside and request.continues:
+        raise ApiError(400, "the last message has reasoning alone, which no constraint can go on with", "messages")
+    limit = _limit(llm, request.limit or -1)
+    job = Job(ids, limit, request.top_logprobs or 0, budget=budget, constraint=constraint)
     jobs = _jobs(llm, request, defaults, job)
     choices = [
         ChatChoice(

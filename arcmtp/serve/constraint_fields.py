@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from arcmtp.constraint.constraint import Constraint, lark_string
+from arcmtp.constraint.constraint import Constraint, json_expression, lark_string
 from arcmtp.serve.strict import Strict
 
 MAX_STRINGS = 1024  # of a choice
 
 _LARK = re.compile(r"\s*%llguidance\b|(?m:^start\s*:)")  # no GBNF has either
+GAP = r"/\n{0,2}/"  # which models have learnt to write between reasoning and JSON
 JsonSchema = dict[str, Any]
 Strings = Annotated[list[str], Field(min_length=1, max_length=MAX_STRINGS)]
 
@@ -98,9 +99,11 @@ class ConstraintFields(Strict):
                 yield field, kind, value
 
 
-def constraint_of(field: str, kind: str, value: Any) -> Constraint:
+def constraint_of(field: str, kind: str, value: Any, after_reasoning: bool = False) -> Constraint:
     """The constraint that a field asks for; ArcmtpError, which begins with the field, for what is malformed."""
     match kind:
+        case "json" if after_reasoning:
+            return Constraint.lark(f"start: {GAP} {json_expression(value, field)}", field)
         case "json":
             return Constraint.json_schema(value, field)
         case "regex":

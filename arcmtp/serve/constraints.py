@@ -13,16 +13,17 @@ from arcmtp.serve.protocol import ChatRequest, CompletionRequest, NamedToolChoic
 from arcmtp.serve.tool_grammar import ToolGrammar
 
 
-def chat_constraint(llm: LLM, request: ChatRequest, several: bool) -> Constraint | None:
+def chat_constraint(llm: LLM, request: ChatRequest, several: bool, inside: bool) -> Constraint | None:
     """The constraint of a chat's answer, behind its reasoning and behind the call that the prompt has begun for it;
     None where it is free. It is compiled, so that no generation waits for it. ApiError 400 names the field that cannot
     be kept.
 
-    several: whether there may be more than one call.
+    several: whether there may be more than one call. inside: whether the answer begins with reasoning, behind which the
+    model may write line ends before JSON, as it has learnt to.
     """
     tools = request.raw_tools if request.tools and request.tool_choice != "none" else []
     if not tools:
-        return completion_constraint(llm, request)
+        return completion_constraint(llm, request, inside)
     choice, asked = request.tool_choice, request.constrained_by
     if isinstance(choice, NamedToolChoice):
         named = [tool for tool in tools if tool["function"]["name"] == choice.function.name][:1]
@@ -31,15 +32,18 @@ def chat_constraint(llm: LLM, request: ChatRequest, several: bool) -> Constraint
     if choice == "required":
         return _of_tools(llm, grammar, ToolGrammar.calls)
     if asked is not None:
-        return _of_tools(llm, grammar, lambda grammar: grammar.content_or_calls((asked[2], asked[0])), asked[0])
-    return _of_tools(llm, grammar, lambda grammar: grammar.content_or_calls(None)) if _any_strict(tools) else None
+        field, _, schema = asked
+        return _of_tools(llm, grammar, lambda grammar: grammar.json_or_calls(schema, field, inside), field)
+    return _of_tools(llm, grammar, ToolGrammar.text_or_calls) if _any_strict(tools) else None
 
 
-def completion_constraint(llm: LLM, request: ChatRequest | CompletionRequest) -> Constraint | None:
+def completion_constraint(
+    llm: LLM, request: ChatRequest | CompletionRequest, inside: bool = False
+) -> Constraint | None:
     """The constraint of text without tools; otherwise as `chat_constraint`."""
     if (asked := request.constrained_by) is None:
         return None
-    return _compiled(llm, asked[0], lambda: constraint_of(*asked))
+    return _compiled(llm, asked[0], lambda: constraint_of(*asked, after_reasoning=inside))
 
 
 def _any_strict(tools: Sequence[Mapping[str, Any]]) -> bool:

@@ -60,7 +60,7 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    constraint = chat_constraint(llm, request, several)
+    constraint = chat_constraint(llm, request, several, inside)
     if constraint and inside and request.continues:
         raise ApiError(400, "the last message has reasoning alone, which no constraint can go on with", "messages")
     limit = _limit(llm, request.limit or -1)

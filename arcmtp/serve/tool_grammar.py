@@ -10,6 +10,7 @@ from typing import Any
 from arcmtp.constraint.constraint import MAX_BYTES, Constraint, json_expression, lark_string
 from arcmtp.constraint.schema import ANNOTATIONS, checked_schema
 from arcmtp.errors import ArcmtpError, shown
+from arcmtp.serve.constraint_fields import GAP
 from arcmtp.serve.parameter_text import ANY, text_expression
 from arcmtp.serve.tools import CALL, types_of
 
@@ -48,13 +49,19 @@ class ToolGrammar:
         """What follows `CALL`, the name of the first tool, and `>\\n`: the rest of one call."""
         return _lark(f"arguments_0 {_CALL_END}", *self._rules())
 
-    def content_or_calls(self, content: tuple[Any, str] | None) -> Constraint:
-        """Text up to a call, if there is one, and from there on calls alone. content: a JSON schema that an answer
-        without calls keeps to, and what errors call it."""
-        called = f"{lark_string(CALL.removeprefix('<tool_call>'))} call{self._more}"
-        if content is None:
-            return _lark(f"CONTENT | BEFORE_CALL {called}", *self._rules())
-        return _lark(f'content | "<tool_call>" {called}', f"content: {json_expression(*content)}", *self._rules())
+    def text_or_calls(self) -> Constraint:
+        """Text up to a call, if there is one, and from there on calls alone."""
+        return _lark(f"CONTENT | BEFORE_CALL {self._called}", *self._rules())
+
+    def json_or_calls(self, schema: Any, name: str, after_reasoning: bool) -> Constraint:
+        """JSON that a schema allows, or calls alone. name: what errors call the schema."""
+        gap = GAP if after_reasoning else ""
+        content = f"content: {json_expression(schema, name)}"
+        return _lark(f'{gap} (content | "<tool_call>" {self._called})', content, *self._rules())
+
+    @property
+    def _called(self) -> str:
+        return f"{lark_string(CALL.removeprefix('<tool_call>'))} call{self._more}"
 
     @property
     def _more(self) -> str:

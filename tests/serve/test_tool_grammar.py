@@ -13,6 +13,7 @@ from arcmtp.engine.llm import bundled_model
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer
+from arcmtp.serve.constraint_fields import constraint_of
 from arcmtp.serve.tool_grammar import ToolGrammar
 from arcmtp.serve.tools import ToolCallParser
 
@@ -116,7 +117,7 @@ def test_how_many_calls_there_may_be(takes: Any) -> None:
 
 
 def test_text_is_free_until_a_call_begins(takes: Any) -> None:
-    grammar = ToolGrammar([STRICT, FREE], several=True).content_or_calls(None)
+    grammar = ToolGrammar([STRICT, FREE], several=True).text_or_calls()
     called = CALL + weather()
     assert all(takes(grammar, text) for text in ("", "plain < text <tool_call", called, f"Look:\n\n{called}"))
     assert takes(grammar, f"{called}\n{CALL}time>\n{parameters(anything='x')}{END}")
@@ -125,9 +126,19 @@ def test_text_is_free_until_a_call_begins(takes: Any) -> None:
 
 def test_text_beside_tools_may_have_a_schema_of_its_own(takes: Any) -> None:
     content = ({"type": "object", "properties": {"a": {"type": "integer"}}}, "response_format")
-    grammar = ToolGrammar([STRICT], several=False).content_or_calls(content)
+    grammar = ToolGrammar([STRICT], several=False).json_or_calls(*content, after_reasoning=False)
     assert takes(grammar, '{"a": 1}') and takes(grammar, CALL + weather())
-    assert not takes(grammar, '{"a": "x"}') and not takes(grammar, "text")
+    assert not any(takes(grammar, text) for text in ('{"a": "x"}', "text", '\n\n{"a": 1}'))
+    grammar = ToolGrammar([STRICT], several=False).json_or_calls(*content, after_reasoning=True)
+    assert all(takes(grammar, text) for text in ('{"a": 1}', '\n\n{"a": 1}', f"\n\n{CALL}{weather()}"))
+    assert not takes(grammar, '\n\n\n{"a": 1}')
+
+
+def test_json_behind_reasoning_may_begin_with_line_ends(takes: Any) -> None:
+    plain, behind = (constraint_of("json_schema", "json", SCHEMA, reasoning) for reasoning in (False, True))
+    text = '{"city": "a", "days": 2}'
+    assert takes(plain, text) and not takes(plain, f"\n\n{text}")
+    assert takes(behind, text) and takes(behind, f"\n\n{text}") and not takes(behind, f"\n\n\n{text}")
 
 
 @pytest.mark.parametrize(

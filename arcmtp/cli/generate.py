@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,13 +26,16 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.runtime.files import OutputFile
 
 if TYPE_CHECKING:
-    from arcmtp import LLM, Generation, Statistics
+    from arcmtp import LLM, Constraint, Generation, Statistics
     from arcmtp.cli.options import SubParsers
     from arcmtp.engine.model_file import ModelFile
     from arcmtp.engine.prompts import Prompt
     from arcmtp.engine.request import Request
     from arcmtp.engine.sampling import SamplingOptions
     from arcmtp.runtime.graphs import GraphChoice
+
+
+_GBNF = re.compile(r"^\s*root\s*::=", re.MULTILINE)
 
 
 def add(commands: SubParsers) -> None:
@@ -46,6 +50,7 @@ def add(commands: SubParsers) -> None:
         "--stop", metavar="TEXT", type=unicode_text, action="append", default=[],
         help="end before this text; may be repeated",
     )  # fmt: skip
+    _add_constraint_options(generate)
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     add_draft_option(generate)
     add_mtp_options(generate)
@@ -54,6 +59,20 @@ def add(commands: SubParsers) -> None:
     )
     add_sampling_options(generate)
     generate.set_defaults(run=_generate)
+
+
+def _add_constraint_options(parser: Parser) -> None:
+    constraint = parser.add_mutually_exclusive_group()
+    constraint.add_argument(
+        "--json-schema",
+        metavar="FILE",
+        type=Path,
+        help="write JSON that the schema in FILE allows (- for standard input)",
+    )
+    constraint.add_argument(
+        "--grammar", metavar="FILE", type=Path,
+        help="write text that the grammar in FILE allows: GBNF if it has a rule root, else Lark with a rule start",
+    )  # fmt: skip
 
 
 def _add_prompt_options(parser: Parser) -> None:
@@ -97,7 +116,20 @@ def _request(options: argparse.Namespace, file: ModelFile, prompt: Prompt, sampl
     prompting = file.prompting(file.config.usable_context(options.ctx))
     template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
     ids = prompting.checked(prompting.ids(prompt, **template))
-    return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop)
+    constraint = _constraint(options)
+    return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop, constraint=constraint)
+
+
+def _constraint(options: argparse.Namespace) -> Constraint | None:
+    """What the text must keep to, from the file that is named; errors name it."""
+    from arcmtp.constraint.constraint import Constraint
+
+    if path := options.json_schema:
+        return Constraint.json_schema(read_text(path), str(path))
+    if path := options.grammar:
+        text = read_text(path)
+        return (Constraint.gbnf if _GBNF.search(text) else Constraint.lark)(text, str(path))
+    return None
 
 
 def _prompt(options: argparse.Namespace) -> Prompt:
@@ -144,4 +176,6 @@ def _statistics(s: Statistics, choice: GraphChoice | None) -> list[str]:
         )
     if s.draft:
         lines.append(f"drafts: {s.draft}")
+    if s.masks:
+        lines.append(f"constraint: {s.masks.us_per_token:.0f} µs of the host a token, {s.masks.share:.1%} of decoding")
     return lines

@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,7 +76,8 @@ def main() -> int:
 def check(llm: LLM, schemas: Mapping[str, Any], count: int, tokens: int) -> Iterator[Answers]:
     """The answers to each schema."""
     for name, schema in schemas.items():
-        validator = Validator(schema, format_checker=Validator.FORMAT_CHECKER)
+        exact = json.loads(json.dumps(schema), parse_float=Decimal)  # 16.08 / 0.01 is no whole number of floats
+        validator = Validator(exact, format_checker=Validator.FORMAT_CHECKER)
         constraint = Constraint.json_schema(schema)
         cut, total, wrong = 0, 0, list[str]()
         for seed in range(count):
@@ -108,7 +110,10 @@ def speeds(llm: LLM, pairs: int) -> list[float]:
 def _problems(validator: Any, text: str, whole: bool) -> Iterator[str]:
     """What is wrong with an answer, one that is not `whole` as far as it goes."""
     try:
-        value = json.loads(text) if whole else pydantic_core.from_json(text, allow_partial="trailing-strings")
+        if whole:
+            value = json.loads(text, parse_float=Decimal)
+        else:
+            pydantic_core.from_json(text, allow_partial="trailing-strings")
     except ValueError as error:
         yield f"{text!r} is no JSON: {error}"
         return

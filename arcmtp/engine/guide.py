@@ -9,7 +9,7 @@ import numpy as np
 from llguidance import LLMatcher
 
 from arcmtp.engine.reasoning import CLOSE, opens_reasoning
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, one_line
 from arcmtp.model.controls import Controls
 from arcmtp.model.tokenizer import Tokenizer
 
@@ -99,7 +99,8 @@ class Guide:
             self._matcher.rollback(taken)
 
     def _failed(self, what: str) -> ArcmtpError:
-        return ArcmtpError(f"the text cannot keep to its constraint any further: {self._matcher.get_error() or what}")
+        said = one_line(Exception(self._matcher.get_error() or what))
+        return ArcmtpError(f"the text cannot keep to its constraint any further: {said}")
 
 
 def write_masks(controls: Controls, row: int, guides: Sequence[Guide | None]) -> None:

@@ -186,6 +186,19 @@ def test_hostile_constraints_are_one_line(http: httpx.Client, fields: dict[str, 
         assert answer.json()["error"]["message"].startswith(field) and "\n" not in answer.json()["error"]["message"]
 
 
+@pytest.mark.usefixtures("still_serving")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_becomes_too_large_on_the_way_ends_its_answer_alone(http: httpx.Client, stream: bool) -> None:
+    grammar = "start: a0\n" + "".join(f"a{i}: a{i + 1} a{i + 1}\n" for i in range(40)) + 'a40: "a"\n'
+    body = {"prompt": "import", "max_tokens": 20, "grammar": grammar, "stream": stream}
+    answer = http.post("/v1/completions", json=body)
+    said = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if "{" in line][-1]["error"]
+    assert answer.status_code == (200 if stream else 400)
+    assert said["code"] == "constraint_failed"
+    assert said["message"].startswith("the text cannot keep to its constraint any further: ")
+    assert "\n" not in said["message"]
+
+
 def test_reasoning_comes_before_what_is_constrained(scripted: Server) -> None:
     with scripted.openai() as client:
         choice = client.chat.completions.create(

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from arcmtp.cli.options import (
     sampling_options,
     unicode_text,
 )
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, naming
 from arcmtp.runtime.files import OutputFile
 
 if TYPE_CHECKING:
@@ -90,10 +91,12 @@ def _add_prompt_options(parser: Parser) -> None:
 def _generate(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise ArcmtpError("--logprobs needs --json, which shows them")
-    prompt, sampling = _prompt(options), sampling_options(options)
+    constraint, prompt, sampling = _constraint(options), _prompt(options), sampling_options(options)
     file = open_model(options)
+    if constraint is not None:
+        _check_compiles(constraint, options.json_schema or options.grammar, file)
     with ExitStack() as stack:
-        request = _request(options, file, prompt, sampling)
+        request = replace(_request(options, file, prompt, sampling), constraint=constraint)
         draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, read_files(options, file)))
         llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
         stream = llm.stream_request(request)
@@ -116,20 +119,29 @@ def _request(options: argparse.Namespace, file: ModelFile, prompt: Prompt, sampl
     prompting = file.prompting(file.config.usable_context(options.ctx))
     template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
     ids = prompting.checked(prompting.ids(prompt, **template))
-    constraint = _constraint(options)
-    return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop, constraint=constraint)
+    return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop)
 
 
 def _constraint(options: argparse.Namespace) -> Constraint | None:
     """What the text must keep to, from the file that is named; errors name it."""
-    from arcmtp.constraint.constraint import Constraint
+    path = options.json_schema or options.grammar
+    if path is None:
+        return None
+    if str(path) == "-" and str(options.file) == "-":
+        raise ArcmtpError("-: standard input is the prompt already; expected another file")
+    from arcmtp.constraint.constraint import MAX_BYTES, Constraint
 
-    if path := options.json_schema:
-        return Constraint.json_schema(read_text(path), str(path))
-    if path := options.grammar:
-        text = read_text(path)
-        return (Constraint.gbnf if _GBNF.search(text) else Constraint.lark)(text, str(path))
-    return None
+    text = read_text(path, MAX_BYTES)
+    if options.json_schema:
+        return Constraint.json_schema(text, str(path))
+    return (Constraint.gbnf if _GBNF.search(text) else Constraint.lark)(text, str(path))
+
+
+def _check_compiles(constraint: Constraint, path: Path, file: ModelFile) -> None:
+    from arcmtp.constraint.grammars import Grammars
+
+    with naming(path):
+        Grammars(file.tokenizer).matcher(constraint)
 
 
 def _prompt(options: argparse.Namespace) -> Prompt:

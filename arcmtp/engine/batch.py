@@ -51,6 +51,8 @@ class Batch:
         self._drafted = False  # in the cycle before
         self._whole: list[int] = []  # positions of each member up to which the MTP block's KV cache is whole
         self._under_way: deque[_Cycle] = deque()
+        # Whether masks are made while logits are computed. A CPU's driver needs the waiting thread for these (`_ahead`).
+        self.masks_beside = not network.device.is_cpu
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:
         """A further cycle of sequences that decode, with equal policies, as many as `most_sequences` allows. Those
@@ -141,30 +143,26 @@ class Batch:
         self._under_way.append(cycle)
 
     def _submit_call(self, cycle: _Cycle, index: int, parts: tuple[LaunchList, ...]) -> _host.Event:
-        """Submit a draft call, or the step, behind `index` others, with the masks of its last row of each member: they
-        are made while the device computes the logits."""
+        """Submit a draft call, or the step, behind `index` others, with the masks of its last row of each member."""
         *logits, choice = parts
+        if self._mode.masked and not self.masks_beside:
+            self._make_masks(cycle, index)
         for part in logits:
             self.network.stage.submit(part)
-        if self._mode.masked:
-            if index:
-                self._follow_drafts(cycle, index - 1)
-            write_masks(self.network.controls, index, [member.sampler.guide for member in self._members])
+        if self._mode.masked and self.masks_beside:
+            self._make_masks(cycle, index)
         return self.network.stage.submit(choice)
 
-    def _follow_drafts(self, cycle: _Cycle, row: int) -> None:
-        """Wait for the drafts that the call submitted last has chosen, by the masks of row `row`."""
-        self._wait(cycle)
-        first, size = row * len(self._members), len(self._members)
-        drafts = self.network.controls.told.view()[first : first + size].tolist()
-        for member, draft in zip(self._members, drafts, strict=True):
-            if member.sampler.guide is not None:
-                member.sampler.guide.draft(draft)
-
-    def _wait(self, cycle: _Cycle) -> None:
-        """Wait for what the device was given of a cycle. That of a CPU computes on the waiting thread too, but only if
-        that waits for the whole queue."""
-        self.network.device.wait() if self.network.device.is_cpu else cycle.event.wait()
+    def _make_masks(self, cycle: _Cycle, row: int) -> None:
+        """The masks of row `row` of each member, once the drafts before it are known."""
+        controls, guides = self.network.controls, [member.sampler.guide for member in self._members]
+        if row:
+            cycle.event.wait() if self.masks_beside else self.network.device.wait()
+            drafts = controls.told.view()[(row - 1) * len(guides) : row * len(guides)].tolist()
+            for guide, draft in zip(guides, drafts, strict=True):
+                if guide is not None:
+                    guide.draft(draft)
+        write_masks(controls, row, guides)
 
     def _lists(self, before: int, drafted: int) -> list[tuple[LaunchList, ...]]:
         """The draft calls of a cycle after a step of `before` rows of each member, and its step."""

@@ -54,7 +54,8 @@ class Guide:
         for token in tokens[right:]:
             self._follow(token)
         if self._part == "beyond" and tokens[-1] not in self._ends and self.error is None:
-            self.error = self._failed(f"token {tokens[-1]} was chosen and is not allowed")
+            said = one_line(Exception(self._matcher.get_error() or "no token keeps to it"))
+            self.error = ArcmtpError(f"the text cannot keep to its constraint any further: {said}")
         self.seconds += time.perf_counter() - began
 
     def allow(self, row: np.ndarray) -> None:
@@ -64,8 +65,6 @@ class Guide:
         began, bits = time.perf_counter(), row[: self._words]
         if self._part == "constrained":
             self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-            if not self._drafts and not bits.any():
-                self.error = self._failed("no token keeps to it")
         else:
             bits[:] = self._while_reasoning
         row[-1] = 1
@@ -97,10 +96,9 @@ class Guide:
             self._part = before
         if taken:
             self._matcher.rollback(taken)
-
-    def _failed(self, what: str) -> ArcmtpError:
-        said = one_line(Exception(self._matcher.get_error() or what))
-        return ArcmtpError(f"the text cannot keep to its constraint any further: {said}")
+            # llguidance (1.9.1) keeps its last mask by the parser's row and the lexer's state, and does not forget it
+            # here: on another way to that row it would give it again. At this point it is still right, or replaced.
+            self._matcher.compute_bitmask()
 
 
 def write_masks(controls: Controls, row: int, guides: Sequence[Guide | None]) -> None:

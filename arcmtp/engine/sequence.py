@@ -128,10 +128,12 @@ class Sequence:
         top = [self.slot.top_of(row * size + index, self.top) for row in range(count)] if self.top else None
         drafted, accepted = int(record["drafted"]), int(record["accepted"])
         cycle = Cycle(tokens, record["logprobs"][:count].tolist(), top, drafted, accepted, done)
-        self.unread.append(cycle)
         if (guide := self.sampler.guide) is not None:
             guide.settle(tokens)
-            self.cancelled |= guide.error is not None
+            if guide.error is not None:
+                self.cancelled = True
+                return None
+        self.unread.append(cycle)
         self.bytes_to_host += RECORD.itemsize + 8 * self.top * count
         if self.cycles_taken:
             self.decoded += count

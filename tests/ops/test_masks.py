@@ -52,7 +52,7 @@ class Masked:
                 bits = np.packbits(tokens, bitorder="little")
                 row[:-1] = 0
                 row.view(np.uint8)[: len(bits)] = bits
-        told = self.bench.host_zeros(len(rows) * 4)
+        told = self.bench.host_zeros(-(-len(rows) // 16) * 64)
         return Masks(self.bench.array(rows), told), told
 
     def run(

@@ -1,14 +1,16 @@
 """What a text must keep to: a JSON schema, a grammar or a regular expression."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from arcmtp.constraint.gbnf import parse
+from arcmtp.constraint.lexemes import lark_of
 from arcmtp.constraint.schema import checked_schema
-from arcmtp.errors import ArcmtpError, one_line
+from arcmtp.errors import ArcmtpError
 
 MAX_BYTES = 256 * 1024  # of a grammar's text or of a schema
 
@@ -33,12 +35,7 @@ class Constraint:
     def json_schema(cls, schema: Mapping[str, Any] | str, name: str = "schema") -> "Constraint":
         """JSON that a schema allows (draft 2020-12), its properties in the schema's order. Keywords that cannot be kept
         are refused."""
-        checked = checked_schema(schema, name, MAX_BYTES)
-        return cls(
-            LLMatcher.grammar_from_json_schema(
-                checked, overrides={"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}
-            )
-        )
+        return cls(LLMatcher.grammar_from_json_schema(_with_options(checked_schema(schema, name, MAX_BYTES))))
 
     @classmethod
     def json_object(cls) -> "Constraint":
@@ -53,21 +50,26 @@ class Constraint:
     @classmethod
     def gbnf(cls, text: str, name: str = "grammar") -> "Constraint":
         """A grammar in llama.cpp's GBNF, which begins with the rule `root`."""
-        try:
-            return cls.lark(gbnf_to_lark(_within(text, name)), name)
-        except ArcmtpError:
-            raise
-        except RecursionError:
-            raise ArcmtpError(f"{name}: it is nested too deeply") from None
-        except IndexError:  # the converter reads behind a backslash at the end
-            raise ArcmtpError(f"{name}: it ends within an escape sequence") from None
-        except Exception as error:  # the converter raises Exception itself
-            raise ArcmtpError(f"{name}: no GBNF: {one_line(error)}") from None
+        return cls(LLMatcher.grammar_from_lark(lark_of(parse(_within(text, name), name), name)))
 
     @classmethod
     def regex(cls, pattern: str, name: str = "regex") -> "Constraint":
         """Text that a regular expression matches as a whole, in the syntax of Rust's crate `regex`."""
         return cls(LLMatcher.grammar_from_regex(_within(pattern, name)))
+
+
+def json_expression(schema: Mapping[str, Any] | str, name: str) -> str:
+    """JSON that a schema allows as an expression of a Lark grammar. ArcmtpError as from `Constraint.json_schema`."""
+    return f"%json {json.dumps(_with_options(checked_schema(schema, name, MAX_BYTES)), ensure_ascii=False)}"
+
+
+def lark_string(text: str) -> str:
+    """A text as a literal of a Lark grammar."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
+    return schema | {"x-guidance": {"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}}
 
 
 def _within(text: str, name: str) -> str:

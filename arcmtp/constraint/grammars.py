@@ -73,8 +73,9 @@ class Grammars:
 def _refusal(error: str) -> ArcmtpError:
     if "regex parse error" in error:  # behind the whole expression
         error = f"a regular expression: {error.rpartition('error: ')[2]}"
-    said = next((ours for theirs, ours in _CLEARER.items() if theirs in error), one_line(Exception(error)))
-    return ArcmtpError(f"{_NAME}: {said}")
+    first = error.splitlines()[0].rpartition("failed to compile JSON schema: ")[2]  # then comes the grammar
+    said = next((ours for theirs, ours in _CLEARER.items() if theirs in error), first)
+    return ArcmtpError(f"{_NAME}: {one_line(Exception(said))}")
 
 
 class _Tokens:

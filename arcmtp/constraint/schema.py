@@ -14,18 +14,30 @@ TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "o
 FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )  # fmt: skip
+_DATE = (
+    "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    "|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+)
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+# In place of llguidance's, which allow 29 February of every year, a year 0 and a 61st second of every minute.
+PATTERNS = {"date": _DATE, "time": _TIME, "date-time": f"{_DATE}T{_TIME}"}
 # Keywords that say nothing about which values are valid.
 ANNOTATIONS = frozenset(
     {
-        "$schema", "$id", "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly",
+        "$comment", "title", "description", "default", "examples", "readOnly", "writeOnly",
         "deprecated", "contentMediaType", "contentEncoding",
     }
 )  # fmt: skip
-_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# In draft 7 and 2019-09 the keywords that are supported mean the same, but for lists of items.
+_DRAFTS = (
+    "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "http://json-schema.org/draft-07/schema",
+)
 
 
 def checked_schema(schema: Mapping[str, Any] | str, name: str, max_bytes: int) -> dict[str, Any]:
-    """A schema, from JSON text if it is text, of which every keyword can be kept.
+    """A copy of a schema, from JSON text if it is text, of which every keyword can be kept, some in other words.
 
     Raises ArcmtpError, on one line that begins with the place in the schema, which is called `name`.
     """
@@ -55,7 +67,7 @@ def _refuse(place: str, what: str) -> NoReturn:
 
 
 class _Checker:
-    """Walks through a schema; `root` is where its references lead."""
+    """Walks through a schema, which it changes; `root` is where its references lead."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
@@ -76,6 +88,8 @@ class _Checker:
             "pattern": self._text,
             "format": self._format,
             "$ref": self._reference,
+            "$schema": self._draft,
+            "$id": self._identity,
         }
 
     def schema(self, schema: Any, place: str, depth: int) -> None:
@@ -91,6 +105,10 @@ class _Checker:
                 _refuse(place, f"the keyword {shown(keyword)} is not supported")
             check(value, f"{place}.{keyword}", depth + 1)
         self._bounds(schema, place)
+        schema.pop("$schema", None)  # llguidance would take prefixItems for unknown in earlier drafts
+        if schema.get("format") in PATTERNS:
+            pattern = PATTERNS[schema.pop("format")]
+            schema["allOf"] = [*schema.get("allOf", ()), {"pattern": f"^(?:{pattern})$"}]
 
     def _deep(self, place: str, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -160,11 +178,21 @@ class _Checker:
     def _reference(self, value: Any, place: str, depth: int) -> None:
         if not isinstance(value, str) or not (value == "#" or value.startswith("#/")):
             _refuse(place, f"{shown(value)} is not supported; references must be '#' or begin with '#/'")
+        if "~" in value or "%" in value:
+            _refuse(place, f"{shown(value)}: escapes in references are not supported")
         found: Any = self._root
         for step in value[2:].split("/") if len(value) > 2 else ():
             found = found.get(step) if isinstance(found, dict) else None
         if not isinstance(found, dict | bool):
             _refuse(place, f"{shown(value)} leads to no schema")
+
+    def _draft(self, value: Any, place: str, depth: int) -> None:
+        if not isinstance(value, str) or value.rstrip("#") not in _DRAFTS:
+            _refuse(place, f"{shown(value)} is not supported; it may be {_DRAFTS[0]}, or absent")
+
+    def _identity(self, value: Any, place: str, depth: int) -> None:
+        if depth > 1:  # references below it would lead elsewhere
+            _refuse(place, "it is supported at the top only")
 
     def _bounds(self, schema: dict[str, Any], place: str) -> None:
         """What llguidance would accept and not keep, or finds unsatisfiable without naming the place."""

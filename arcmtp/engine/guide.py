@@ -9,7 +9,7 @@ import numpy as np
 from llguidance import LLMatcher
 
 from arcmtp.engine.reasoning import CLOSE, opens_reasoning
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, one_line
 from arcmtp.model.controls import Controls
 from arcmtp.model.tokenizer import Tokenizer
 
@@ -54,7 +54,7 @@ class Guide:
         for token in tokens[right:]:
             self._follow(token)
         if self._part == "beyond" and tokens[-1] not in self._ends and self.error is None:
-            said = self._matcher.get_error() or "no token keeps to it"
+            said = one_line(Exception(self._matcher.get_error() or "no token keeps to it"))
             self.error = ArcmtpError(f"the text cannot keep to its constraint any further: {said}")
         self.seconds += time.perf_counter() - began
 
@@ -96,6 +96,9 @@ class Guide:
             self._part = before
         if taken:
             self._matcher.rollback(taken)
+            # llguidance (1.9.1) keeps its last mask by the parser's row and the lexer's state, and does not forget it
+            # here: on another way to that row it would give it again. At this point it is still right, or replaced.
+            self._matcher.compute_bitmask()
 
 
 def write_masks(controls: Controls, row: int, guides: Sequence[Guide | None]) -> None:

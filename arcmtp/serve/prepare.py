@@ -14,6 +14,7 @@ from arcmtp.engine.sampling import Sampler, SamplingOptions
 from arcmtp.model.chat import reasoning_and_content
 from arcmtp.serve import tools
 from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
+from arcmtp.serve.constraints import chat_constraint, completion_constraint
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.jobs import Job, ReasoningBudget
 from arcmtp.serve.protocol import (
@@ -59,7 +60,11 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    job = Job(ids, _limit(llm, request.limit or -1), request.top_logprobs or 0, budget=budget)
+    constraint = chat_constraint(llm, request, several, inside)
+    if constraint and inside and request.continues:
+        raise ApiError(400, "the last message has reasoning alone, which no constraint can go on with", "messages")
+    limit = _limit(llm, request.limit or -1)
+    job = Job(ids, limit, request.top_logprobs or 0, budget=budget, constraint=constraint)
     jobs = _jobs(llm, request, defaults, job)
     choices = [
         ChatChoice(
@@ -77,10 +82,12 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     prompts = [request.prompt] if _is_one(request.prompt) else request.prompt  # type: ignore[assignment, list-item]
     logprobs = None if request.logprobs is None else Logprobs(llm.tokenizer)
     jobs, choices, prompt_tokens = list[Job](), list[TextChoice](), 0
+    constraint = completion_constraint(llm, request)
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
         prompt_tokens += len(ids)
-        job = Job(ids, _limit(llm, request.limit or DEFAULT_COMPLETION_TOKENS), request.logprobs or 0)
+        limit = _limit(llm, request.limit or DEFAULT_COMPLETION_TOKENS)
+        job = Job(ids, limit, request.logprobs or 0, constraint=constraint)
         jobs += _jobs(llm, request, defaults, job)
         echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
         while len(choices) < len(jobs):

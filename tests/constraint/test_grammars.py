@@ -1,27 +1,13 @@
-from typing import Any
-
 import pytest
 from llguidance import LLMatcher
 
 from arcmtp.constraint import grammars as module
 from arcmtp.constraint.constraint import Constraint
 from arcmtp.constraint.grammars import Grammars
-from arcmtp.engine.llm import bundled_model
 from arcmtp.errors import ArcmtpError
-from arcmtp.gguf import GGUF
 from arcmtp.model.tokenizer import Tokenizer
 
 OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.from_gguf(GGUF(bundled_model()))
-
-
-@pytest.fixture(scope="module")
-def grammars(tokenizer: Tokenizer) -> Grammars:
-    return Grammars(tokenizer)
 
 
 def takes(matcher: LLMatcher, tokenizer: Tokenizer, text: str) -> bool:
@@ -78,6 +64,8 @@ def test_matchers_of_one_constraint_do_not_share_their_place(grammars: Grammars,
         (Constraint.regex("(a"), "unclosed group"),
         (Constraint.json_schema({"type": "string", "pattern": "(?=a)b"}), "look-around"),
         (Constraint.lark("start: <|nothing|>"), "nothing"),
+        (Constraint.lark('start: "a" %json {"allOf": [{"type": "null"}, {"type": "string"}]}'),
+         "compiled: Unsatisfiable schema: incompatible types$"),
         (Constraint.lark("start: start"), "no text keeps to it"),
         (Constraint.json_schema({"oneOf": [{"type": "string"}, {"const": "a"}]}), "oneOf is supported where"),
         (Constraint.json_schema({"type": "object", "properties": {"a": False}, "required": ["a"]}),
@@ -123,18 +111,3 @@ def test_constraints_that_are_asked_for_again_are_not_compiled_again(
     for constraint in (a, b, a, c, a, b):
         grammars.matcher(constraint)
     assert compiled == [a, b, c, b]
-
-
-@pytest.mark.parametrize(
-    "schema, words",
-    [
-        ({"properties": {"x": {"not": {}}}}, "schema.properties.x: the keyword 'not' is not supported"),
-        ({"x-guidance": {"lenient": True}}, "schema: the keyword 'x-guidance' is not supported"),
-        ({"type": "string", "format": "color"}, "schema.format: 'color' is not supported; formats are date"),
-        ([], r"schema: an array of 0 is not an object"),
-        ("{", "schema: no JSON"),
-    ],
-)  # fmt: skip
-def test_a_schema_that_cannot_be_kept_is_refused_by_its_keyword(schema: Any, words: str) -> None:
-    with pytest.raises(ArcmtpError, match=words):
-        Constraint.json_schema(schema)

@@ -1,5 +1,6 @@
 """Constrained text keeps to its grammar, and is the same at any draft length, batched, graph or eager."""
 
+import itertools
 import json
 import math
 import re
@@ -88,8 +89,9 @@ def test_graphs_and_launches_give_the_same_and_free_lists_are_as_before(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists = llm.network.stage.lists
-    for graphs in (False, True):
+    for graphs, beside in itertools.product((False, True), repeat=2):
         monkeypatch.setattr(llm.network.stage.graphs, "enabled", graphs)
+        monkeypatch.setattr(llm.scheduler.batch, "masks_beside", beside)  # as on a GPU
         results = [llm.generate("import os\n", 200, draft=k, constraint=OBJECT) for k in (0, 2)]
         assert same(*results) and results[0].finish_reason == "stop"
     llm.generate("import os\n", 4, draft=2)

@@ -18,7 +18,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from arcmtp.serve.conversation import Conversation, chat_request
-from arcmtp.serve.protocol import MAX_TOOLS, ChatRequest, MaxTokens, Strict, ToolName
+from arcmtp.serve.protocol import MAX_TOOLS, ChatRequest, MaxTokens, ToolName
+from arcmtp.serve.strict import Strict
 from arcmtp.serve.unsupported import RESPONSES_FIELDS, refuse
 
 _TEXTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text", "refusal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 from collections.abc import Iterator
@@ -122,12 +123,16 @@ def bring(name: str, options: argparse.Namespace, only_mtp: bool = False) -> Pat
         return repository.fetch(model, progress)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text."""
+def read_text(path: Path, most: int = -1) -> str:
+    """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text, and for more than `most`
+    bytes, if that is not below 0."""
     if str(path) == "-" and sys.stdin is None:
         raise ArcmtpError("-: standard input is closed; expected a text")
     try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            content = file.read(most + 1 if most >= 0 else -1)
+        if 0 <= most < len(content):
+            raise ArcmtpError(f"{path}: it has more than {most} bytes")
         return content.decode()
     except OSError as error:
         raise ArcmtpError(f"{path}: {error.strerror}; expected a text file") from None

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast, overload
 
+from arcmtp.constraint.constraint import Constraint
+from arcmtp.constraint.grammars import Grammars
 from arcmtp.engine import sequence as engine
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import DraftPolicy, checked_policy, longest, may_draft
+from arcmtp.engine.guide import Guide
 from arcmtp.engine.loading import AUTO, Draft, LoadedModel, LoadOptions, policy_of
 from arcmtp.engine.memory_plan import ExpertsHost
 from arcmtp.engine.model_file import ModelFile
@@ -130,6 +134,11 @@ class LLM:
         """The network on the device. Raises ArcmtpError after `close`."""
         return self._model.network
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Constraints compiled for the model's vocabulary, made when first asked for."""
+        return Grammars(self.tokenizer)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether the file says how chat messages become text."""
@@ -160,20 +169,20 @@ class LLM:
     def generate(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> Generation: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> list[Generation]: ...  # fmt: skip
 
     def generate(  # noqa: PLR0913 the public interface
         self, prompt: Prompt | Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> Generation | list[Generation]:  # fmt: skip
         """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
@@ -188,10 +197,12 @@ class LLM:
             LLM. One that was opened with 0 cannot draft.
         draft_p_min: 0 to 1, the least probability of a draft after which there is another; None takes that of the LLM.
         stop: strings that end the generation; the text is cut before the one that is complete first.
+        constraint: what the text must keep to (docs/constraints.md), behind the reasoning if the prompt opens it. The
+            text is whole where the generation ends by itself.
         template_options: variables for the chat template, such as enable_thinking=False.
 
-        Raises ArcmtpError for an empty prompt and for options out of range, and ContextExceeded for a prompt longer
-        than the context.
+        Raises ArcmtpError for an empty prompt, for options out of range and for a constraint that cannot be compiled,
+        and ContextExceeded for a prompt longer than the context.
 
         >>> from arcmtp import SamplingOptions
         >>> with LLM() as llm:
@@ -205,7 +216,9 @@ class LLM:
         prompts = cast(list[Prompt], prompt if several else [prompt])
         results = self._finish(
             [
-                self.stream(one, max_tokens, logprobs, sampling, draft, stop, draft_p_min, **template_options)
+                self.stream(
+                    one, max_tokens, logprobs, sampling, draft, stop, draft_p_min, constraint, **template_options
+                )
                 for one in prompts
             ]
         )
@@ -231,7 +244,7 @@ class LLM:
     def stream(  # noqa: PLR0913 the public interface
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> Stream:  # fmt: skip
         """`generate` for one prompt, token by token: iterate over the chunks, then ask for `result`.
 
@@ -240,12 +253,13 @@ class LLM:
         True
         """
         ids = self.prompt_ids(prompt, **template_options)
-        return self.stream_request(Request(ids, max_tokens, logprobs, sampling, draft, stop, draft_p_min))
+        request = Request(ids, max_tokens, logprobs, sampling, draft, stop, draft_p_min, constraint)
+        return self.stream_request(request)
 
     def stream_request(self, request: Request) -> Stream:
         """A stream for a request; raises ArcmtpError for what this model cannot do."""
         prompt = self.prompting.checked(request.prompt_ids)
-        sampler = Sampler(request.sampling, self.config.vocab)
+        sampler = Sampler(request.sampling, self.config.vocab, self._guide(request.constraint, prompt))
         policy = self.policy(request.draft)
         sequence = engine.Sequence(
             sampler,
@@ -261,6 +275,9 @@ class LLM:
         )
         self._prepare(sequence)
         return Stream(self._model, self.scheduler, sequence, request.stop)
+
+    def _guide(self, constraint: Constraint | None, prompt: list[int]) -> Guide | None:
+        return None if constraint is None else Guide(self.grammars.matcher(constraint), self.tokenizer, prompt)
 
     def policy(self, draft: Draft | DraftPolicy | None = None) -> DraftPolicy:
         """The policy that drafts as `generate` is asked to; all generations with "auto" share one. Raises ArcmtpError
@@ -319,9 +336,7 @@ class LLM:
                 network.logits(MAX_ROWS, SamplingMode(top=mode.top))
             for sequences in range(1, self.parallel + 1):
                 for length in (length for length in policy.lengths if length <= longest(sequences)):
-                    network.step(length + 1, mode, sequences)
-                    for index in range(1, length + 1):
-                        network.draft(index, length + 1, mode, sequences, sequence.draft_p_min > 0)
+                    network.cycle(length + 1, length, mode, sequences, sequence.draft_p_min > 0)
 
     def _draft_log(self) -> DraftLog:
         mtp = self.network.mtp

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from arcmtp.constraint.constraint import Constraint
 from arcmtp.engine.draft_policy import DraftPolicy, check_p_min
 from arcmtp.engine.loading import Draft
 from arcmtp.engine.sampling import GREEDY, SamplingOptions
@@ -26,6 +27,7 @@ class Request:
     draft: Draft | DraftPolicy | None = None
     stop: Sequence[str] = ()
     draft_p_min: float | None = None
+    constraint: Constraint | None = None
     score_prompt: bool = False
 
     def __post_init__(self) -> None:

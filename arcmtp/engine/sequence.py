@@ -87,6 +87,11 @@ class Sequence:
             self.cached_tokens = self.slot.resume(self.prompt)
 
     @property
+    def error(self) -> ArcmtpError | None:
+        """Why it can have no further tokens, though none has ended it."""
+        return None if self.sampler.guide is None else self.sampler.guide.error
+
+    @property
     def unevaluated(self) -> int:
         """How many tokens of the prompt are still to be read."""
         return len(self.prompt) - len(self.slot.ids)
@@ -145,6 +150,11 @@ class Sequence:
         top = [self.slot.top_of(row * size + index, self.top) for row in range(count)] if self.top else None
         drafted, accepted = int(record["drafted"]), int(record["accepted"])
         cycle = Cycle(tokens, record["logprobs"][:count].tolist(), top, drafted, accepted, done)
+        if (guide := self.sampler.guide) is not None:
+            guide.settle(tokens)
+            if guide.error is not None:
+                self.cancelled = True
+                return None
         self.unread.append(cycle)
         self.bytes_to_host += RECORD.itemsize + 8 * self.top * count
         if self.cycles_taken:

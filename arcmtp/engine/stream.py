@@ -28,7 +28,8 @@ class Stream:
 
     `close` ends it, from any thread: once the turn under way is over, iterating gives the chunks that are there and
     ends, and `result` has no finish reason. Iterating raises ArcmtpError if the LLM was closed meanwhile or a turn was
-    interrupted, NotFinite for logits that are NaN or infinite, and what the device raises if it fails.
+    interrupted or no token keeps to the constraint, NotFinite for logits that are NaN or infinite, and what the device
+    raises if it fails.
 
         >>> from arcmtp import LLM
         >>> with LLM() as llm:
@@ -63,6 +64,8 @@ class Stream:
             over = self.sequence.state in ("finished", "ended")  # asked first: no cycle comes after that
             if (chunk := self._next_chunk()) is not None:
                 return chunk
+            if over and self.sequence.error and not self._finish_reason:
+                raise self.sequence.error
             if self._finish_reason or (over and self.sequence.cancelled):
                 raise StopIteration
             if over:

@@ -61,6 +61,7 @@ class Tokenizer:
         eos_ids: the ids that end a generation.
         bos_id: the id to put before a prompt when `add_bos` is set, else None. `encode` never adds it.
         add_bos: whether the file asks for a beginning-of-sequence token.
+        control_ids: the ids of control tokens such as `<|im_start|>`, which are no part of a text.
         user_defined_ids: the ids of user-defined tokens such as `<think>`.
         vocab_used: 1 + the highest id that has text; rows from there on are padding and must not be sampled.
     """
@@ -71,7 +72,7 @@ class Tokenizer:
         self._tokens = _strings(metadata, "tokens")
         self._types = _token_types(metadata, len(self._tokens))
         self._bpe = _build_bpe(self._tokens, _strings(metadata, "merges"), pattern)
-        self._skippable = frozenset(self._ids_of_types(_UNKNOWN, _CONTROL))
+        self.control_ids = frozenset(self._ids_of_types(_UNKNOWN, _CONTROL))
         self._special = self._special_tokens_longest_first()
         # Ordinary tokens have a character for each byte, special ones stand for themselves.
         self._longest = max(*map(len, self._tokens), *(len(token.encode()) for token, _ in self._special))
@@ -136,13 +137,13 @@ class Tokenizer:
 
     def visible_bytes(self, token_id: int, skip_special: bool) -> bytes:
         """`token_bytes`, or nothing for a control token when `skip_special` is set."""
-        return b"" if skip_special and token_id in self._skippable else self.token_bytes(token_id)
+        return b"" if skip_special and token_id in self.control_ids else self.token_bytes(token_id)
 
     def _split_special(self, text: str, control: bool) -> list[str | int]:
         """Cut `text` at special tokens as llama.cpp does: each token in turn over the whole text, longest first."""
         fragments: list[str | int] = [text] if text else []
         for token, token_id in self._special:
-            if token in text and (control or token_id not in self._skippable):
+            if token in text and (control or token_id not in self.control_ids):
                 fragments = list(_split_at(fragments, token, token_id))
         return fragments
 

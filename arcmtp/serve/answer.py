@@ -51,7 +51,8 @@ class Answer:
 
     def post_chunks(self) -> FinishReason | None:
         """Post what has come since the last time; why the answer is complete, or None. NotFinite for a log-probability
-        that is no number, RuntimeError if the device has lost the stream."""
+        that is no number, ApiError where no token keeps to the constraint, RuntimeError if the device has lost the
+        stream."""
         if self._full:
             return "length"
         stream = self._streams[-1]
@@ -66,6 +67,8 @@ class Answer:
                 self._close_reasoning()
                 return self.post_chunks()
         if stream.ended and not stream.finished:
+            if stream.sequence.error:
+                raise ApiError(400, str(stream.sequence.error), code="constraint_failed")
             raise RuntimeError("the device has lost the sequence")
         return stream.finish_reason
 

@@ -28,6 +28,7 @@ from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.native_api.reply import NativeReply
 from arcmtp.serve.native_api.request import InfillRequest, NativeRequest, TextRequest
 from arcmtp.serve.options import ServeOptions
+from arcmtp.serve.page import add_page
 from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
 from arcmtp.serve.protocol import (
     ChatRequest,
@@ -109,6 +110,8 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         ("/apply-template", "POST", details.apply_template, {"response_model": PromptText}),
         ("/tokenizer_info", "GET", details.tokenizer_info, {"response_model": TokenizerInfo}),
     )
+    if options.page:
+        add_page(app)
     return app
 
 
@@ -167,25 +170,25 @@ class Service:
 
     async def respond(self, request: Request, body: ResponsesRequest) -> Response:
         """Answer in OpenAI's Responses."""
-        before = self._store.conversation(body.previous_response_id)
+        items = self._store.conversation(body)
 
         def keep(response: dict[str, Any]) -> None:
             if body.store is not False:
-                self._store.add(response, [*before, *body.items])
+                self._store.add(response, items)
 
         return await self._generate(
-            request, body, lambda llm, defaults: prepare_chat(llm, body.chat(before), defaults),
+            request, body, lambda llm, defaults: prepare_chat(llm, body.chat(items), defaults),
             lambda reply: ResponseReply(reply, body, keep),
         )  # fmt: skip
 
     async def count_input(self, body: InputRequest) -> InputTokens:
         """Tokens that the model would read for a response."""
-        before = self._store.conversation(body.previous_response_id)
-        return {"object": "response.input_tokens", "input_tokens": await self._count(body, lambda: body.chat(before))}
+        items = self._store.conversation(body)
+        return {"object": "response.input_tokens", "input_tokens": await self._count(body, lambda: body.chat(items))}
 
-    async def response(self, response_id: str) -> JSONResponse:
+    async def response(self, response_id: str) -> Response:
         """A stored response."""
-        return JSONResponse(self._store.get(response_id).response)
+        return Response(self._store.get(response_id).response, media_type="application/json")
 
     async def delete_response(self, response_id: str) -> Deleted:
         """Forget a response; others that follow it stay."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcmtp.serve.errors import ApiError, as_api_error
 from arcmtp.serve.metrics import Metrics
+from arcmtp.serve.page import is_page
 from arcmtp.serve.rendering import Rendering
 
 KEEP_ALIVE_SECONDS = 10.0
@@ -52,7 +53,8 @@ class Gate:
         async def noted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record["status"] = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = record["id"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = headers["Request-Id"] = record["id"]  # OpenAI's and Anthropic's name
             await send(message)
 
         began = time.monotonic()
@@ -81,7 +83,7 @@ class Gate:
             await as_api_error(error).response(scope["path"])(scope, receive, send)
 
     def _check_key(self, scope: Scope) -> None:
-        if not self._keys or scope["path"] in _OPEN_PATHS:
+        if not self._keys or scope["path"] in _OPEN_PATHS or is_page(scope["path"]):
             return
         sent = Headers(scope=scope)
         scheme, _, bearer = sent.get("authorization", "").partition(" ")

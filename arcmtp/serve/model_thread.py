@@ -191,6 +191,9 @@ class ModelThread:
         """The last event of an answer that is complete or wrong."""
         try:
             reason = answer.post_chunks()
+        except ApiError as error:
+            answer.finished("cancelled")
+            return error
         except Exception as error:
             answer.finished("cancelled")
             self._probe(llm)

@@ -16,6 +16,7 @@ from arcmtp.model.chat import reasoning_and_content
 from arcmtp.model.infill import Gap, infill_ids
 from arcmtp.serve import tools
 from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
+from arcmtp.serve.constraints import chat_constraint, completion_constraint
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.jobs import Job, ReasoningBudget
 from arcmtp.serve.protocol import (
@@ -54,7 +55,11 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    job = Job(ids, _limit(llm, request.limit or -1), request.top_logprobs or 0, budget=budget)
+    constraint = chat_constraint(llm, request, several, inside)
+    if constraint and inside and request.continues:
+        raise ApiError(400, "the last message has reasoning alone, which no constraint can go on with", "messages")
+    limit = _limit(llm, request.limit or -1)
+    job = Job(ids, limit, request.top_logprobs or 0, budget=budget, constraint=constraint)
     jobs = _jobs(llm, request, defaults, job)
     choices = [
         ChatChoice(
@@ -92,12 +97,14 @@ def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingO
     jobs, choices, prompt_tokens = list[Job](), list[TextChoice](), 0
     limit = DEFAULT_COMPLETION_TOKENS if request.limit is None else request.limit
     scored = bool(request.echo) and logprobs is not None
+    constraint = completion_constraint(llm, request)
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
         if request.suffix:
             ids = _between(llm, ids, request)
         prompt_tokens += len(ids)
-        jobs += _jobs(llm, request, defaults, Job(ids, _limit(llm, limit), request.logprobs or 0, score_prompt=scored))
+        job = Job(ids, _limit(llm, limit), request.logprobs or 0, score_prompt=scored, constraint=constraint)
+        jobs += _jobs(llm, request, defaults, job)
         echo = llm.detokenize(ids) if request.echo else ""
         while len(choices) < len(jobs):
             choices.append(TextChoice(request.stop or (), echo, logprobs, ids if scored else ()))

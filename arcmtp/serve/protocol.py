@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
     model_validator,
 )
 
+from arcmtp.serve.constraint_fields import ConstraintFields
+from arcmtp.serve.strict import Strict
 from arcmtp.serve.unsupported import CHAT_FIELDS, refuse
 
 MAX_CHOICES = 16
@@ -77,6 +77,7 @@ Stop = Annotated[
     Field(max_length=MAX_STOP_STRINGS),
     BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
 ]
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
 TokensOrNone = Annotated[Whole, Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context")]
 MaxTokens = Annotated[
@@ -85,18 +86,11 @@ MaxTokens = Annotated[
 ]
 
 
-ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
-
-
 class StreamOptions(Strict):
     include_usage: bool | None = False
 
 
-class GenerationRequest(Strict):
+class GenerationRequest(ConstraintFields):
     """What both ways to generate have in common. Sampling fields that are null or absent take the server's defaults."""
 
     model: str | None = None
@@ -128,9 +122,6 @@ class GenerationRequest(Strict):
     draft: Annotated[Whole | Literal["auto"], must(_is_draft, "a number from 0 to 7, or auto")] | None = Field(
         None, description="tokens to draft before each step, or auto; null: what the server was started with"
     )
-    response_format: Annotated[
-        Any, must(lambda v: v in (None, {"type": "text"}), "only text; JSON modes are not available")
-    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -154,6 +145,7 @@ class FunctionDefinition(Strict):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="the JSON schema of the arguments")
+    strict: bool | None = Field(None, description="whether arguments always keep to the schema")
 
 
 class Tool(Strict):
@@ -279,6 +271,9 @@ class ChatRequest(GenerationRequest):
                 raise ValueError(f"tool_choice names {choice.function.name!r}, which is not among tools")
         elif choice == "required" and not self.tools:
             raise ValueError("tool_choice is required, but there are no tools")
+        asked = self.constrained_by
+        if self.tools and self.tool_choice != "none" and asked and asked[1] != "json":
+            raise ValueError(f'{asked[0]} and tools both constrain the answer: give one, or tool_choice: "none"')
         return self
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-_FREE_TEXT = "answers cannot be constrained"
 _SAMPLER = "the options of sampling are temperature, top_k, top_p, min_p, penalties and logit_bias"
 _TEXT_ONLY = "this model takes and writes text only"
 _TOKENS = "use stop, max_tokens or logit_bias"
@@ -16,12 +15,6 @@ Fields = Mapping[str, tuple[tuple[Any, ...], str]]
 CHAT_FIELDS: Fields = {
     "functions": ((), "use tools"),
     "function_call": ((), "use tool_choice"),
-    **dict.fromkeys(
-        (
-            "grammar", "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
-            "guided_grammar", "regex", "ebnf",
-        ), ((), _FREE_TEXT),
-    ),
     **dict.fromkeys(
         (
             "mirostat", "mirostat_mode", "dry_multiplier", "xtc_probability", "dynatemp_range", "samplers", "top_a",
@@ -41,6 +34,9 @@ CHAT_FIELDS: Fields = {
     "chat_template": ((), "the template is the file's"),
     "documents": ((), "put them into a message"),
     "lora": ((), "there are no adapters"),
+    "grammar_lazy": ((), "a grammar holds from the beginning of the answer"),
+    "guided_whitespace_pattern": ((), "whitespace within JSON is one space, or line ends and indentation"),
+    "structural_tag": ((), "use tools"),
     "verbosity": (("medium",), "say it in a message"),
     "web_search_options": ((), "there is no search"),
     "modalities": ((["text"],), _TEXT_ONLY),

@@ -66,6 +66,7 @@ def test_blocks_are_thinking_text_and_tool_use(client: anthropic.Anthropic) -> N
     assert text.type == "text" and text.text == "Let me look."
     assert [(call.name, call.input) for call in calls if call.type == "tool_use"] == CALLS
     assert (message.stop_reason, message.role, message.model) == ("tool_use", "assistant", "scripted")
+    assert message._request_id and message._request_id.startswith("req-")
 
 
 @pytest.mark.parametrize(

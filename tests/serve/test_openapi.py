@@ -18,12 +18,15 @@ LIMITS = {
     "/v1/messages": "max_tokens",
     "/v1/responses": "max_output_tokens",
 }
+COUNTS = ("/count_tokens", "/input_tokens")
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_no_request_is_an_internal_error(server: Server, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations: list[Any] = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    # What counts tokens takes what the route that answers takes.
+    operations = [operation for operation in operations if not operation.path.endswith(COUNTS)]
     if mode == GenerationMode.NEGATIVE:  # what takes nothing cannot be given anything wrong
         operations = [operation for operation in operations if operation.body]
     assert len(operations) >= 4

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from openai.types.responses import ResponseStreamEvent
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from arcmtp.engine.sampling import CHAT
@@ -86,6 +86,18 @@ def test_a_stream_that_breaks_off_ends_with_the_error_of_its_protocol(protocol: 
         "failed", {"code": "server_error", "message": "the device failed"}
     )  # fmt: skip
     assert response["output"][0]["content"][0]["text"] == "The"
+
+
+def test_a_call_of_a_function_in_a_namespace_tells_both() -> None:
+    tools = [{"type": "namespace", "name": "n", "description": "", "tools": [{"type": "function", "name": "f"}]}]
+    request = ResponsesRequest.model_validate({"input": "x", "tools": tools})
+    calls = [{**CALL, "id": name, "function": {"name": name, "arguments": "{}"}} for name in ("n.f", "f", "n.g")]
+    reply: Any = Scripted(deltas=[{"tool_calls": [call]} for call in calls])
+    response = asyncio.run(ResponseReply(reply, request, lambda response: None).whole())
+    assert [(item["name"], item.get("namespace")) for item in response["output"]] == [
+        ("f", "n"), ("f", None), ("n.g", None)
+    ]  # fmt: skip
+    Response.model_validate(response)
 
 
 def test_parts_begin_and_end_one_after_the_other() -> None:

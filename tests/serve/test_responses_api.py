@@ -11,6 +11,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from arcmtp.serve.errors import ApiError
+from arcmtp.serve.protocol import ChatRequest
 from arcmtp.serve.responses_api import request as requests
 from arcmtp.serve.responses_api.request import MessageItem, ResponsesRequest, sealed, unsealed
 from arcmtp.serve.responses_api.store import Store
@@ -55,6 +56,12 @@ def comparable(response: dict[str, Any]) -> Any:
     items = [{k: v for k, v in item.items() if k not in ("id", "call_id")} for item in response["output"]]
     usage = {**response["usage"], "input_tokens_details": None}
     return {**response, "output": items, "usage": usage, "id": None, "created_at": None}
+
+
+def chat(body: Any) -> ChatRequest:
+    """The request for a chat that a body stands for."""
+    request = ResponsesRequest.model_validate(body)
+    return request.chat(request.items)
 
 
 def test_items_are_reasoning_text_and_calls(client: openai.OpenAI) -> None:
@@ -169,7 +176,8 @@ def test_a_function_can_be_forced(client: openai.OpenAI) -> None:
     ("fields", "param", "message"),
     [
         ({"input": []}, "input", ""),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0", "the types of items are message, "),
+        ({"input": [{"type": "web_search_call", "id": "x"}]}, "input.0", "the types of items are message, "),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input", "there is no item 'x'"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0",
          "this model takes text only (input_text, output_text), not 'input_image'"),
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": [{"type": "input_file"}]}]},
@@ -211,15 +219,15 @@ def test_what_clients_send_beside_it_is_taken(http: httpx.Client) -> None:
 def test_formats_and_choices_are_the_chats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "chat_request", lambda fields: fields)
     wanted = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True, "description": None}
-    fields: Any = ResponsesRequest.model_validate(
+    fields: Any = chat(
         {"input": "x", "text": {"format": wanted}, "tool_choice": "required", "temperature": 0.5,
          "tools": [{"type": "function", "name": "f", "description": "d", "strict": True}]}
-    ).chat([])  # fmt: skip
+    )  # fmt: skip
     schema = {"name": "x", "schema": {"type": "object"}, "strict": True}
     assert fields["response_format"] == {"type": "json_schema", "json_schema": schema}
     assert fields["tools"] == [{"type": "function", "function": {"name": "f", "description": "d", "strict": True}}]
     assert (fields["tool_choice"], fields["temperature"]) == ("required", 0.5)
-    fields = ResponsesRequest.model_validate({"input": "x", "text": {"format": {"type": "json_object"}}}).chat([])
+    fields = chat({"input": "x", "text": {"format": {"type": "json_object"}}})
     assert fields["response_format"] == {"type": "json_object"}
 
 
@@ -239,8 +247,8 @@ def test_what_an_agent_sends_is_a_conversation_that_templates_take() -> None:
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "In short."}]},
         {"role": "assistant", "content": "Done."},
     ]
-    chat = ResponsesRequest.model_validate({"input": items, "instructions": "Codex."}).chat([])
-    assert [message.model_dump(exclude_none=True, exclude_defaults=True) for message in chat.messages] == [
+    asked = chat({"input": items, "instructions": "Codex."})
+    assert [message.model_dump(exclude_none=True, exclude_defaults=True) for message in asked.messages] == [
         {"role": "system", "content": "Codex.\n\nRules.\n\nMore."},
         {"role": "user", "content": "ab"},
         {"role": "assistant", "content": "Look.", "reasoning_content": "Hm.", "tool_calls": [
@@ -251,7 +259,16 @@ def test_what_an_agent_sends_is_a_conversation_that_templates_take() -> None:
         {"role": "user", "content": "Be brief."},
         {"role": "assistant", "content": "Done.", "reasoning_content": "In short."},
     ]  # fmt: skip
-    assert not chat.continues  # a response is a new message
+    assert not asked.continues  # a response is a new message
+
+
+def test_functions_of_a_namespace_are_named_with_it() -> None:
+    search = {"type": "function", "name": "search", "parameters": PARAMETERS}
+    tools = [{"type": "namespace", "name": "mcp", "description": "d", "tools": [search, {"type": "custom"}]}, TOOLS[0]]
+    item = {"type": "function_call", "call_id": "1", "namespace": "mcp", "name": "search", "arguments": "{}"}
+    asked = chat({"input": [item], "tools": tools})
+    assert [tool.function.name for tool in asked.tools or ()] == ["mcp.search", "weather"]
+    assert asked.messages[0].tool_calls and asked.messages[0].tool_calls[0].function.name == "mcp.search"
 
 
 def test_reasoning_can_be_sealed_and_only_what_is_sealed_here_can_be_read() -> None:
@@ -264,16 +281,25 @@ def test_the_store_forgets_the_response_that_was_used_least_recently() -> None:
     items = [MessageItem(role="user", content="x" * 300)]
 
     def response(name: str) -> dict[str, Any]:
-        return {"id": name, "output": [{"type": "message", "role": "assistant", "content": "y" * 100}]}
+        message = {"type": "message", "role": "assistant", "content": "y" * 100, "id": f"msg_{name}"}
+        return {"id": name, "output": [message]}
+
+    def refers(name: str) -> list[Any]:
+        asked = {"input": [{"type": "item_reference", "id": f"msg_{name}"}, {"role": "user", "content": "z"}]}
+        return store.conversation(ResponsesRequest.model_validate(asked))
 
     store = Store(1500)
     for name in ("a", "b"):
         store.add(response(name), items)
-    assert store.get("a").items == [*items, MessageItem(type="message", role="assistant", content="y" * 100)]
+    followed = store.conversation(ResponsesRequest.model_validate({"input": "z", "previous_response_id": "a"}))
+    assert [item.content for item in followed if isinstance(item, MessageItem)] == ["x" * 300, "y" * 100, "z"]
     store.add(response("c"), items)  # b's was used least recently
     with pytest.raises(ApiError, match="there is no response 'b' here"):
         store.get("b")
-    assert store.get("a").response == response("a") and store.get("c")
+    with pytest.raises(ApiError, match="there is no item 'msg_b' of a response here"):
+        refers("b")
+    assert [item.content for item in refers("a")] == ["y" * 100, "z"]
+    assert json.loads(store.get("a").response) == response("a") and store.get("c")
     store.delete("a")
     store.add(response("d"), items)  # a's room is free again
     assert store.get("c") and store.get("d")

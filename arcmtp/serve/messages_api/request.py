@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from arcmtp.serve.conversation import Conversation, chat_request
-from arcmtp.serve.protocol import MAX_TOOLS, ChatRequest, MaxTokens, Stop, Strict, ToolName, Whole
+from arcmtp.serve.protocol import MAX_TOOLS, ChatRequest, MaxTokens, Stop, ToolName, Whole
+from arcmtp.serve.strict import Strict
 from arcmtp.serve.unsupported import MESSAGES_FIELDS, refuse
 
 # The line that Claude Code puts before its system prompt, and that differs from request to request.

@@ -9,7 +9,8 @@ from arcmtp.engine.llm import LLM
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.infill import File, Gap, infill_ids
 from arcmtp.serve.errors import ApiError
-from arcmtp.serve.protocol import MAX_PROMPTS, CompletionRequest, GenerationRequest, Strict, TokensOrNone, must
+from arcmtp.serve.protocol import MAX_PROMPTS, CompletionRequest, GenerationRequest, TokensOrNone, must
+from arcmtp.serve.strict import Strict
 
 MAX_FILES = 64
 Mixed = str | list[int | str]

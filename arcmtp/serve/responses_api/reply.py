@@ -7,7 +7,7 @@ from typing import Any
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.parts import Part, Parts, Step
 from arcmtp.serve.reply import Reply
-from arcmtp.serve.responses_api.request import FunctionTool, ResponsesRequest, sealed
+from arcmtp.serve.responses_api.request import OtherTool, ResponsesRequest, sealed
 
 Event = dict[str, Any]
 _PREFIXES = {"reasoning": "rs", "text": "msg", "call": "fc"}
@@ -25,7 +25,7 @@ class ResponseReply:
 
     def __init__(self, reply: Reply, request: ResponsesRequest, keep: Callable[[dict[str, Any]], None]) -> None:
         self._reply, self._request, self._keep = reply, request, keep
-        self._parts = Parts(reply)
+        self._parts, self._functions = Parts(reply), request.functions
         self._ids: list[str] = []  # of the items
         self.id = f"resp_{secrets.token_hex(16)}"
         self._number = 0  # of events
@@ -74,7 +74,7 @@ class ResponseReply:
         elif step.kind == "text":
             yield self._event(f"{_TEXTS[part.kind]}.delta", **where, delta=step.text, **logprobs)
         elif step.kind == "end":
-            text = {"name": part.name, "arguments": part.text} if part.kind == "call" else {"text": part.text}
+            text = {"arguments": part.text, **self._function(part)} if part.kind == "call" else {"text": part.text}
             yield self._event(f"{_TEXTS[part.kind]}.done", **where, **text, **logprobs)
             if part.kind != "call":
                 yield self._event("response.content_part.done", **where, part=_content(part))
@@ -91,12 +91,18 @@ class ResponseReply:
     def _item(self, index: int, part: Part, status: str) -> dict[str, Any]:
         head = {"id": self._ids[index], "status": status}
         if part.kind == "call":
-            call = {"call_id": part.call_id, "name": part.name, "arguments": part.text}
-            return {**head, "type": "function_call", **call}
+            call = {"type": "function_call", "call_id": part.call_id, "arguments": part.text}
+            return {**head, **call, **self._function(part)}
         if part.kind == "text":
             return {**head, "type": "message", "role": "assistant", "content": [_content(part)]}
         item = {**head, "type": "reasoning", "summary": [], "content": [_content(part)]}
         return item | ({"encrypted_content": sealed(part.text)} if self._request.seals else {})
+
+    def _function(self, part: Part) -> dict[str, Any]:
+        """What a call's function is named; the model may have made it up."""
+        namespace, tool = self._functions.get(part.name, (None, None))
+        name = tool.name if tool else part.name
+        return {"name": name, "namespace": namespace} if namespace else {"name": name}
 
     def _response(self, status: str) -> dict[str, Any]:
         request, sampling, choice = self._request, self._reply.prepared.jobs[0].sampling, self._request.tool_choice
@@ -122,7 +128,7 @@ class ResponseReply:
             "temperature": sampling.temperature,
             "text": _text_options(request),
             "tool_choice": choice.model_dump() if choice and not isinstance(choice, str) else choice or "auto",
-            "tools": [tool.model_dump() for tool in request.tools or () if isinstance(tool, FunctionTool)],
+            "tools": [tool.model_dump() for tool in request.tools or () if not isinstance(tool, OtherTool)],
             "top_p": sampling.top_p,
             "truncation": "disabled",
             "usage": self._usage() if ended else None,

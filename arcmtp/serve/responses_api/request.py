@@ -18,7 +18,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from arcmtp.serve.conversation import Conversation, chat_request
-from arcmtp.serve.protocol import MAX_TOOLS, ChatRequest, MaxTokens, Strict, ToolName
+from arcmtp.serve.protocol import MAX_TOOLS, ChatRequest, MaxTokens, ToolName
+from arcmtp.serve.strict import Strict
 from arcmtp.serve.unsupported import RESPONSES_FIELDS, refuse
 
 _TEXTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text", "refusal")
@@ -50,6 +51,7 @@ class CallItem(Strict):
     type: Literal["function_call"]
     call_id: str
     name: str
+    namespace: str | None = None
     arguments: Any = Field(None, description="a JSON object, as text or as it is; what was cut off is taken too")
 
 
@@ -73,6 +75,13 @@ class ReasoningItem(Strict):
 
 
 # Tags are in brackets, since they are no part of the path that an error names.
+class Reference(Strict):
+    """An item of a stored response."""
+
+    type: Literal["item_reference"]
+    id: str
+
+
 def _item_tag(item: Any) -> str:
     kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
     return f"[{kind or 'message'}]"
@@ -82,10 +91,12 @@ Item = Annotated[
     Annotated[MessageItem, Tag("[message]")]
     | Annotated[CallItem, Tag("[function_call]")]
     | Annotated[OutputItem, Tag("[function_call_output]")]
-    | Annotated[ReasoningItem, Tag("[reasoning]")],
+    | Annotated[ReasoningItem, Tag("[reasoning]")]
+    | Annotated[Reference, Tag("[item_reference]")],
     Discriminator(
         _item_tag, custom_error_type="item_type",
-        custom_error_message="the types of items are message, function_call, function_call_output and reasoning",
+        custom_error_message="the types of items are message, function_call, function_call_output, reasoning and "
+        "item_reference",
     ),
 ]  # fmt: skip
 Items: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
@@ -99,7 +110,7 @@ class FunctionTool(Strict):
     strict: bool | None = None
 
 
-class HostedTool(Strict):
+class OtherTool(Strict):
     """A tool that OpenAI's servers run, or whose calls are no JSON: the model is not told of it."""
 
     model_config = ConfigDict(extra="allow")
@@ -108,11 +119,30 @@ class HostedTool(Strict):
 
 def _tool_tag(tool: Any) -> str:
     kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
-    return "[function]" if kind == "function" else "[other]"
+    return f"[{kind}]" if kind in ("function", "namespace") else "[other]"
+
+
+class Namespace(Strict):
+    """Functions of one origin, such as an MCP server; the model knows each as NAMESPACE.NAME."""
+
+    type: Literal["namespace"]
+    name: str
+    description: str | None = None
+    tools: list[
+        Annotated[
+            Annotated[FunctionTool, Tag("[function]")]
+            | Annotated[OtherTool, Tag("[namespace]")]
+            | Annotated[OtherTool, Tag("[other]")],
+            Discriminator(_tool_tag),
+        ]
+    ]
 
 
 Tool = Annotated[
-    Annotated[FunctionTool, Tag("[function]")] | Annotated[HostedTool, Tag("[other]")], Discriminator(_tool_tag)
+    Annotated[FunctionTool, Tag("[function]")]
+    | Annotated[Namespace, Tag("[namespace]")]
+    | Annotated[OtherTool, Tag("[other]")],
+    Discriminator(_tool_tag),
 ]
 
 
@@ -160,13 +190,24 @@ class InputRequest(Strict):
         """The input."""
         return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
 
-    def chat(self, before: Sequence[Item]) -> ChatRequest:
-        """The request for a chat; `before` are the items that the input follows. Raises as `chat_request`."""
+    @property
+    def functions(self) -> dict[str, tuple[str | None, FunctionTool]]:
+        """By the name that the model knows: namespace, if any, and function."""
+        found: dict[str, tuple[str | None, FunctionTool]] = {}
+        for tool in self.tools or ():
+            namespace = tool.name if isinstance(tool, Namespace) else None
+            for one in tool.tools if isinstance(tool, Namespace) else [tool]:
+                if isinstance(one, FunctionTool):
+                    found[_full_name(namespace, one.name)] = namespace, one
+        return found
+
+    def chat(self, items: Sequence[Item]) -> ChatRequest:
+        """The request for a chat of all `items`, the input being the last of them. Raises as `chat_request`."""
         choice = self.tool_choice
         fields = {
             **(self.model_extra or {}),
-            "messages": _messages(self.instructions, [*before, *self.items]),
-            "tools": [_function(tool) for tool in self.tools or () if isinstance(tool, FunctionTool)] or None,
+            "messages": _messages(self.instructions, items),
+            "tools": [_function(name, tool) for name, (_, tool) in self.functions.items()] or None,
             "tool_choice": _named(choice) if isinstance(choice, NamedToolChoice) else choice,
             "parallel_tool_calls": self.parallel_tool_calls,
             "continue_final_message": False,
@@ -243,14 +284,18 @@ def _messages(instructions: str | None, items: Sequence[Item]) -> list[dict[str,
             case ReasoningItem():
                 chat.reasoning(item.text)
             case CallItem():
-                chat.call(item.call_id, item.name, item.arguments)
+                chat.call(item.call_id, _full_name(item.namespace, item.name), item.arguments)
             case OutputItem():
                 chat.result(item.call_id, joined(item.output))
     return chat.messages
 
 
-def _function(tool: FunctionTool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+def _full_name(namespace: str | None, name: str) -> str:
+    return f"{namespace}.{name}" if namespace else name
+
+
+def _function(name: str, tool: FunctionTool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": name, "description": tool.description, "parameters": tool.parameters}
     if tool.strict:
         function["strict"] = True
     return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}

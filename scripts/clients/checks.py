@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 MODEL = "tiny"
 URL = os.environ.get("ARCMTP_URL", "http://127.0.0.1:8080")
@@ -26,8 +26,9 @@ TOOL: dict[str, Any] = {
 
 
 class Verdict(BaseModel):
-    """What a model is to fill in; any text of it is short."""
+    """What a model is to fill in; nothing of it can be long."""
 
+    model_config = ConfigDict(extra="forbid")
     colour: Literal["red", "green", "blue"]
     sure: bool
     stars: Literal[1, 2, 3]

@@ -7,6 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from arcmtp.engine.llm import bundled_model
+from arcmtp.engine.results import Chunk
+from arcmtp.gguf import GGUF
+from arcmtp.model.tokenizer import Tokenizer
+from arcmtp.serve.text_logprobs import TextLogprobsLists
+
 PROMPT = 'def greet(name):\n    return "naïve 日本 " + name\n'
 
 
@@ -51,6 +57,17 @@ def test_one_token_more_is_asked_for_as_lm_eval_does(http: httpx.Client) -> None
         assert choice["logprobs"]["token_logprobs"][:-1] == ended_choice["logprobs"]["token_logprobs"][:-1]
         assert ended_choice["logprobs"]["tokens"][-1] == "<|im_end|>"
         assert PROMPT.startswith(ended_choice["text"])
+    (unscored,) = complete(http, max_tokens=1, logprobs=1, logit_bias={str(end): 100})["choices"]
+    assert (unscored["text"], unscored["logprobs"]) == ("", None)
+
+
+def test_of_tokens_with_one_name_the_likeliest_is_shown() -> None:
+    tokenizer = Tokenizer.from_gguf(GGUF(bundled_model()))
+    parts = [token for token in range(300) if tokenizer.token_bytes(token).decode(errors="replace") == "\ufffd"]
+    lists = TextLogprobsLists(tokenizer)
+    lists.add(Chunk(parts[0], "", [(parts[0], -0.5), (parts[1], -2.0)], -0.5))
+    shown = lists.all()
+    assert shown and shown["top_logprobs"] == [{"\ufffd": -0.5}]
 
 
 def test_a_stream_begins_with_the_prompt_and_its_log_probabilities(http: httpx.Client) -> None:

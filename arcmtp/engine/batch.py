@@ -51,7 +51,7 @@ class Batch:
         self._drafted = False  # in the cycle before
         self._whole: list[int] = []  # positions of each member up to which the MTP block's KV cache is whole
         self._under_way: deque[_Cycle] = deque()
-        # Whether masks are made while logits are computed. A CPU's driver needs the waiting thread for these (`_ahead`).
+        # Whether masks are made while logits are computed: for these a CPU needs the thread that waits (`_ahead`).
         self.masks_beside = not network.device.is_cpu
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:

@@ -1,5 +1,7 @@
 """Constrained text keeps to its grammar, and is the same at any draft length, batched, graph or eager."""
 
+import dataclasses
+import itertools
 import json
 import math
 import re
@@ -88,8 +90,9 @@ def test_graphs_and_launches_give_the_same_and_free_lists_are_as_before(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists = llm.network.stage.lists
-    for graphs in (False, True):
+    for graphs, beside in itertools.product((False, True), repeat=2):
         monkeypatch.setattr(llm.network.stage.graphs, "enabled", graphs)
+        monkeypatch.setattr(llm.scheduler.batch, "masks_beside", beside)  # as on a GPU
         results = [llm.generate("import os\n", 200, draft=k, constraint=OBJECT) for k in (0, 2)]
         assert same(*results) and results[0].finish_reason == "stop"
     llm.generate("import os\n", 4, draft=2)
@@ -126,8 +129,9 @@ def test_the_end_is_allowed_exactly_where_the_text_may_end(llm: LLM) -> None:
 
 def test_allowed_tokens_win_where_biases_and_filters_forbid_them_all(llm: LLM) -> None:
     allowed = {llm.tokenize(word)[0]: -math.inf for word in ("a", "b", "ab")}
-    for options in ({}, {"temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.9, "seed": 3}):
-        sampling = SamplingOptions(logit_bias=allowed, **options)
+    filtered = SamplingOptions(temperature=1.0, top_k=3, top_p=0.5, min_p=0.9, seed=3)
+    for options in (SamplingOptions(), filtered):
+        sampling = dataclasses.replace(options, logit_bias=allowed)
         results = [llm.generate("import", 9, 0, sampling, k, constraint=Constraint.regex("[ab]{4}")) for k in (0, 3)]
         assert same(*results) and re.fullmatch("[ab]{4}", results[0].text)
         assert np.isfinite(results[0].token_logprobs).all()
@@ -139,7 +143,7 @@ def test_log_probabilities_are_those_of_the_model_without_the_mask(llm: LLM) -> 
     free = llm.generate(prompt, 1, 3)
     assert result.logprobs and result.logprobs[0] == (free.logprobs or [])[0]
     scored = llm.new_sequence().score([*prompt, *result.ids], len(prompt))
-    assert np.array_equal(np.float32(scored), np.float32(result.token_logprobs))
+    assert np.array_equal(scored.astype(np.float32), np.array(result.token_logprobs, np.float32))
 
 
 def test_stop_strings_and_limits_end_constrained_text(llm: LLM) -> None:

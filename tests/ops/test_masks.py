@@ -52,7 +52,7 @@ class Masked:
                 bits = np.packbits(tokens, bitorder="little")
                 row[:-1] = 0
                 row.view(np.uint8)[: len(bits)] = bits
-        told = self.bench.host_zeros(len(rows) * 4)
+        told = self.bench.host_zeros(-(-len(rows) // 16) * 64)
         return Masks(self.bench.array(rows), told), told
 
     def run(
@@ -88,13 +88,14 @@ def allowing(rng: np.random.Generator, count: int) -> np.ndarray:
     return tokens
 
 
-@pytest.mark.parametrize("count", [1, 3, 40, 900, VOCAB])
+@pytest.mark.parametrize("count", [1, 40, VOCAB])
 def test_rows_choose_the_references_token_among_those_allowed(small: Masked, count: int) -> None:
     rng = np.random.default_rng(count)
     none, biases = np.zeros(VOCAB, np.int32), np.zeros(BIASES)
-    for options in SETTINGS[: small.bench.repeats(len(SETTINGS), least=3)]:
-        logits = (3 * rng.standard_normal((MAX_ROWS, VOCAB))).astype(np.float32)
-        allowed = [allowing(rng, count) for _ in range(MAX_ROWS)]
+    rows = small.bench.repeats(MAX_ROWS, least=2)
+    for options in SETTINGS[-small.bench.repeats(len(SETTINGS), least=2) :]:
+        logits = (3 * rng.standard_normal((rows, VOCAB))).astype(np.float32)
+        allowed = [allowing(rng, count) for _ in range(rows)]
         ids, _ = small.run(options, logits, [*allowed], position=40)
         for row, token in enumerate(ids):
             want, ahead = reference(options, 41 + row, logits[row], none, biases, allowed[row])
@@ -103,10 +104,11 @@ def test_rows_choose_the_references_token_among_those_allowed(small: Masked, cou
 
 def test_rows_without_a_mask_choose_and_tell_as_they_do_without_masks_at_all(small: Masked) -> None:
     rng = np.random.default_rng(1)
-    for options in SETTINGS[: small.bench.repeats(len(SETTINGS), least=2)]:
-        logits = rng.standard_normal((MAX_ROWS, VOCAB)).astype(np.float32)
+    for options in SETTINGS[: small.bench.repeats(len(SETTINGS), least=1)]:
+        rows = small.bench.repeats(MAX_ROWS, least=4)
+        logits = rng.standard_normal((rows, VOCAB)).astype(np.float32)
         logits[1, 5], logits[2] = np.inf, -np.inf
-        allowed = [allowing(rng, 3) if row % 2 else None for row in range(MAX_ROWS)]
+        allowed = [allowing(rng, 3) if row % 2 else None for row in range(rows)]
         ids, stats = small.run(options, logits, allowed)
         want, want_stats = small.case.run(options, logits)
         assert np.array_equal(ids[::2], want[::2]) and np.array_equal(stats[::2], want_stats[::2], equal_nan=True)
@@ -122,7 +124,7 @@ def test_stats_are_those_of_the_logits_without_the_mask(small: Masked) -> None:
     np.testing.assert_allclose(stats, want, rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", SETTINGS)
+@pytest.mark.parametrize("options", [SETTINGS[0], *SETTINGS[3:6]])
 def test_an_allowed_token_is_chosen_whatever_forbids_it(small: Masked, options: Options) -> None:
     logits, allowed = np.zeros((3, VOCAB), np.float32), np.zeros(VOCAB, bool)
     allowed[[500, 1002]] = True
@@ -144,7 +146,7 @@ def test_a_mask_that_allows_nothing_and_one_of_the_last_token_are_kept(small: Ma
     assert ids.tolist() == [0, VOCAB - 1]
 
 
-@pytest.mark.parametrize("options", SETTINGS[:4])
+@pytest.mark.parametrize("options", [SETTINGS[0], SETTINGS[5]])
 def test_a_vocabulary_of_some_tokens_is_masked_by_token(some: Masked, small: Masked, options: Options) -> None:
     rng = np.random.default_rng(5)
     logits = rng.standard_normal((3, SOME)).astype(np.float32)
@@ -172,7 +174,8 @@ def test_a_mask_of_the_full_vocabulary_reaches_its_last_token(bench: Bench) -> N
     case = Masked(bench, Vocabulary(vocab, 248_320))
     allowed = np.zeros(vocab, bool)
     allowed[[31, 32, 120_000, vocab - 1]] = True
-    logits = np.zeros((4, vocab), np.float32)
-    logits[[0, 1, 2, 3], [31, 32, 120_000, vocab - 1]] = 1
-    ids, _ = case.run(Options(), logits, [allowed] * 4)
-    assert ids.tolist() == [31, 32, 120_000, vocab - 1]
+    likely = [vocab - 1, 31, 32, 120_000][: bench.repeats(4, least=1)]
+    logits = np.zeros((len(likely), vocab), np.float32)
+    logits[range(len(likely)), likely] = 1
+    ids, _ = case.run(Options(), logits, [allowed] * len(likely))
+    assert ids.tolist() == likely

@@ -44,6 +44,11 @@ def takes(grammars: Grammars, tokenizer: Tokenizer, grammar: str, text: str) -> 
         ('root ::= "a"{2} "b"{0,2} "c"{1,} "d"{0}', ["aac", "aabbcc"], ["abc", "aabbbc", "aacd"]),
         ('root ::= [a-z]+ "x"', ["abx", "xx"], ["x", "ab"]),  # a terminal [a-z]+ would run on
         ('root ::= name "x" root | "."\nname ::= [a-z]+', ["abx.", "axxbx."], ["x.", "ab."]),
+        # Terminals of which a longer match would leave nothing for what follows: in a repetition, behind what may be
+        # absent, and where what follows begins with something that may be absent.
+        ('root ::= (item | "(" root ")"){2}\nitem ::= "a" "a"?', ["aa", "aaa", "aaaa", "a(aa)"], ["a", "aaaaa"]),
+        ('root ::= item "b"? "ab" root | "."\nitem ::= "x" "a"?', ["xab.", "xaab."], ["xb.", "xa."]),
+        ('root ::= item tail root | "."\nitem ::= "x" "a"?\ntail ::= "b"? "a"', ["xa.", "xaa.", "xba."], ["x.", "xb."]),
         ('root ::= "(" root ")" | "a" root "b" |', ["", "(ab)", "a()b"], ["(", "ba"]),
         ('root ::= root "a" | "b"', ["b", "baa"], ["a", "ab"]),
         ('# first\nroot ::= "a" # at the end\n\n# last', ["a"], ["b"]),

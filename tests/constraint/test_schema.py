@@ -51,6 +51,7 @@ def test_texts_drawn_at_random_are_valid(grammars: Grammars, tokenizer: Tokenize
         ({"type": "string", "format": "date"}, '"2026-02-29"'),
         ({"type": "string", "format": "date"}, '"0000-02-28"'),
         ({"type": "string", "format": "time", "allOf": [{"minLength": 1}]}, '"23:59:60Z"'),
+        ({"type": "string", "format": "date", "allOf": [{"pattern": "^2026"}]}, '"2025-01-01"'),
         ({"type": "integer"}, "1.0"),
         ({"$schema": "http://json-schema.org/draft-07/schema#", "$id": "x", "prefixItems": [{"type": "null"}]}, "[1]"),
         ({"type": "object"}, "{}" + "\n" * 3),

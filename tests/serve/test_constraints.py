@@ -149,6 +149,15 @@ def test_strict_tools_leave_text_free(client: openai.OpenAI) -> None:
     assert ask(client, **greedy).message.content == ask(client, **{**greedy, "tools": free}).message.content
 
 
+def test_a_pattern_that_cannot_be_kept_is_left_out_without_strict(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)"}}}
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    assert ask(client, tools=[tool], tool_choice="required", max_tokens=4).finish_reason in ("length", "tool_calls")
+    tool["function"]["strict"] = True
+    with pytest.raises(openai.BadRequestError, match=r"tools: the constraint cannot be compiled: .*look-around"):
+        ask(client, tools=[tool], tool_choice="required", max_tokens=4)
+
+
 def test_a_continued_answer_keeps_to_the_constraint_from_where_it_goes_on(client: openai.OpenAI) -> None:
     messages = [*MESSAGES, {"role": "assistant", "content": "The code is "}]
     assert re.fullmatch("[0-9]{3}", keeps_on(client, messages))
@@ -184,6 +193,15 @@ def test_hostile_constraints_are_one_line(http: httpx.Client, fields: dict[str, 
     if answer.status_code == 400:
         (field,) = fields
         assert answer.json()["error"]["message"].startswith(field) and "\n" not in answer.json()["error"]["message"]
+
+
+def test_reasoning_that_is_continued_takes_no_constraint(scripted: Server) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": "", "reasoning_content": "I should"}]
+    with scripted.http() as http:
+        answer = http.post("/v1/chat/completions", json={"messages": messages, "regex": "a", "max_tokens": 2})
+    assert answer.status_code == 400, answer.text
+    said = answer.json()["error"]["message"]
+    assert said == "the last message has reasoning alone, which no constraint can go on with"
 
 
 @pytest.mark.usefixtures("still_serving")

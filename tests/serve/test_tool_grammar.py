@@ -194,6 +194,13 @@ def test_what_strict_tools_cannot_keep_is_named_and_other_tools_take_any_value(
     assert takes(free, f"f>\n{END}")
 
 
+def test_required_parameters_without_a_schema_must_be_there(takes: Any) -> None:
+    function = {"name": "f", "parameters": {"required": ["x"], "additionalProperties": {"type": "integer"}}}
+    grammar = ToolGrammar([{"function": function | {"strict": True}}], several=False).calls()
+    assert takes(grammar, f"f>\n{parameters(x='1')}{END}")
+    assert not takes(grammar, f"f>\n{END}") and not takes(grammar, f"f>\n{parameters(x='a')}{END}")
+
+
 def test_loose_values_keep_their_types(takes: Any) -> None:
     schema = {"properties": {"x": {"type": "integer", "maximum": 1}, "y": {"type": "string", "maxLength": 1}}}
     grammar = ToolGrammar([{"function": {"name": "f", "parameters": schema}}], several=False, loose=True).calls()

@@ -237,3 +237,8 @@ def test_the_cost_of_masks_is_told(llm: LLM) -> None:
     cost = result.statistics.masks
     assert cost is not None and cost.us_per_token > 0 and 0 < cost.share < 1
     assert llm.generate("import os\n", 4).statistics.masks is None
+
+
+def test_an_answer_of_a_chat_keeps_to_it_too(llm: LLM) -> None:
+    answer = llm.chat([{"role": "user", "content": "Hello"}], constraint=WORDS, max_tokens=60, enable_thinking=False)
+    assert re.fullmatch("(def|class) [a-z]{2,6}(, [a-z]{2,6}){3}", answer.text) and answer.finish_reason == "stop"

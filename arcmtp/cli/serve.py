@@ -72,6 +72,9 @@ def _add_server_options(parser: Parser) -> None:
         "--cors-origin", metavar="URL", action="append", default=[], help="a web page that may call; may be repeated"
     )
     parser.add_argument(
+        "--page", action=argparse.BooleanOptionalAction, default=True, help="a page at / to chat in (default: yes)"
+    )
+    parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info",
         help="the least of what is logged; a line for each request is info (default info)",
     )  # fmt: skip
@@ -98,6 +101,7 @@ def _serve(options: argparse.Namespace) -> None:
         step_seconds=options.step_limit,
         log_level=options.log_level,
         sampling=sampling_options(options, CHAT),
+        page=options.page,
     )
     with bind(settings, options.insecure_no_key) as listener:
         file = open_model(options)

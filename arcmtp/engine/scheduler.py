@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
@@ -15,7 +17,20 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import CHUNK_ROWS
 
+Doing = Literal["idle", "reading", "decoding"]
 CHUNK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What a slot does, the tokens that it has evaluated, and of the sequence that holds it the prompt's tokens, those
+    that need not be evaluated again, and those that cycles gave."""
+
+    doing: Doing
+    ids: list[int]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    decoded: int = 0
 
 
 class Scheduler:
@@ -53,6 +68,18 @@ class Scheduler:
     def free(self) -> int:
         """How many sequences can start without waiting for a slot."""
         return len(self._free)
+
+    def slot_state(self, index: int) -> SlotState:
+        """What slot `index` does now. Raises ArcmtpError after `close`."""
+        with self._changed:
+            self._refuse_if_closed()
+            slot = self._slots[index]
+            held = next((one for one in (*self._reading, *self._decoding) if one.holds(slot)), None)
+            ids = list(slot.ids)
+        if held is None:
+            return SlotState("idle", ids)
+        doing: Doing = "decoding" if held.state == "decoding" else "reading"
+        return SlotState(doing, ids, len(held.prompt), held.cached_tokens or 0, held.decoded)
 
     def start(self, sequence: Sequence) -> None:
         """Advance a sequence from now on, as soon as a slot is free; it is given the free slot that has seen the most
@@ -144,7 +171,7 @@ class Scheduler:
             self._leave(self._lent)
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
-            slot = max(self._free, key=lambda slot: slot.reusable(sequence.prompt))
+            slot = max(self._free, key=sequence.reusable)
             self._free.remove(slot)
             self._reading.append(sequence)
             sequence.enter(slot)
@@ -201,8 +228,8 @@ class Scheduler:
     def _read(self, sequence: Sequence, rows: int) -> None:
         """A prompt chunk, and the first token if it was the last."""
         self._resume(sequence)
-        if sequence.unevaluated <= rows:
-            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the first token
+        if sequence.unevaluated <= rows or sequence.scored:
+            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the head
         sequence.read(rows)
         self._reading.remove(sequence)
         if sequence.unevaluated:
@@ -219,7 +246,7 @@ class Scheduler:
             return
         prompt, slot = sequence.prompt, sequence.slot
         other = max(self._slots, key=lambda other: other.shareable(prompt))
-        if other.shareable(prompt) > slot.reusable(prompt):
+        if other.shareable(prompt) > slot.reusable(prompt) and not sequence.scored:
             slot.share(other)
         sequence.resume()
 
@@ -230,6 +257,7 @@ def _waits_for(one: Sequence, other: Sequence) -> bool:
     return (
         other.cached_tokens is not None
         and one.cached_tokens is None
+        and not one.scored
         and max(one.slot.reusable(prompt), len(other.slot.ids)) < shared < len(prompt)
         and other.prompt[:shared] == prompt[:shared]
     )

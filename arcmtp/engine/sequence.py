@@ -11,6 +11,7 @@ from arcmtp.engine.draft_history import DraftHistory
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import NO_DRAFTS, DraftPolicy
 from arcmtp.engine.sampling import Sampler
+from arcmtp.engine.scores import Scores
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.accept import RECORD
@@ -33,6 +34,8 @@ class Sequence:
     policy: DraftPolicy = NO_DRAFTS
     draft_p_min: float = 0.0  # a less likely draft is the last one of its cycle
     top: int = 0  # how many of the likeliest tokens to give with each position
+    scored: bool = False  # whether all of the prompt is evaluated and its tokens get `scores`
+    scores: list[Scores] = field(default_factory=list)  # of the prompt's tokens but the first, so far
     boundary: int = 0  # where in the prompt the slot's checkpoint should be
     log: DraftLog | None = None  # where draft calls are noted
     state: State = "waiting"
@@ -56,6 +59,10 @@ class Sequence:
             raise ended()
         return self._slot
 
+    def holds(self, slot: Slot) -> bool:
+        """Whether it is kept in a slot."""
+        return self._slot is slot
+
     def enter(self, slot: Slot) -> None:
         """Take a slot, to read the prompt next."""
         self._slot, self.state = slot, "reading"
@@ -66,10 +73,18 @@ class Sequence:
         if self.state != "finished":
             self.state = "ended"
 
+    def reusable(self, slot: Slot) -> int:
+        """How many tokens of the prompt need not be evaluated again in a slot."""
+        return 0 if self.scored else slot.reusable(self.prompt)
+
     def resume(self) -> None:
         """Go to the state after those tokens of the prompt that the slot has seen."""
         self.sampler.see(self.prompt)
-        self.cached_tokens = self.slot.resume(self.prompt)
+        if self.scored:
+            self.slot.forget()
+            self.cached_tokens = 0
+        else:
+            self.cached_tokens = self.slot.resume(self.prompt)
 
     @property
     def unevaluated(self) -> int:
@@ -81,12 +96,19 @@ class Sequence:
         checkpoint, unless the slot is further on."""
         slot, end = self.slot, min(len(self.slot.ids) + rows, len(self.prompt))
         while (seen := len(slot.ids)) < end:
-            slot.extend(self.prompt[seen : min(self.boundary, end) if seen < self.boundary else end])
+            until = min(self.boundary, end) if seen < self.boundary else end
+            slot.extend(self.prompt[seen:until])
+            if self.scored and (targets := self.prompt[seen + 1 : until + 1]):
+                self.scores.append(slot.score_chunk(0, targets, self.top))
             if len(slot.ids) == self.boundary:
                 slot.save()
 
     def begin(self) -> None:
-        """Choose the first token, into `unread`, right after the last chunk of the prompt."""
+        """Choose the first token, into `unread`, right after the last chunk of the prompt; with a limit of 0 none."""
+        if not self.limit:
+            self.unread.append(Cycle([], [], None, 0, 0, done=True))
+            self.state = "finished"
+            return
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
         self.history, self.draft_lengths = DraftHistory(), []
         self.slot.begin_drafts(self.draft_p_min)

@@ -18,13 +18,17 @@ from arcmtp.engine.llm import LLM
 from arcmtp.engine.sampling import SamplingOptions
 from arcmtp.errors import ArcmtpError
 from arcmtp.serve.completions import Completions
+from arcmtp.serve.details import Details
 from arcmtp.serve.errors import ApiError, handle
 from arcmtp.serve.http import CLIENT_GONE, ClientGone, EventStream, Gate, unless_gone
 from arcmtp.serve.messages_api.reply import MessageReply
 from arcmtp.serve.messages_api.request import MessagesRequest, PromptRequest
 from arcmtp.serve.metrics import Metrics
 from arcmtp.serve.model_thread import ModelThread
+from arcmtp.serve.native_api.reply import NativeReply
+from arcmtp.serve.native_api.request import InfillRequest, NativeRequest, TextRequest
 from arcmtp.serve.options import ServeOptions
+from arcmtp.serve.page import add_page
 from arcmtp.serve.prepare import Prepared, prepare_chat, prepare_completion, template_messages
 from arcmtp.serve.protocol import (
     ChatRequest,
@@ -45,8 +49,12 @@ from arcmtp.serve.responses import (
     MessageTokens,
     ModelList,
     ModelObject,
+    NativeAnswers,
+    PromptText,
     Props,
+    SlotObject,
     Text,
+    TokenizerInfo,
     Tokens,
 )
 from arcmtp.serve.responses_api.reply import ResponseReply
@@ -77,10 +85,14 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
     for kind in (ApiError, ArcmtpError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(ClientGone, _nobody)
-    service = Service(model_thread, options, metrics)
-    for path, method, route, extra in (
+    service, details = Service(model_thread, options, metrics), Details(model_thread)
+    _add_routes(
+        app,
         ("/v1/chat/completions", "POST", service.chat, {"response_model": ChatCompletion, "responses": _STREAM}),
         ("/v1/completions", "POST", service.complete, {"response_model": Completion, "responses": _STREAM}),
+        ("/completion", "POST", service.continue_text, {"response_model": NativeAnswers, "responses": _STREAM}),
+        ("/completions", "POST", service.continue_text, {"include_in_schema": False}),
+        ("/infill", "POST", service.infill, {"response_model": NativeAnswers, "responses": _STREAM}),
         ("/v1/responses", "POST", service.respond, {"responses": _STREAM}),
         ("/v1/responses/input_tokens", "POST", service.count_input, {}),
         ("/v1/responses/{response_id}", "GET", service.response, {}),
@@ -94,9 +106,22 @@ def make_app(model_thread: ModelThread, options: ServeOptions) -> FastAPI:
         ("/health", "GET", service.health, {"response_model": Health}),
         ("/metrics", "GET", service.metrics, {"response_class": Response}),
         ("/props", "GET", service.props, {"response_model": Props}),
-    ):
-        app.add_api_route(path, route, methods=[method], **extra)
+        ("/slots", "GET", details.slots, {"response_model": list[SlotObject]}),
+        ("/apply-template", "POST", details.apply_template, {"response_model": PromptText}),
+        ("/tokenizer_info", "GET", details.tokenizer_info, {"response_model": TokenizerInfo}),
+    )
+    if options.page:
+        add_page(app)
     return app
+
+
+def _add_routes(app: FastAPI, *routes: tuple[str, str, Callable[..., Any], dict[str, Any]]) -> None:
+    """Path, method, body and options of each. Those under /v1 are there without it too, unless another is."""
+    paths = {path for path, *_ in routes}
+    for path, method, route, options in routes:
+        app.add_api_route(path, route, methods=[method], **options)
+        if (bare := path.removeprefix("/v1")) not in paths:
+            app.add_api_route(bare, route, methods=[method], include_in_schema=False, **options)
 
 
 Prepare = Callable[[LLM, SamplingOptions], Prepared]
@@ -128,6 +153,20 @@ class Service:
         return await self._generate(
             request, body, lambda llm, defaults: prepare_completion(llm, body, defaults), _completions(body)
         )
+
+    async def continue_text(self, request: Request, body: TextRequest) -> Response:
+        """Continue text, in llama-server's own shape."""
+        return await self._native(request, body)
+
+    async def infill(self, request: Request, body: InfillRequest) -> Response:
+        """Fill in what stands between two texts, in llama-server's own shape."""
+        return await self._native(request, body)
+
+    async def _native(self, request: Request, body: NativeRequest) -> Response:
+        return await self._generate(
+            request, body, lambda llm, defaults: prepare_completion(llm, body.completion(llm), defaults),
+            lambda reply: NativeReply(reply, body),
+        )  # fmt: skip
 
     async def respond(self, request: Request, body: ResponsesRequest) -> Response:
         """Answer in OpenAI's Responses."""
@@ -179,7 +218,9 @@ class Service:
         """Token ids of text or messages."""
         self._check_model(body.model)
         llm = self._model_thread.llm
-        if body.messages is None:
+        if body.messages is None and body.add_special:
+            tokens = await asyncio.to_thread(llm.prompt_ids, body.content or "")
+        elif body.messages is None:
             tokens = await asyncio.to_thread(llm.tokenizer.encode, body.content or "", context=llm.context)
         else:
             tokens = await asyncio.to_thread(llm.prompt_ids, template_messages(body.messages))
@@ -188,7 +229,8 @@ class Service:
     async def detokenize(self, body: DetokenizeRequest) -> Text:
         """Text of token ids."""
         self._check_model(body.model)
-        return {"content": await asyncio.to_thread(self._model_thread.llm.detokenize, body.tokens)}
+        text = await asyncio.to_thread(self._model_thread.llm.detokenize, body.tokens)
+        return {"content": text, "prompt": text}
 
     async def health(self) -> JSONResponse:
         """200 when requests are accepted, else 503."""

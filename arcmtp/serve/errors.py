@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.serve.protocol import NamedToolChoice
@@ -72,9 +73,18 @@ async def handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 404:
         answer.message = f"there is no route {request.url.path!r} here; /docs lists them"
     if isinstance(error, HTTPException) and error.status_code == 405:
-        answer.message = f"{request.url.path!r} takes {answer.headers['Allow']}, not {request.method}"
+        allowed = answer.headers["Allow"] = ", ".join(_methods(request))
+        method = request.state.record["method"]
+        answer.message = f"{request.url.path!r} takes {allowed}, not {method}"
     request.state.record["error"] = answer.message
     return answer.response(request.url.path)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that any route takes at the request's path."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
+    methods = {method for route in routes for method in route.methods}
+    return sorted({*methods, "HEAD"} if "GET" in methods else methods)
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:

@@ -16,7 +16,7 @@ class Rendering(Protocol):
     id: str
     last_line: str
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The body of the answer, when it is complete."""
 
     def events(self) -> AsyncIterator[dict[str, Any]]:

@@ -1,13 +1,15 @@
 """What answers one request, in whatever protocol it is shown: payloads, tokens and times."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import zip_longest
 
 from arcmtp.engine.draft_log import DraftSummary
 from arcmtp.engine.results import Chunk, Statistics
+from arcmtp.engine.scores import Scores
 from arcmtp.serve.answer import Submission
-from arcmtp.serve.choices import Payload
+from arcmtp.serve.choices import Payload, TextChoice
 from arcmtp.serve.jobs import Finished, Timings
 from arcmtp.serve.prepare import Prepared
 from arcmtp.serve.responses import TimingsObject, Usage
@@ -72,16 +74,24 @@ class Reply:
                 self._statistics += event.statistics
                 if index == 0:
                     self._cached = event.timings.cached_tokens
+                choice.end(event.end)
                 *payloads, last = choice.finish(event.reason)
                 for payload in payloads:
                     yield index, payload, None
                 yield index, last, event
             elif not choice.stopped:  # one that has stopped may still get what was under way
-                self._note_time(index, event)
-                for payload in choice.push(event):
+                for payload in await self._pushed(index, event):
                     yield index, payload, None
                 if choice.stopped:
                     self._submission.answers[index].cancel()
+
+    async def _pushed(self, index: int, event: Scores | Chunk) -> list[Payload]:
+        choice = self.prepared.choices[index]
+        if isinstance(event, Scores):
+            assert isinstance(choice, TextChoice)
+            return [await asyncio.to_thread(choice.score, event)]  # takes long after a long prompt
+        self._note_time(index, event)
+        return choice.push(event)
 
     def _note_time(self, index: int, chunk: Chunk) -> None:
         if chunk.id is None:

@@ -45,7 +45,8 @@ CHAT_FIELDS: Fields = {
     "web_search_options": ((), "there is no search"),
     "modalities": ((["text"],), _TEXT_ONLY),
     "audio": ((), _TEXT_ONLY),
-    "multimodal_data": ((), _TEXT_ONLY),
+    **dict.fromkeys(("multimodal_data", "image_data"), ((), _TEXT_ONLY)),
+    "response_fields": ((), "answers have all their fields"),
     "thinking": ((), _THINKING),
     "reasoning": ((), _THINKING),
 }  # fmt: skip

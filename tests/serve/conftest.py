@@ -74,14 +74,21 @@ class Server:
 
 
 @contextmanager
-def running(log: Path, *arguments: str) -> Iterator[Server]:
-    """A server that is ready."""
+def started(log: Path, *arguments: str) -> Iterator[Server]:
+    """A server that listens, and may still be loading."""
     server = Server(log, *arguments)
     try:
-        server.wait_ready()
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def running(log: Path, *arguments: str) -> Iterator[Server]:
+    """A server that is ready."""
+    with started(log, *arguments) as server:
+        server.wait_ready()
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from schemathesis.core.result import Ok
 from tests.serve.conftest import Server
 
 LIMITS = {
+    "/completion": "max_tokens",
+    "/infill": "max_tokens",
     "/v1/chat/completions": "max_tokens",
     "/v1/completions": "max_tokens",
     "/v1/messages": "max_tokens",
@@ -39,7 +41,7 @@ def _statuses(operation: Any, mode: GenerationMode) -> set[int]:
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=60, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+        max_examples=30, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     def send(case: schemathesis.Case[Any]) -> None:

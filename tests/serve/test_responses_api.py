@@ -219,6 +219,15 @@ def test_what_clients_send_beside_it_is_taken(http: httpx.Client) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def test_lone_surrogates_come_back_as_they_were_sent(http: httpx.Client) -> None:
+    call = {"type": "function_call", "call_id": "\ud800", "name": "f", "arguments": "{}"}
+    body = {**ASKED, "input": [call], "metadata": {"a": "\ud800"}, "max_output_tokens": 1}
+    answer = http.post("/v1/responses", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200 and answer.json()["metadata"] == {"a": "\ud800"}
+    follow = {**ASKED, "previous_response_id": answer.json()["id"], "max_output_tokens": 1}
+    assert http.post("/v1/responses", json=follow).status_code == 200
+
+
 def test_formats_and_choices_are_the_chats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "chat_request", lambda fields: fields)
     wanted = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True, "description": None}

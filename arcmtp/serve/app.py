@@ -19,7 +19,7 @@ from arcmtp.engine.sampling import SamplingOptions
 from arcmtp.errors import ArcmtpError
 from arcmtp.serve.completions import Completions
 from arcmtp.serve.details import Details
-from arcmtp.serve.errors import ApiError, handle
+from arcmtp.serve.errors import ApiError, as_json, handle
 from arcmtp.serve.http import CLIENT_GONE, ClientGone, EventStream, Gate, unless_gone
 from arcmtp.serve.messages_api.reply import MessageReply
 from arcmtp.serve.messages_api.request import MessagesRequest, PromptRequest
@@ -281,7 +281,7 @@ class Service:
         if body.stream:
             return EventStream(rendering, close)
         try:
-            return JSONResponse(await unless_gone(request, rendering.whole()))
+            return as_json(await unless_gone(request, rendering.whole()))
         finally:
             close()
 

@@ -44,9 +44,14 @@ class ApiError(Exception):
         return {"type": "error", "error": {"type": kind, "message": too_long + self.message}}
 
     def response(self, path: str) -> Response:
-        """The error object of the route at `path`. Escaped, since a message may quote lone surrogates."""
+        """The error object of the route at `path`."""
         body = self.anthropic_body() if _ANTHROPIC_PATH.fullmatch(path) else self.body()
-        return Response(json.dumps(body), self.status, self.headers, "application/json")
+        return as_json(body, self.status, self.headers)
+
+
+def as_json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON. Escaped, since it may quote lone surrogates."""
+    return Response(json.dumps(body), status, headers, "application/json")
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -255,6 +255,7 @@ def test_a_conversation_becomes_the_chats() -> None:
         {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}},
     ]
     results: Any = [
+        {"type": "text", "text": "Here:"},
         {"type": "tool_result", "tool_use_id": "1", "content": "one", "is_error": True},
         {"type": "tool_result", "tool_use_id": "2"},
         {"type": "text", "text": "Go"},
@@ -274,6 +275,7 @@ def test_a_conversation_becomes_the_chats() -> None:
         QUESTION,
         {"role": "assistant", "content": "Look.", "reasoning_content": "Hm.",
          "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {"a": 1}}}]},
+        {"role": "user", "content": "Here:"},
         {"role": "tool", "content": "one", "tool_call_id": "1"},
         {"role": "tool", "content": "", "tool_call_id": "2"},
         {"role": "user", "content": "Go\non."},

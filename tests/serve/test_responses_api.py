@@ -69,6 +69,7 @@ def test_items_are_reasoning_text_and_calls(client: openai.OpenAI) -> None:
     Response.model_validate(response.model_dump(warnings=False))
     thoughts, message, *calls = response.output
     assert thoughts.type == "reasoning" and thoughts.content and thoughts.content[0].text == "I should look."
+    assert thoughts.encrypted_content is None  # nobody has asked
     assert (message.type, response.output_text) == ("message", "Let me look.")
     assert [(call.name, json.loads(call.arguments)) for call in calls if call.type == "function_call"] == CALLS
     assert (response.status, response.error, response.incomplete_details) == ("completed", None, None)
@@ -93,6 +94,7 @@ def test_parts_of_a_stream_join_to_its_items(http: httpx.Client) -> None:
         own = [event for event in found if event.get("output_index") == index]
         assert own[0]["type"] == "response.output_item.added" and own[-1]["type"] == "response.output_item.done"
         assert {event["item_id"] for event in own[1:-1]} == {item["id"]} == {own[0]["item"]["id"]}
+        assert not own[0]["item"].get("content") and not own[0]["item"].get("arguments")  # it has only begun
         text = item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
         assert "".join(event["delta"] for event in own if event["type"].endswith(".delta")) == text
         (done,) = (event for event in own if event["type"].endswith((".text.done", "_text.done", "arguments.done")))
@@ -131,6 +133,7 @@ def test_usage_counts_prompt_cache_reasoning_and_answer(client: openai.OpenAI) -
 
 def test_a_stored_response_is_followed_as_if_all_had_been_sent_again(client: openai.OpenAI) -> None:
     first = client.responses.create(**ASKED, tools=TOOLS, include=["reasoning.encrypted_content"], instructions="Hm.")
+    assert [getattr(item, "encrypted_content", None) for item in first.output[:2]] == [sealed("I should look."), None]
     outputs: Any = [
         {"type": "function_call_output", "call_id": item.call_id, "output": "rain"}
         for item in first.output
@@ -216,6 +219,15 @@ def test_what_clients_send_beside_it_is_taken(http: httpx.Client) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def test_lone_surrogates_come_back_as_they_were_sent(http: httpx.Client) -> None:
+    call = {"type": "function_call", "call_id": "\ud800", "name": "f", "arguments": "{}"}
+    body = {**ASKED, "input": [call], "metadata": {"a": "\ud800"}, "max_output_tokens": 1}
+    answer = http.post("/v1/responses", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200 and answer.json()["metadata"] == {"a": "\ud800"}
+    follow = {**ASKED, "previous_response_id": answer.json()["id"], "max_output_tokens": 1}
+    assert http.post("/v1/responses", json=follow).status_code == 200
+
+
 def test_formats_and_choices_are_the_chats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "chat_request", lambda fields: fields)
     wanted = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True, "description": None}
@@ -260,6 +272,20 @@ def test_what_an_agent_sends_is_a_conversation_that_templates_take() -> None:
         {"role": "assistant", "content": "Done.", "reasoning_content": "In short."},
     ]  # fmt: skip
     assert not asked.continues  # a response is a new message
+
+
+def test_thoughts_begin_a_message_and_those_that_nobody_can_read_are_none() -> None:
+    foreign = {"type": "reasoning", "summary": [], "encrypted_content": "gAAA of another server"}
+    items = [
+        {"role": "user", "content": "a"}, foreign, {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}], "summary": "not this"},
+        {"role": "assistant", "content": "d"},
+    ]  # fmt: skip
+    found = [(m.role, m.content, m.reasoning_content) for m in chat({"input": items}).messages]
+    assert found == [
+        ("user", "a", None), ("user", "b", None), ("assistant", "c", None), ("assistant", "d", "Hm.")
+    ]  # fmt: skip
 
 
 def test_functions_of_a_namespace_are_named_with_it() -> None:

@@ -40,7 +40,9 @@ class Store:
     def add(self, response: dict[str, Any], items: Sequence[Item]) -> None:
         """Keep a response to `items`, if it is not larger than the limit alone."""
         conversation = [*items, *Items.validate_python(response["output"])]
-        stored = Stored(json.dumps(response).encode(), Items.dump_json(conversation, exclude_none=True))
+        # By the json module, since what a client has sent may have lone surrogates.
+        said = json.dumps(Items.dump_python(conversation, exclude_none=True))
+        stored = Stored(json.dumps(response).encode(), said.encode())
         if stored.size > self._limit:
             return
         self._stored[response["id"]] = stored
@@ -63,7 +65,7 @@ class Store:
             if previous not in self._stored:
                 message = f"there is no response {previous!r} here (any more)"
                 raise ApiError(400, message, "previous_response_id", "previous_response_not_found")
-            items += Items.validate_json(self.get(previous).items)
+            items += Items.validate_python(json.loads(self.get(previous).items))
         return items + [self._referred(item) if isinstance(item, Reference) else item for item in request.items]
 
     def delete(self, response_id: str) -> None:

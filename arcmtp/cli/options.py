@@ -119,6 +119,19 @@ def add_kv_option(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_cache_options(parser: Parser) -> None:
+    """What is kept of prompts, as the fields of `LLM` are named."""
+    parser.add_argument(
+        "--cache-mib", metavar="N", type=integer(0),
+        help="MiB of device memory for checkpoints, from which prompts with a known beginning go on (default 256; 0: "
+        "none); the text is the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-host-mib", metavar="N", type=integer(0),
+        help="MiB of host memory for further checkpoints (default 2048, or a quarter of what is free; 0: none)",
+    )  # fmt: skip
+
+
 def add_draft_option(parser: Parser) -> None:
     """`--draft`."""
     parser.add_argument(

@@ -8,7 +8,14 @@ from typing import Literal
 
 from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
-from arcmtp.engine.memory_plan import ExpertsHost, check_experts_host, load, planned
+from arcmtp.engine.memory_plan import (
+    ExpertsHost,
+    cache_bytes,
+    check_cache_mib,
+    check_experts_host,
+    load,
+    planned,
+)
 from arcmtp.engine.model_file import ModelFile
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import kv_format
@@ -50,6 +57,8 @@ class LoadOptions:
     mtp_model: str | Path | None = None
     experts_host: ExpertsHost = "auto"
     kv_type: str = "f16"
+    cache_mib: int | None = None
+    cache_host_mib: int | None = None
 
     def __post_init__(self) -> None:
         if self.draft is not None:
@@ -57,6 +66,8 @@ class LoadOptions:
         check_p_min(self.draft_p_min)
         check_experts_host(self.experts_host)
         kv_format(self.kv_type)
+        check_cache_mib("cache_mib", self.cache_mib)
+        check_cache_mib("cache_host_mib", self.cache_host_mib)
         check_parallel(self.parallel)
 
 
@@ -76,11 +87,13 @@ class LoadedModel:
         self.draft = default if options.draft is None else options.draft
         self.policy = policy_of(self.draft)
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
+        pages, host_pages = cache_bytes(self.device, options.cache_mib, options.cache_host_mib)
         of_network = NetworkOptions(
             self.config.usable_context(options.ctx), self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
             requant=options.requant, draft_requant=options.draft_requant,
             draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer), kv=kv_format(options.kv_type),
+            pages_bytes=pages, host_pages_bytes=host_pages,
         )  # fmt: skip
         self.context, network, self.memory = planned(
             lambda context: Network(gguf, self.config, replace(of_network, context=context), self.device),

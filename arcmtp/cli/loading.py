@@ -175,7 +175,7 @@ def _largest_that_fits(repository: Repository, options: argparse.Namespace) -> H
     device = Device(given.get("device"))
     place = Place(
         device, given.get("ctx"), given.get("parallel", 1), given.get("requant"), given.get("kv_type", "f16"),
-        *(given.get(name) for name in CACHE_OPTIONS),
+        (given.get("cache_mib"), given.get("cache_host_mib")),
     )  # fmt: skip
     with ProgressBar() as progress:
         found = candidates(repository, place, progress)

@@ -70,8 +70,8 @@ class LLM:
     kv_type: how keys and values are kept: "f16", "q8_0", "turbo4" or "turbo3" (docs/kv.md), the drafts' too. It changes
         the logits a little.
 
-    cache_mib, cache_host_mib: MiB of device memory and of host memory for checkpoints; None takes 256, and 2048 or a
-        quarter of the free host memory if that is less; 0 takes none.
+    cache_mib, cache_host_mib: MiB of device memory and of host memory for checkpoints; None takes 256 and 2048, or a
+        quarter of what all else leaves free if that is less; 0 takes none.
 
     A prompt that begins like an earlier prompt and its continuation is evaluated from the deepest checkpoint on that
     both share. There is one where the last two messages begin, where the first one ends, where a continuation ended,

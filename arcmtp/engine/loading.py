@@ -10,7 +10,6 @@ from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
 from arcmtp.engine.memory_plan import (
     ExpertsHost,
-    cache_bytes,
     check_cache_mib,
     check_experts_host,
     load,
@@ -87,17 +86,17 @@ class LoadedModel:
         self.draft = default if options.draft is None else options.draft
         self.policy = policy_of(self.draft)
         self.device = options.device if isinstance(options.device, Device) else Device(options.device)
-        pages, host_pages = cache_bytes(self.device, options.cache_mib, options.cache_host_mib)
         of_network = NetworkOptions(
             self.config.usable_context(options.ctx), self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
             requant=options.requant, draft_requant=options.draft_requant,
             draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer), kv=kv_format(options.kv_type),
-            pages_bytes=pages, host_pages_bytes=host_pages,
         )  # fmt: skip
         self.context, network, self.memory = planned(
-            lambda context: Network(gguf, self.config, replace(of_network, context=context), self.device),
-            of_network.context, options.experts_host, or_less=options.ctx is None,
+            lambda context, cache: Network(
+                gguf, self.config, replace(of_network, context=context, cache_bytes=cache), self.device
+            ),
+            of_network.context, options.experts_host, options.ctx is None, (options.cache_mib, options.cache_host_mib),
         )  # fmt: skip
         self.prompting = file.prompting(self.context)
         self.requant_errors = load(network, self.context, self.memory, progress)

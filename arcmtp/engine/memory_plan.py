@@ -1,7 +1,7 @@
 """What a model and its context take of a device's memory and of the host's, known before anything is allocated."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal
 
@@ -10,17 +10,18 @@ from arcmtp.formats.kv_cache import KEY_TILE
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.progress import Progress
-from arcmtp.runtime.device import Device
 
+CacheMib = tuple[int | None, int | None]  # for checkpoints on the device and in host memory; None: as usual
+CacheBytes = tuple[int, int]
 ExpertsHost = int | Literal["auto"]  # layers whose experts lie in host memory
-CACHE_MIB = 256  # of checkpoints on the device: four of Qwen3.6-35B-A3B's states
-CACHE_HOST_MIB = 2048  # of those in host memory, but at most a quarter of what is free there
+CACHE_MIB = (256, 2048)  # for checkpoints on the device, four of Qwen3.6-35B-A3B's states, and in host memory
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes of device memory and of host memory; `largest_context` tokens would fit with these experts in host memory,
-    0 if not even the smallest context does."""
+    0 if not even the smallest context does. Where the memory for checkpoints is as usual, it makes room for these
+    tokens."""
 
     weights_bytes: int  # on the device
     cache_bytes: int  # what grows with the context: KV cache and table of RoPE angles
@@ -106,12 +107,6 @@ def check_cache_mib(option: str, mib: int | None) -> None:
         raise ArcmtpError(f"{option} is {mib!r}; it must be a whole number of MiB, 0 (no cache) or more")
 
 
-def cache_bytes(device: Device, mib: int | None, host_mib: int | None) -> tuple[int, int]:
-    """Bytes for checkpoints on a device and in host memory; None takes what is usual."""
-    usual = min(CACHE_HOST_MIB << 20, device.free_host_memory // 4)
-    return (CACHE_MIB if mib is None else mib) << 20, usual if host_mib is None else host_mib << 20
-
-
 def place_experts(network: Network, experts_host: ExpertsHost) -> MemoryPlan:
     """Decide which experts lie in host memory, before `Network.load`, and give the plan.
 
@@ -137,20 +132,36 @@ def _spared_bytes(network: Network) -> list[int]:
 
 
 def planned(
-    make: Callable[[int], Network], context: int, experts_host: ExpertsHost, or_less: bool = False
-) -> tuple[int, Network, MemoryPlan]:
-    """A context, the network that `make` makes for it, and its plan.
+    make: Callable[[int, CacheBytes], Network], context: int, experts_host: ExpertsHost, or_less: bool = False,
+    cache_mib: CacheMib = (None, None),
+) -> tuple[int, Network, MemoryPlan]:  # fmt: skip
+    """A context, the network that `make` makes for it and for so many bytes of checkpoints, and its plan.
 
     or_less: if `context` does not fit, as much of it as fits, should anything fit. experts_host: as for
-    `place_experts`, whose errors are raised.
+    `place_experts`, whose errors are raised. cache_mib: for checkpoints on the device and in host memory; None takes
+    CACHE_MIB, but at most a quarter of the memory that all else leaves.
     """
-    network = make(context)
+    cache = _cache_bytes(cache_mib, (0, 0))
+    network = make(context, cache)
     plan = place_experts(network, experts_host)
     while or_less and plan.largest_context and not plan.fits:  # again where memory was taken in between
         context = plan.largest_context
-        network = make(context)
+        network = make(context, cache)
         plan = place_experts(network, experts_host)
+    if plan.fits and None in cache_mib:
+        left = plan.free_bytes - plan.nbytes
+        left_of_host = left if network.device.is_cpu else plan.free_host_bytes - plan.host_bytes
+        network = make(context, _cache_bytes(cache_mib, (left // 4, left_of_host // 4)))
+        network.keep_experts_in_host_memory(plan.host_layers)
+        plan = replace(memory_plan(network), largest_context=plan.largest_context)
     return context, network, plan
+
+
+def _cache_bytes(mib: CacheMib, most: CacheBytes) -> CacheBytes:
+    """most: where nothing is said."""
+    usual = [min(of_usual << 20, limit) for of_usual, limit in zip(CACHE_MIB, most, strict=True)]
+    device, host = (of_usual if one is None else one << 20 for one, of_usual in zip(mib, usual, strict=True))
+    return device, host
 
 
 def load(network: Network, context: int, plan: MemoryPlan, progress: Progress) -> dict[str, float]:
@@ -162,10 +173,11 @@ def load(network: Network, context: int, plan: MemoryPlan, progress: Progress) -
     if plan.host_bytes > plan.free_host_bytes:
         raise MemoryExceeded(f"{plan.experts} do not fit: use a smaller experts_host", plan.largest_context)
     if not plan.fits_host:
-        sizes = f"{plan.host_pages_bytes / 2**20:,.0f} MiB{' and ' * bool(plan.experts)}{plan.experts}"
+        needs = f"{plan.host_pages_bytes / 2**20:,.0f} MiB" + f", with {plan.experts}," * bool(plan.experts)
         free = f"{plan.free_host_bytes / 2**20:,.0f} MiB are free there"
         raise MemoryExceeded(
-            f"a cache in host memory of {sizes} do not fit, {free}: use a smaller cache_host_mib", plan.largest_context
+            f"a cache in host memory of {needs} does not fit, {free}: use a smaller cache_host_mib",
+            plan.largest_context,
         )
     needs = f"ctx {context} needs {plan}" + f", with {plan.experts}," * bool(plan.experts)
     if not plan.fits:

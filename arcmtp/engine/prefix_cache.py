@@ -8,34 +8,34 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from arcmtp.model.network import Network
-from arcmtp.model.pages import BLOCK, Page, Pages, Pool
+from arcmtp.model.pages import PAGE_TOKENS, Page, Pages, Pool
 
-_BLOCK_BYTES = 4 * BLOCK  # of a block's token ids, as keys have them
+_KEY_BYTES = 4 * PAGE_TOKENS  # of a node's token ids, as keys have them
 
 
 @dataclass(eq=False)
-class _Block:
-    """A node of the tree: a block of tokens behind those of its parent, with their keys and values in a page.
+class _Node:
+    """A node of the tree: PAGE_TOKENS tokens behind those of its parent, with their keys and values in a page.
 
-    The root has neither. children: by their tokens. checkpoints: by the tokens behind this block, fewer than BLOCK.
+    The root has neither. children: by their tokens. checkpoints: by the tokens behind this node, fewer than a page's.
     """
 
-    parent: _Block | None = None
+    parent: _Node | None = None
     tokens: bytes = b""
     page: Page | None = None
     depth: int = 0  # tokens up to its end
-    children: dict[bytes, _Block] = field(default_factory=dict)
+    children: dict[bytes, _Node] = field(default_factory=dict)
     checkpoints: dict[bytes, Checkpoint] = field(default_factory=dict)
-    users: int = 0  # checkpoints at this block or behind it
+    users: int = 0  # checkpoints at this node or behind it
     device_users: int = 0  # those of them that count for the device
 
 
 @dataclass(eq=False)
 class Checkpoint:
-    """A recurrent state, with the keys and values of all tokens before it: the path to its block, and a page for its
+    """A recurrent state, with the keys and values of all tokens before it: the path to its node, and a page for its
     tail, the tokens behind. own: pages of the state, and the tail's if there is one."""
 
-    block: _Block
+    node: _Node
     tail: bytes
     own: list[Page]
     on_device: bool = True  # if not, no page is on the device for its sake
@@ -43,15 +43,15 @@ class Checkpoint:
     @property
     def tokens(self) -> int:
         """How many tokens are before it."""
-        return self.block.depth + len(self.tail) // 4
+        return self.node.depth + len(self.tail) // 4
 
     @property
-    def path(self) -> Iterator[_Block]:
-        """The blocks before it, the last one first."""
-        block = self.block
-        while block.parent is not None:
-            yield block
-            block = block.parent
+    def path(self) -> Iterator[_Node]:
+        """The nodes before it, the last one first."""
+        node = self.node
+        while node.parent is not None:
+            yield node
+            node = node.parent
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Counts:
 
 
 class PrefixCache:
-    """Checkpoints in a tree of blocks of BLOCK tokens. Sequences with the same beginning share the blocks of it.
+    """Checkpoints in a tree, whose nodes have PAGE_TOKENS tokens each: sequences that begin alike share pages.
 
     The least recently used go first: from the device's pages to those in host memory, and from there away. A slot goes
     on from pages of either kind.
@@ -79,7 +79,7 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Forget every checkpoint, also where saving one was interrupted."""
-        self._root = _Block()
+        self._root = _Node()
         self._used: dict[Checkpoint, None] = {}  # least recently used first
         for pool in (self._pages.device, self._pages.host):
             pool.clear()
@@ -105,9 +105,9 @@ class PrefixCache:
     def find(self, ids: Sequence[int]) -> Checkpoint | None:
         """The deepest checkpoint that has seen the beginning of `ids` and nothing else; it is used from now on."""
         key, found = _key(ids), None
-        for block in self._walk(key):
-            fitting = [tail for tail in block.checkpoints if key.startswith(tail, 4 * block.depth)]
-            found = block.checkpoints[max(fitting, key=len)] if fitting else found
+        for node in self._walk(key):
+            fitting = [tail for tail in node.checkpoints if key.startswith(tail, 4 * node.depth)]
+            found = node.checkpoints[max(fitting, key=len)] if fitting else found
         if found is not None:
             self._touch(found)
         return found
@@ -116,38 +116,38 @@ class PrefixCache:
         """How many tokens at the beginning of `ids` some checkpoint has seen, whatever it has seen behind them."""
         key = _key(ids)
         *_, last = self._walk(key)
-        rest = key[4 * last.depth : 4 * last.depth + _BLOCK_BYTES]
+        rest = key[4 * last.depth : 4 * last.depth + _KEY_BYTES]
         return last.depth + max((_common(rest, other) for other in (*last.children, *last.checkpoints)), default=0)
 
     def save(self, ids: Sequence[int], slot: int, spared: Checkpoint | None = None) -> None:
         """Make a checkpoint of a slot that has seen `ids`, with no cycle of it under way, unless there is one or
         no room can be made. spared: a checkpoint that is not to go for this one."""
         key = _key(ids)
-        *path, block = self._walk(key)
-        if (known := block.checkpoints.get(key[4 * block.depth :])) is not None:
+        *path, node = self._walk(key)
+        if (known := node.checkpoints.get(key[4 * node.depth :])) is not None:
             self._touch(known)
             return
-        places = range(block.depth, len(ids) - BLOCK + 1, BLOCK)
-        tail = key[4 * (len(ids) // BLOCK * BLOCK) :]
+        places = range(node.depth, len(ids) - PAGE_TOKENS + 1, PAGE_TOKENS)
+        tail = key[4 * (len(ids) // PAGE_TOKENS * PAGE_TOKENS) :]
         count = self._pages.of_state + len(places) + bool(tail)
         on_device = count <= self._pages.device.count
-        held = [*path[1:], block] if block.parent else []
+        held = [*path[1:], node] if node.parent else []
         _count_users(held, 1, on_device)
         has_room = self._device_room(count, spared) if on_device else self._host_room(count, spared)
         _count_users(held, -1, on_device)
         if not has_room:
-            self._prune(block)
+            self._prune(node)
             self._drop_stuck(held)
             return
         pages = (self._pages.device if on_device else self._pages.host).take(count)
         for first in places:
-            tokens, page, parent = key[4 * first : 4 * (first + BLOCK)], pages.pop(), block
-            self._pages.save_block(slot, first, first + BLOCK, page)
-            block = parent.children[tokens] = _Block(parent, tokens, page, first + BLOCK)
+            tokens, page, parent = key[4 * first : 4 * (first + PAGE_TOKENS)], pages.pop(), node
+            self._pages.save_tokens(slot, first, first + PAGE_TOKENS, page)
+            node = parent.children[tokens] = _Node(parent, tokens, page, first + PAGE_TOKENS)
         self._pages.save_state(slot, pages[: self._pages.of_state])
         if tail:
-            self._pages.save_block(slot, block.depth, len(ids), pages[-1])
-        block.checkpoints[tail] = made = Checkpoint(block, tail, pages, on_device)
+            self._pages.save_tokens(slot, node.depth, len(ids), pages[-1])
+        node.checkpoints[tail] = made = Checkpoint(node, tail, pages, on_device)
         _count_users(made.path, 1, on_device)
         self._used[made] = None
         self.counts.saved += 1
@@ -156,19 +156,19 @@ class PrefixCache:
         """Bring a slot to a checkpoint. kept: tokens at its beginning whose keys and values the slot has already."""
         self.counts.hits += 1
         self._pages.restore_state(slot, checkpoint.own[: self._pages.of_state])
-        for block in checkpoint.path:
-            if block.depth > kept:
-                assert block.page is not None
-                self._pages.restore_block(slot, block.depth - BLOCK, block.depth, block.page)
+        for node in checkpoint.path:
+            if node.depth > kept:
+                assert node.page is not None
+                self._pages.restore_tokens(slot, node.depth - PAGE_TOKENS, node.depth, node.page)
         if checkpoint.tail and checkpoint.tokens > kept:
-            self._pages.restore_block(slot, checkpoint.block.depth, checkpoint.tokens, checkpoint.own[-1])
+            self._pages.restore_tokens(slot, checkpoint.node.depth, checkpoint.tokens, checkpoint.own[-1])
 
-    def _walk(self, key: bytes) -> Iterator[_Block]:
-        """The blocks that a sequence begins with, from the root on."""
-        block: _Block | None = self._root
-        while block is not None:
-            yield block
-            block = block.children.get(key[4 * block.depth : 4 * block.depth + _BLOCK_BYTES])
+    def _walk(self, key: bytes) -> Iterator[_Node]:
+        """The nodes that a sequence begins with, from the root on."""
+        node: _Node | None = self._root
+        while node is not None:
+            yield node
+            node = node.children.get(key[4 * node.depth : 4 * node.depth + _KEY_BYTES])
 
     def _touch(self, checkpoint: Checkpoint) -> None:
         del self._used[checkpoint]
@@ -197,17 +197,17 @@ class PrefixCache:
     def _leave_device(self, checkpoint: Checkpoint, spared: Checkpoint | None) -> None:
         """Move the pages to host memory that are on the device for this checkpoint alone; drop it if they cannot be."""
         device = self._pages.device
-        blocks = [one for one in checkpoint.path if one.device_users == 1 and _on(device, one.page)]
-        own = [page for page in checkpoint.own if _on(device, page)]
-        if not self._host_room(len(blocks) + len(own), spared):
+        nodes = [one for one in checkpoint.path if one.device_users == 1 and _on(device, one.page)]
+        count = len(checkpoint.own)
+        if not self._host_room(count + len(nodes), spared):
             self._evict(checkpoint)
             return
-        moved = self._pages.move([*own, *(block.page for block in blocks if block.page)], self._pages.host)
-        checkpoint.own = [moved.pop(0) if _on(device, page) else page for page in checkpoint.own]
-        for block, page in zip(blocks, moved, strict=True):
-            block.page = page
-        for block in checkpoint.path:
-            block.device_users -= 1
+        moved = self._pages.move([*checkpoint.own, *(node.page for node in nodes if node.page)], self._pages.host)
+        checkpoint.own = moved[:count]
+        for node, page in zip(nodes, moved[count:], strict=True):
+            node.page = page
+        for node in checkpoint.path:
+            node.device_users -= 1
         checkpoint.on_device = False
         self.counts.moved += 1
 
@@ -217,35 +217,35 @@ class PrefixCache:
         self._drop(checkpoint)
         self._drop_stuck(path)
 
-    def _drop_stuck(self, blocks: Sequence[_Block]) -> None:
-        """Drop what does not count for the device and has one of these blocks there, for which nothing else counts."""
+    def _drop_stuck(self, nodes: Sequence[_Node]) -> None:
+        """Drop what does not count for the device and has one of these nodes there, for which nothing else counts."""
         device = self._pages.device
-        stuck = {one for one in blocks if one.users and not one.device_users and _on(device, one.page)}
+        stuck = {one for one in nodes if one.users and not one.device_users and _on(device, one.page)}
         for other in [other for other in self._used if not stuck.isdisjoint(other.path)]:
             self.counts.evicted += 1
             self._drop(other)
 
     def _drop(self, checkpoint: Checkpoint) -> None:
-        del self._used[checkpoint], checkpoint.block.checkpoints[checkpoint.tail]
+        del self._used[checkpoint], checkpoint.node.checkpoints[checkpoint.tail]
         for page in checkpoint.own:
             page.give_back()
         _count_users(checkpoint.path, -1, checkpoint.on_device)
-        self._prune(checkpoint.block)
+        self._prune(checkpoint.node)
 
-    def _prune(self, block: _Block) -> None:
-        """Give the pages of a block and of those before it back, as far as no checkpoint needs them."""
-        while block.parent is not None and not block.users:
-            assert block.page is not None
-            block.page.give_back()
-            del block.parent.children[block.tokens]
-            block = block.parent
+    def _prune(self, node: _Node) -> None:
+        """Give the pages of a node and of those before it back, as far as no checkpoint needs them."""
+        while node.parent is not None and not node.users:
+            assert node.page is not None
+            node.page.give_back()
+            del node.parent.children[node.tokens]
+            node = node.parent
 
 
-def _count_users(blocks: Iterable[_Block], change: int, on_device: bool) -> None:
-    """Add to the users of blocks, and to those that count for the device."""
-    for block in blocks:
-        block.users += change
-        block.device_users += change * on_device
+def _count_users(nodes: Iterable[_Node], change: int, on_device: bool) -> None:
+    """Add to the users of nodes, and to those that count for the device."""
+    for node in nodes:
+        node.users += change
+        node.device_users += change * on_device
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

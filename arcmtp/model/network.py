@@ -40,8 +40,8 @@ class NetworkOptions:
     the file whose MTP block drafts, the network's own or another; None: nothing drafts. hidden_rows: what the block is
     given. requant: "int4" turns large matrices into W4. draft_tokens: int32, ascending, the tokens that are ever
     drafted; None: all. draft_requant: "int4" turns the large matrices of the MTP block into W4, and its copy of the
-    output matrix. kv: how all KV caches lie, the MTP block's too. pages_bytes, host_pages_bytes: for checkpoints, at
-    most, on the device and in host memory.
+    output matrix. kv: how all KV caches lie, the MTP block's too. cache_bytes: for checkpoints, at most, on the
+    device and in host memory.
     """
 
     context: int
@@ -53,8 +53,7 @@ class NetworkOptions:
     draft_tokens: RowIds | None = None
     draft_requant: Requant | None = None
     kv: KvFormat = KV_F16
-    pages_bytes: int = 0
-    host_pages_bytes: int = 0
+    cache_bytes: tuple[int, int] = (0, 0)
 
 
 def check_parallel(sequences: int) -> None:
@@ -100,7 +99,7 @@ class Network:
         self._carried = carried
         self._step_bytes: dict[float, list[int]] = {}  # by routed experts: those of contexts of 0 and 1 keys
         self.accept = Accept(self.head.vocabulary.stride, config.hidden if self.mtp else 0)
-        self.pages = Pages(stage.arena, self.caches, options.pages_bytes, options.host_pages_bytes)
+        self.pages = Pages(stage.arena, self.caches, options.cache_bytes)
 
     @property
     def nbytes(self) -> int:

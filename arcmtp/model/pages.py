@@ -1,5 +1,5 @@
-"""Memory for checkpoints: pages of one size, each of which holds keys and values of a block of tokens, or a part of a
-recurrent state."""
+"""Memory for checkpoints: pages of one size, each of which holds keys and values of neighbouring tokens, or a part of
+a recurrent state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from arcmtp.model.blocks.cache import Cache
 from arcmtp.runtime.memory import Buffer, Move
 from arcmtp.runtime.tensor import U8, Arena, Kind, Tensor
 
-BLOCK = 256  # tokens whose keys and values fill a page: 5 MiB in f16 of Qwen3.6-35B-A3B, whose state takes 12 pages
+# Tokens whose keys and values fill a page: 5 MiB in f16 of Qwen3.6-35B-A3B, whose state takes 12 pages.
+PAGE_TOKENS = 256
 
 
 @dataclass(eq=False)
@@ -65,16 +66,17 @@ class Page:
 class Pages:
     """The two pools of a network's checkpoints, and the copies between slots and pages.
 
-    device_bytes, host_bytes: what the pools may take, of which they take whole pages.
+    nbytes: what the device's pool and the host's may take, of which they take whole pages.
     """
 
-    def __init__(self, arena: Arena, caches: Sequence[Cache], device_bytes: int, host_bytes: int) -> None:
+    def __init__(self, arena: Arena, caches: Sequence[Cache], nbytes: tuple[int, int]) -> None:
         self._caches = caches
         self._state_bytes = sum(cache.nbytes(0) for cache in caches)
-        block_bytes = sum(cache.nbytes(BLOCK) for cache in caches) - self._state_bytes
-        page = block_bytes or self._state_bytes  # a model without attention has no keys
-        self.device = Pool(arena.tensor("pages", U8, device_bytes // page, page, kind=Kind.PAGES))
-        self.host = Pool(arena.tensor("host pages", U8, host_bytes // page, page, kind=Kind.HOST_PAGES))
+        token_bytes = sum(cache.nbytes(PAGE_TOKENS) for cache in caches) - self._state_bytes
+        page = token_bytes or self._state_bytes  # a model without attention has no keys
+        on_device, in_host_memory = nbytes
+        self.device = Pool(arena.tensor("pages", U8, on_device // page, page, kind=Kind.PAGES))
+        self.host = Pool(arena.tensor("host pages", U8, in_host_memory // page, page, kind=Kind.HOST_PAGES))
 
     @property
     def of_state(self) -> int:
@@ -89,13 +91,13 @@ class Pages:
         """Copy it back, to any slot."""
         Buffer.copy_all(list(self._moves(self._state(slot), pages)))
 
-    def save_block(self, slot: int, first: int, end: int, page: Page) -> None:
-        """Copy what belongs to the positions first … end - 1 of a slot, at most BLOCK, to a page."""
-        Buffer.copy_all([_reversed(move) for move in self._moves(self._block(slot, first, end), [page])])
+    def save_tokens(self, slot: int, first: int, end: int, page: Page) -> None:
+        """Copy what belongs to the positions first … end - 1 of a slot, at most PAGE_TOKENS, to a page."""
+        Buffer.copy_all([_reversed(move) for move in self._moves(self._tokens(slot, first, end), [page])])
 
-    def restore_block(self, slot: int, first: int, end: int, page: Page) -> None:
+    def restore_tokens(self, slot: int, first: int, end: int, page: Page) -> None:
         """Copy them back, to any slot."""
-        Buffer.copy_all(list(self._moves(self._block(slot, first, end), [page])))
+        Buffer.copy_all(list(self._moves(self._tokens(slot, first, end), [page])))
 
     def move(self, pages: Sequence[Page], pool: Pool) -> list[Page]:
         """Copy pages to free pages of another pool, and give them back."""
@@ -113,7 +115,7 @@ class Pages:
     def _state(self, slot: int) -> Iterator[tuple[Tensor, int, int]]:
         return chain.from_iterable(((cache.tensor, *span) for span in cache.state(slot)) for cache in self._caches)
 
-    def _block(self, slot: int, first: int, end: int) -> Iterator[tuple[Tensor, int, int]]:
+    def _tokens(self, slot: int, first: int, end: int) -> Iterator[tuple[Tensor, int, int]]:
         for cache in self._caches:
             for span in cache.by_position(slot, first, end):
                 yield cache.tensor, *span

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from arcmtp.engine.prefix_cache import PrefixCache
-from arcmtp.model.pages import BLOCK, Page, Pool
+from arcmtp.model.pages import PAGE_TOKENS, Page, Pool
 
 STATE_PAGES = 3
 
 
 class FakePages:
-    """Slots hold tokens; a page holds those of its block, or those before a state."""
+    """Slots hold tokens; a page holds some of them, or all that are before a state."""
 
     of_state = STATE_PAGES
 
@@ -36,10 +36,10 @@ class FakePages:
         assert [part for part, _ in parts] == list(range(STATE_PAGES)) and all(ids == parts[0][1] for _, ids in parts)
         self.state = parts[0][1]
 
-    def save_block(self, slot: int, first: int, end: int, page: Page) -> None:
+    def save_tokens(self, slot: int, first: int, end: int, page: Page) -> None:
         self.held[self.place(page)] = self.slots[slot][first:end]
 
-    def restore_block(self, slot: int, first: int, end: int, page: Page) -> None:
+    def restore_tokens(self, slot: int, first: int, end: int, page: Page) -> None:
         self.slots[slot][first:end] = self.held[self.place(page)]
 
     def move(self, pages: Sequence[Page], pool: Pool) -> list[Page]:
@@ -73,16 +73,16 @@ def go_to(cache: PrefixCache, pages: FakePages, slot: int, ids: list[int]) -> in
 def check_pages(cache: PrefixCache, pages: FakePages) -> None:
     """Every page is free or somebody's, and what lies on the device is there for a checkpoint that counts for it."""
     used = {pages.place(page) for one in cache._used for page in one.own}
-    blocks = {block for one in cache._used for block in one.path}
-    used |= {pages.place(block.page) for block in blocks if block.page}
+    nodes = {node for one in cache._used for node in one.path}
+    used |= {pages.place(node.page) for node in nodes if node.page}
     for pool in (pages.device, pages.host):
         assert len(pool.free) == len(set(pool.free))
         of_pool = {index for where, index in used if where == id(pool)}
         assert of_pool.isdisjoint(pool.free) and len(of_pool) + len(pool.free) == pool.count
-    for block in blocks:
-        users = [one for one in cache._used if block in one.path]
-        assert (block.users, block.device_users) == (len(users), sum(one.on_device for one in users))
-        assert block.page and (block.page.pool is pages.host or block.device_users)
+    for node in nodes:
+        users = [one for one in cache._used if node in one.path]
+        assert (node.users, node.device_users) == (len(users), sum(one.on_device for one in users))
+        assert node.page and (node.page.pool is pages.host or node.device_users)
     for one in cache._used:
         assert one.on_device or all(page.pool is pages.host for page in one.own)
 
@@ -95,7 +95,7 @@ def test_random_conversations_find_the_deepest_checkpoint_and_lose_no_page(devic
     for _ in range(600):
         slot, ids = draw.randrange(3), draw.choice(talks)
         ids = [*ids[: draw.randrange(1, len(ids) + 1)], *[draw.randrange(3) for _ in range(draw.choice([0, 5, 200]))]]
-        saved = [[*block_tokens(one)] for one in cache._used]
+        saved = [[*tokens_of(one)] for one in cache._used]
         deepest = max((len(one) for one in saved if ids[: len(one)] == one), default=0)
         assert go_to(cache, pages, slot, ids) == deepest
         shared = max((alike(one, ids) for one in saved), default=0)
@@ -111,8 +111,8 @@ def test_random_conversations_find_the_deepest_checkpoint_and_lose_no_page(devic
     assert (len(cache), cache.device_bytes, cache.host_bytes) == (0, 0, 0)
 
 
-def block_tokens(checkpoint: Any) -> list[int]:
-    key = b"".join(block.tokens for block in reversed(list(checkpoint.path))) + checkpoint.tail
+def tokens_of(checkpoint: Any) -> list[int]:
+    key = b"".join(node.tokens for node in reversed(list(checkpoint.path))) + checkpoint.tail
     return [int.from_bytes(key[at : at + 4], "little") for at in range(0, len(key), 4)]
 
 
@@ -125,9 +125,9 @@ def saved(cache: PrefixCache, pages: FakePages, ids: list[int]) -> None:
     cache.save(ids, 0)
 
 
-def test_sequences_with_one_beginning_share_its_blocks() -> None:
+def test_sequences_with_one_beginning_share_its_pages() -> None:
     cache, pages = made(30, 0)
-    beginning = list(range(2 * BLOCK))
+    beginning = list(range(2 * PAGE_TOKENS))
     for last in range(4):
         saved(cache, pages, [*beginning, last])
     assert cache.device_bytes == 2 + 4 * (STATE_PAGES + 1)
@@ -139,10 +139,10 @@ def test_the_least_recently_used_goes_to_host_memory_and_then_away() -> None:
         saved(cache, pages, [first])
     cache.find([0, 9])  # now 1 is the least recently used
     saved(cache, pages, [2])
-    assert [(block_tokens(one), one.on_device) for one in cache._used] == [([1], False), ([0], True), ([2], True)]
+    assert [(tokens_of(one), one.on_device) for one in cache._used] == [([1], False), ([0], True), ([2], True)]
     for first in (3, 4):
         saved(cache, pages, [first])
-    assert [block_tokens(one) for one in cache._used] == [[0], [2], [3], [4]]
+    assert [tokens_of(one) for one in cache._used] == [[0], [2], [3], [4]]
     assert (cache.counts.moved, cache.counts.evicted) == (3, 1)
 
 
@@ -151,13 +151,13 @@ def test_what_a_slot_goes_on_from_is_spared() -> None:
     saved(cache, pages, [1])
     pages.slots[0] = [1, 2]
     cache.save([1, 2], 0, spared=cache.find([1, 2, 3]))
-    assert [block_tokens(one) for one in cache._used] == [[1]]
+    assert [tokens_of(one) for one in cache._used] == [[1]]
     cache.save([1, 2], 0)
-    assert [block_tokens(one) for one in cache._used] == [[1, 2]]
+    assert [tokens_of(one) for one in cache._used] == [[1, 2]]
 
 
 def test_what_is_too_large_takes_nothing_elses_place() -> None:
     cache, pages = made(8, 0)
     saved(cache, pages, [1])
-    saved(cache, pages, list(range(9 * BLOCK)))
-    assert [block_tokens(one) for one in cache._used] == [[1]]
+    saved(cache, pages, list(range(9 * PAGE_TOKENS)))
+    assert [tokens_of(one) for one in cache._used] == [[1]]

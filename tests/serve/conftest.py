@@ -82,8 +82,7 @@ def running(log: Path, *arguments: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled model, by default greedy, with room for few checkpoints. It must end well after whatever the tests did
-    to it."""
+    """The bundled model, by default greedy, with room for few checkpoints. It must end well whatever the tests did."""
     options = ("--temp", "0", "--alias", "tiny", "--cache-mib", "8", "--cache-host-mib", "4")
     with running(tmp_path_factory.mktemp("serve") / "log", *options) as server:
         yield server

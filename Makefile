@@ -17,11 +17,12 @@ editable := $(install) --no-build-isolation --editable
 cpp_sources := $(wildcard arcmtp/runtime/host/*.[ch]pp sycl_kernels/*.hpp scripts/battlemage/*.c \
 	scripts/battlemage/emulator/*.h scripts/battlemage/emulator/*.[ch]pp)
 # In two processes, since compiling, on one core, takes most of the time; files stay whole, for kernels that they share.
-pytest := $(bin)/python -m pytest -n 2 --dist loadfile
+slowest := --durations=12 --durations-min=5
+pytest := $(bin)/python -m pytest -n 2 --dist loadfile $(slowest)
 # The emulated card beside the CPU device; tests on it in two processes too.
 emulated := ONEAPI_DEVICE_SELECTOR='opencl:cpu;level_zero:gpu' PYTHONPATH=.
 on_card := $(emulated) scripts/battlemage/run.sh --execute $(bin)/python
-test_on_card = $(emulated) $(bin)/python -m pytest --dist loadfile \
+test_on_card = $(emulated) $(bin)/python -m pytest --dist loadfile $(slowest) \
 	--tx "2*popen//python=scripts/battlemage/run.sh --execute $(bin)/python"
 checks := ARCMTP_EMULATOR_CHECKS=poison,races
 

@@ -44,7 +44,7 @@ from arcmtp.runtime.card import cards
 from scripts.fuzzing.files import Part, write_all
 from scripts.fuzzing.mutations import ALL, data
 
-SECONDS, MEMORY_BYTES, SILENT_SECONDS = 10, 1 << 30, 60
+SECONDS, MEMORY_BYTES, SILENT_SECONDS = 10, 1 << 30, 300
 MESSAGE_CHARACTERS = 700
 LOADED = 8  # of so many cases with a damaged header that can be planned one is loaded; those with damaged data all are
 IN_MEMORY = Path("/dev/shm")  # where 100,000 cases do not write a terabyte to a disk
@@ -77,7 +77,7 @@ class Fuzzer:
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed, self._files = seed, write_all(folder)
         self._stage = ""
-        signal.signal(signal.SIGALRM, _too_slow)
+        signal.signal(signal.SIGPROF, _too_slow)
 
     def run(self, case: int) -> Outcome:
         """One case."""
@@ -95,20 +95,20 @@ class Fuzzer:
             _write(part, part.content, same)
 
     def _judged(self, kind: str, part: Part, load: bool) -> tuple[str, str, str]:
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             self._use(kind, self._files[kind][0].path, load)
             return "ran", "loaded" if load else "planned", ""
         except ArcmtpError as error:
             return self._told(str(error), part)
         except TooSlow:
-            return "slow", self._stage, f"more than {SECONDS} s"
+            return "slow", self._stage, f"more than {SECONDS} s of processor time"
         except MemoryError:
             return "memory", self._stage, f"more than {MEMORY_BYTES >> 20} MiB"
         except Exception as error:
             return "exception", _place(error), f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _told(self, message: str, part: Part) -> tuple[str, str, str]:
         right = message.isprintable() and len(message) <= MESSAGE_CHARACTERS and part.path.parent.name + "/" in message

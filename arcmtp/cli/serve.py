@@ -60,6 +60,7 @@ def _add_server_options(parser: Parser) -> None:
         ("--parallel", integer(1), 4, "requests that are answered side by side, each with --ctx tokens, up to 32"),
         ("--queue", integer(0), 32, "further requests that may wait"),
         ("--body-limit", positive, 8.0, "MiB of a request's body at most"),
+        ("--store-limit", positive, 64.0, "MiB of responses that are kept for previous_response_id"),
         ("--drain-limit", positive, 60.0, "seconds that SIGTERM lets requests go on"),
         ("--step-limit", positive, 60.0, "seconds that a step may take, or 512 tokens of a prompt"),
     ):
@@ -94,6 +95,7 @@ def _serve(options: argparse.Namespace) -> None:
         cors_origins=options.cors_origin,
         queue=options.queue,
         body_mib=options.body_limit,
+        store_mib=options.store_limit,
         drain_seconds=options.drain_limit,
         step_seconds=options.step_limit,
         log_level=options.log_level,

@@ -21,9 +21,11 @@ from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
 from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows
 from arcmtp.model.draft_vocabulary import DraftVocab
 from arcmtp.model.network import Network
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir
@@ -184,7 +186,7 @@ class LLM:
         prompt: text, token ids, or chat messages ({"role": …, "content": …}), which go through the chat template. Of a
             list of texts or a list of lists, each is a prompt; as many as the LLM's `parallel` are continued at once,
             and the generations come in their order.
-        max_tokens: 1 or more.
+        max_tokens: 0 or more; 0 evaluates the prompt and chooses no token.
         logprobs: 0 to 100, how many of the likeliest tokens to give with each position, as the model has them: without
             options.
         sampling: how each token is chosen; as it stands, greedily.
@@ -261,6 +263,7 @@ class LLM:
             top=request.logprobs,
             boundaries=self.prompting.boundaries(prompt),
             log=self._draft_log() if may_draft(policy) else None,
+            scored=request.score_prompt,
         )
         self._prepare(sequence)
         return Stream(self._model, self.scheduler, sequence, request.stop)
@@ -318,6 +321,8 @@ class LLM:
         network, policy, mode = self.network, sequence.policy, sequence.sampler.mode(sequence.top)
         with self.scheduler.between_turns():
             network.first(mode)
+            if sequence.scored:
+                network.logits(MAX_ROWS, SamplingMode(top=mode.top))
             for sequences in range(1, self.parallel + 1):
                 for length in (length for length in policy.lengths if length <= longest(sequences)):
                     network.step(length + 1, mode, sequences)

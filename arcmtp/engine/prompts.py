@@ -24,10 +24,15 @@ class Prompting:
         self._turn_id = turn[0] if len(turn) == 1 else None
 
     @property
+    def chat_template(self) -> str | None:
+        """How the file says that chat messages become text, if it does."""
+        text = self._gguf.metadata.get(TEMPLATE)
+        return text if isinstance(text, str) and text else None
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the file says how chat messages become text."""
-        text = self._gguf.metadata.get(TEMPLATE)
-        return isinstance(text, str) and bool(text)
+        return self.chat_template is not None
 
     def ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
         """Token ids of text, of chat messages, or as they are. Raises ArcmtpError for ids outside of the vocabulary."""
@@ -39,7 +44,11 @@ class Prompting:
 
     def of_messages(self, messages: Sequence[Message], **template_options: Any) -> list[int]:
         """Token ids of chat messages through the file's chat template. Raises ArcmtpError for what are no messages."""
-        return self._encoded(self._template.render(messages, **template_options))
+        return self._encoded(self.text_of_messages(messages, **template_options))
+
+    def text_of_messages(self, messages: Sequence[Message], **template_options: Any) -> str:
+        """The text of chat messages through the file's chat template; raises as `of_messages` does."""
+        return self._template.render(messages, **template_options)
 
     @cached_property
     def _template(self) -> ChatTemplate:

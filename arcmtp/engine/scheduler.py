@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
@@ -16,7 +18,20 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import CHUNK_ROWS
 
+Doing = Literal["idle", "reading", "decoding"]
 CHUNK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What a slot does, the tokens that it has evaluated, and of the sequence that holds it the prompt's tokens, those
+    that need not be evaluated again, and those that cycles gave."""
+
+    doing: Doing
+    ids: list[int]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    decoded: int = 0
 
 
 class Scheduler:
@@ -61,6 +76,18 @@ class Scheduler:
     def free(self) -> int:
         """How many sequences can start without waiting for a slot."""
         return len(self._free)
+
+    def slot_state(self, index: int) -> SlotState:
+        """What slot `index` does now. Raises ArcmtpError after `close`."""
+        with self._changed:
+            self._refuse_if_closed()
+            slot = self._slots[index]
+            held = next((one for one in (*self._reading, *self._decoding) if one.holds(slot)), None)
+            ids = list(slot.ids)
+        if held is None:
+            return SlotState("idle", ids)
+        doing: Doing = "decoding" if held.state == "decoding" else "reading"
+        return SlotState(doing, ids, len(held.prompt), held.cached_tokens or 0, held.decoded)
 
     def start(self, sequence: Sequence) -> None:
         """Advance a sequence from now on, as soon as a slot is free; it is given the free slot that has seen the most
@@ -156,7 +183,7 @@ class Scheduler:
             self._leave(self._lent)
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
-            prompt, cached = sequence.prompt, self._cached(sequence)
+            prompt, cached = sequence.reusable, self._cached(sequence)
             slot = max(self._free, key=lambda slot: slot.reusable(prompt, cached))
             self._free.remove(slot)
             self._reading.append(sequence)
@@ -215,8 +242,8 @@ class Scheduler:
     def _read(self, sequence: Sequence, rows: int) -> None:
         """A prompt chunk, and the first token if it was the last."""
         self._resume(sequence)
-        if sequence.unevaluated <= rows:
-            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the first token
+        if sequence.unevaluated <= rows or sequence.scored:
+            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the head
         sequence.read(rows)
         self._reading.remove(sequence)
         if sequence.unevaluated:
@@ -235,20 +262,21 @@ class Scheduler:
         sequence.resume()
         for other in [*self._reading, *self._waiting]:
             if other.cached_tokens is None:
-                sequence.comes_to(other.prompt)
+                sequence.comes_to(other.reusable)
 
     def _waits(self, sequence: Sequence) -> bool:
         """Whether a prompt that is being read comes to a checkpoint from which this one can go on, and no other prompt
         from so far."""
         if sequence.cached_tokens is not None:
             return False
-        known = max(self._cached(sequence), sequence.slot.reusable(sequence.prompt, 0))
+        prompt = sequence.reusable
+        known = max(self._cached(sequence), sequence.slot.reusable(prompt, 0))
         under_way = [other for other in self._reading if other.cached_tokens is not None]
-        return any(other.comes_to(sequence.prompt) >= known + SPACING for other in under_way)
+        return any(other.comes_to(prompt) >= known + SPACING for other in under_way)
 
     def _cached(self, sequence: Sequence) -> int:
         """How many tokens of a prompt a checkpoint has seen, but for its last one."""
-        found = self.cache.find(sequence.prompt[:-1])
+        found = self.cache.find(sequence.reusable[:-1])
         return found.tokens if found else 0
 
 

@@ -12,6 +12,7 @@ from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import NO_DRAFTS, DraftPolicy
 from arcmtp.engine.prefix_cache import common
 from arcmtp.engine.sampling import Sampler
+from arcmtp.engine.scores import Scores
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.accept import RECORD
@@ -40,6 +41,8 @@ class Sequence:
     policy: DraftPolicy = NO_DRAFTS
     draft_p_min: float = 0.0  # a less likely draft is the last one of its cycle
     top: int = 0  # how many of the likeliest tokens to give with each position
+    scored: bool = False  # whether all of the prompt is evaluated and its tokens get `scores`
+    scores: list[Scores] = field(default_factory=list)  # of the prompt's tokens but the first, so far
     boundaries: abc.Sequence[int] = ()  # places in the prompt where checkpoints should be, ascending
     log: DraftLog | None = None  # where draft calls are noted
     state: State = "waiting"
@@ -64,6 +67,10 @@ class Sequence:
             raise ended()
         return self._slot
 
+    def holds(self, slot: Slot) -> bool:
+        """Whether it is kept in a slot."""
+        return self._slot is slot
+
     def enter(self, slot: Slot) -> None:
         """Take a slot, to read the prompt next."""
         self._slot, self.state = slot, "reading"
@@ -74,10 +81,15 @@ class Sequence:
         if self.state != "finished":
             self.state = "ended"
 
+    @property
+    def reusable(self) -> list[int]:
+        """The part of the prompt that need not be evaluated again where it is known: nothing of it if it is scored."""
+        return [] if self.scored else self.prompt
+
     def resume(self) -> None:
         """Go to the state after those tokens of the prompt that the slot has seen."""
         self.sampler.see(self.prompt)
-        self.cached_tokens = self.slot.resume(self.prompt)
+        self.cached_tokens = self.slot.resume(self.reusable)
         self.branches.add(self.slot.cache.known(self.prompt))
 
     @property
@@ -90,7 +102,10 @@ class Sequence:
         slot, end = self.slot, min(len(self.slot.ids) + rows, len(self.prompt))
         while (seen := len(slot.ids)) < end:
             place = min(self._places, default=end)
-            slot.extend(self.prompt[seen : min(place, end)])
+            until = min(place, end)
+            slot.extend(self.prompt[seen:until])
+            if self.scored and (targets := self.prompt[seen + 1 : until + 1]):
+                self.scores.append(slot.score_chunk(0, targets, self.top))
             if len(slot.ids) == place < len(self.prompt):
                 slot.save()
 
@@ -117,7 +132,11 @@ class Sequence:
         ]
 
     def begin(self) -> None:
-        """Choose the first token, into `unread`, right after the last chunk of the prompt."""
+        """Choose the first token, into `unread`, right after the last chunk of the prompt; with a limit of 0 none."""
+        if not self.limit:
+            self.unread.append(Cycle([], [], None, 0, 0, done=True))
+            self.state = "finished"
+            return
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
         self.history, self.draft_lengths = DraftHistory(), []
         self.slot.begin_drafts(self.draft_p_min)

@@ -7,11 +7,14 @@ import numpy as np
 from arcmtp.engine.cycle import TopLogprobs
 from arcmtp.engine.prefix_cache import Checkpoint, PrefixCache, common
 from arcmtp.engine.sampling import Sampler
+from arcmtp.engine.scores import Scores, join
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
 from arcmtp.ops.draft_chain import draft_floor
 from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
+from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
 
@@ -125,12 +128,20 @@ class Slot:
         for start in range(0, len(ids) - 1, CHUNK_ROWS):
             chunk = ids[start : min(start + CHUNK_ROWS, len(ids) - 1)]
             self._evaluate(chunk)
-            wanted = range(max(first - 1 - start, 0), len(chunk))
-            for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
-                scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
-        self._network.controls.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
-        self._network.controls.targets.write(np.full(MAX_ROWS, -1, np.int32))
-        return np.concatenate(scores)
+            row = max(first - 1 - start, 0)
+            scores.append(self.score_chunk(row, ids[start + row + 1 : start + len(chunk) + 1]))
+        return join(scores).logprobs.astype(np.float64)
+
+    def score_chunk(self, row: int, targets: Sequence[int], top: int = 0) -> Scores:
+        """Scores of `targets`, the tokens that come after row `row` and as many further ones of the chunk that was
+        evaluated last, which is all that the device has done since; top: as in `choose_first`."""
+        w = self._network.controls
+        w.top_counts.write(_int32([top]), 4 * self.index)
+        groups = range(0, len(targets), MAX_ROWS)
+        scores = [self._score_rows(row + start, targets[start : start + MAX_ROWS], top) for start in groups]
+        w.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
+        w.targets.write(np.full(MAX_ROWS, -1, np.int32))
+        return join(scores)
 
     def _evaluate(self, ids: Sequence[int]) -> None:
         assert 0 < len(ids) <= CHUNK_ROWS
@@ -149,12 +160,14 @@ class Slot:
         w.chunk_slot.write(_int32([self.index]))
         w.row_count.write(_int32([len(ids)]))
 
-    def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        w, padding = self._network.controls, MAX_ROWS - len(rows)
-        w.source_rows.write(_int32([*rows, *[rows[-1]] * padding]))
-        w.targets.write(_int32([*targets, *[-1] * padding]))
-        self._network.stage.run(self._network.logits(MAX_ROWS))
-        return w.stats.read(MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
+    def _score_rows(self, first: int, targets: Sequence[int], top: int) -> Scores:
+        w, count = self._network.controls, len(targets)
+        w.source_rows.write(first + np.minimum(np.arange(MAX_ROWS, dtype=np.int32), count - 1))
+        w.targets.write(_int32([*targets, *[-1] * (MAX_ROWS - count)]))
+        self._network.stage.run(self._network.logits(MAX_ROWS, SamplingMode(top=top > 0)))
+        logprobs = w.stats.read(MAX_ROWS * STATS).reshape(-1, STATS)[:count, 2]
+        of_rows = (tensor.view().reshape(-1, MAX_TOP + 1) for tensor in (w.top_ids, w.top_logprobs))
+        return Scores(logprobs.copy(), *(numbers[:count, 1 : top + 1].copy() for numbers in of_rows))
 
 
 def _int32(values: Sequence[int]) -> np.ndarray:

@@ -5,10 +5,13 @@ from collections import abc, deque
 from math import isfinite
 from typing import Literal
 
+import numpy as np
+
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.loading import LoadedModel
 from arcmtp.engine.results import Chunk, Generation
 from arcmtp.engine.scheduler import Scheduler
+from arcmtp.engine.scores import Scores, join
 from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.statistics import statistics
 from arcmtp.engine.stop_strings import StopStrings
@@ -40,6 +43,7 @@ class Stream:
         self, model: LoadedModel, scheduler: Scheduler, sequence: Sequence, stop: abc.Sequence[str] = ()
     ) -> None:
         self.sequence = sequence
+        self.end: Chunk | None = None  # the token that ends a generation with "stop", which is no part of it
         self._model, self._scheduler = model, scheduler
         self._stop = StopStrings(stop)
         self._detokenizer = Detokenizer(model.tokenizer, skip_special=True)
@@ -95,6 +99,16 @@ class Stream:
         return self._finish_reason
 
     @property
+    def prompt_scores(self) -> Scores:
+        """Of the prompt's tokens but the first, as far as it has been read; none unless the request asked for them.
+        Raises NotFinite for log-probabilities that are NaN or infinite."""
+        scores = join(list(self.sequence.scores))
+        if not np.isfinite(scores.logprobs).all():
+            what = "log-probabilities of the prompt are NaN or infinite: weights of the file, or the device, are wrong"
+            raise NotFinite(f"{self._model.path.name}: {what}")
+        return scores
+
+    @property
     def finished(self) -> bool:
         """Whether all has been generated."""
         return self.finish_reason is not None
@@ -140,12 +154,15 @@ class Stream:
             return self._chunks.popleft() if self._chunks else None
 
     def _push(self, cycle: Cycle) -> None:
+        if not cycle.tokens:
+            self._finish_reason = "length"
         for place, token in enumerate(cycle.tokens):
             top = None if cycle.top is None else cycle.top[place]
             self._check(token, cycle.logprobs[place], *(logprob for _, logprob in top or []))
             last = cycle.done and place + 1 == len(cycle.tokens)
             if last and token in self.sequence.stop_ids:
                 self._finish_reason = "stop"
+                self.end = Chunk(token, "", top, cycle.logprobs[place])
                 if rest := self._text(self._detokenizer.flush(), last):
                     self._keep(Chunk(None, rest))
                 return

@@ -172,10 +172,12 @@ class Network:
         of_rows = self._rows(rows, sequences) if rows else self._chunk_rows
         return self.stage.launch_list(f"trunk {rows} {sequences}", lambda: self._trunk(of_rows))
 
-    def logits(self, rows: int) -> LaunchList:
-        """Final norm of the rows that `source_rows` names, logits, greedy sampling; 1…8 rows."""
+    def logits(self, rows: int, mode: SamplingMode = GREEDY) -> LaunchList:
+        """Final norm of the rows that `source_rows` names, logits, greedy sampling; 1…8 rows. With `mode.top` also as
+        many of the likeliest tokens of each as slot `chunk_slot` wants."""
+        of_rows = replace(self._rows(rows), batch=self.controls.chunk_batch)
         return self.stage.launch_list(
-            f"head {rows}", lambda: self.head.launches(self._rows(1, rows), GREEDY, self.controls.sampled)
+            f"head {rows}{_suffix(mode)}", lambda: self.head.launches(of_rows, mode, self.controls.sampled)
         )
 
     def first(self, mode: SamplingMode) -> LaunchList:

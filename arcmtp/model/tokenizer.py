@@ -18,6 +18,12 @@ _PREFIX = "tokenizer.ggml."
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
 _TOKEN_TYPES = range(1, 7)
 
+# Keys of ids that `Tokenizer.named_id` knows.
+_NAMED = (
+    "bos_token_id", "eos_token_id", "padding_token_id", "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id",
+    "fim_rep_token_id", "fim_sep_token_id",
+)  # fmt: skip
+
 # qwen35 differs from qwen2 in taking combining marks for letters.
 _PRE_TOKENIZERS = {
     "qwen2": (
@@ -72,6 +78,7 @@ class Tokenizer:
         self.add_bos = _flag(metadata, "add_bos_token")
         self.bos_id = self._metadata_id(metadata, "bos_token_id") if self.add_bos else None
         self.eos_ids = self._end_of_generation(metadata)
+        self._named = {name: self._metadata_id(metadata, name) for name in _NAMED if _PREFIX + name in metadata}
         self.user_defined_ids = frozenset(self._ids_of_types(_USER_DEFINED))
         self.vocab_used = 1 + int(np.flatnonzero(self._types != _UNUSED)[-1])
 
@@ -119,6 +126,13 @@ class Tokenizer:
             return bytes(map(_BYTE_OF.__getitem__, token))
         except KeyError:  # not in the byte alphabet: literal text that the file's writer left as an ordinary token
             return token.encode()
+
+    def named_id(self, key: str, text: str | None = None) -> int | None:
+        """The id that the file gives under `tokenizer.ggml.` + key, such as eos_token_id, or else that of the special
+        token `text`; None if there is neither."""
+        if key in self._named:
+            return self._named[key]
+        return next((token_id for token, token_id in self._special if token == text), None)
 
     def visible_bytes(self, token_id: int, skip_special: bool) -> bytes:
         """`token_bytes`, or nothing for a control token when `skip_special` is set."""

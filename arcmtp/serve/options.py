@@ -21,6 +21,7 @@ class ServeOptions:
     cors_origins: web pages that may call the server; `*` is every one.
     queue: requests that may wait for a slot.
     body_mib: size of a request's body at most.
+    store_mib: size of the responses that are kept for `previous_response_id`.
     drain_seconds: how long SIGTERM lets running and waiting requests go on.
     step_seconds: how long a step, or 512 tokens of a prompt, may take before the process gives up (status 70).
     log_level: the least of what is logged: debug, info, warning or error.
@@ -34,6 +35,7 @@ class ServeOptions:
     cors_origins: Sequence[str] = ()
     queue: int = 32
     body_mib: float = 8
+    store_mib: float = 64
     drain_seconds: float = 60
     step_seconds: float = 60
     log_level: str = "info"

@@ -17,9 +17,8 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from arcmtp.serve.unsupported import unsupported
+from arcmtp.serve.unsupported import CHAT_FIELDS, refuse
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 64
@@ -77,11 +76,14 @@ Stop = Annotated[
     BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
 ]
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+TokensOrNone = Annotated[Whole, Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context")]
 MaxTokens = Annotated[
-    Whole,
-    Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context"),
+    TokensOrNone,
     _must(lambda value: value != 0, "must be at least 1, or -1: to the end of the context"),
 ]
+
+
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
 
 class Strict(BaseModel):
@@ -131,11 +133,7 @@ class GenerationRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _available(cls, data: Any) -> Any:
-        if isinstance(data, dict) and (wrong := unsupported(data)):
-            raise PydanticCustomError(
-                "unsupported", "{field} is not available: {right}", {"field": wrong[0], "right": wrong[1]}
-            )
-        return data
+        return refuse(data, CHAT_FIELDS)
 
     @model_validator(mode="after")
     def _whole_window(self) -> "GenerationRequest":
@@ -151,7 +149,7 @@ class GenerationRequest(Strict):
 
 
 class FunctionDefinition(Strict):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="the JSON schema of the arguments")
 
@@ -289,24 +287,21 @@ class CompletionRequest(GenerationRequest):
         str | list[int] | list[str] | list[list[int]],
         _must(_is_prompt, f"expected text, token ids, or a list of at most {MAX_PROMPTS} of either"),
     ]
-    echo: bool | None = False
+    max_tokens: TokensOrNone | None = Field(None, description="0: the prompt is evaluated, and nothing chosen")
+    n_predict: TokensOrNone | None = Field(None, description="max_tokens, by llama.cpp's name")
+    echo: bool | None = Field(False, description="the text begins with the prompt; its tokens have logprobs too")
     logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    suffix: Annotated[
-        Literal[""] | None, _must(lambda v: v in ("", None), "filling in before a suffix is not available")
-    ] = None
+    suffix: str | None = Field(None, description="the text goes between the prompt and this")
     best_of: Annotated[Literal[1] | None, _must(lambda v: v in (1, None), "not available; use n")] = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "CompletionRequest":
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo with logprobs is not available")
-        return self
 
 
 class TokenizeRequest(Strict):
     """Text, or messages that go through the chat template."""
 
-    content: str | None = None
+    content: str | None = Field(None, validation_alias=AliasChoices("content", "prompt"))
+    add_special: bool | None = Field(
+        False, description="begin text as a prompt", validation_alias=AliasChoices("add_special", "add_special_tokens")
+    )
     messages: Messages | None = None
     model: str | None = None
 

@@ -56,7 +56,9 @@ def test_logits_of_a_prompt_chunk_and_of_steps(pair: Pair) -> None:
     pair.step(ids[28:32])
 
 
-@pytest.mark.parametrize("graphs", [False, True], ids=["launches", "graphs"])
+@pytest.mark.parametrize(
+    "graphs", [pytest.param(False, id="launches"), pytest.param(True, id="graphs", marks=pytest.mark.nightly)]
+)
 def test_tokens_and_drafts(pair: Pair, monkeypatch: pytest.MonkeyPatch, graphs: bool) -> None:
     monkeypatch.setattr(pair.card.network.stage.graphs, "enabled", graphs)
     pair.generate(list(range(300, 324)), max_tokens=6, draft=3, logprobs=3)

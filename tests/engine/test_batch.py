@@ -10,6 +10,7 @@ import pytest
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.batch import Batch
+from arcmtp.engine.request import Request as ScoredRequest
 from arcmtp.engine.scheduler import CHUNK_ROWS_BESIDE
 from arcmtp.ops.launch import CHUNK_ROWS
 from tests.engine.conftest import finished, poison
@@ -228,6 +229,33 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
     for prompt, result in zip(prompts, results, strict=True):
         one.new_sequence()
         assert said(result) == said(one.generate(prompt, 40, draft=2))
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_prompts_are_scored_beside_others_as_alone(
+    four: LLM, one: LLM, text: str, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """A talk that is scored takes the slot of no other, and what decodes beside it goes on as alone."""
+    # As on a GPU: no cycle is ahead of one whose likeliest tokens the host has still to read.
+    monkeypatch.setattr(Batch, "_ahead", property(lambda batch: 0 if any(one.top for one in batch._members) else ahead))
+    ids = four.tokenize(text)
+    talk, beside, prompt = ids[:60], ids[100:120], ids[:300]
+    four.generate(talk, 1)
+    decoding = four.stream(beside, 60, draft=2)
+    next(decoding)
+    scored = [four.stream_request(ScoredRequest(prompt, 5, top, score_prompt=True)) for top in (2, 0)]
+    for stream in scored:
+        stream.start()
+    results, said_beside = [finished(stream) for stream in scored], said(finished(decoding))
+    assert four.generate([*talk, 7], 1).statistics.cached_tokens == 60
+    for stream, result, top in zip(scored, results, (2, 0), strict=True):
+        one.new_sequence()
+        alone = one.stream_request(ScoredRequest(prompt, 5, top, score_prompt=True))
+        assert said(result) == said(finished(alone))
+        for name in ("logprobs", "top_ids", "top_logprobs"):
+            assert (getattr(stream.prompt_scores, name) == getattr(alone.prompt_scores, name)).all()
+    one.new_sequence()
+    assert said_beside == said(one.generate(beside, 60, draft=2))
 
 
 @pytest.mark.parametrize("parallel", [0, 33])

@@ -20,7 +20,7 @@ class Bench:
         self._device, self.geometry = device, device.card.geometry
 
     def repeats(self, count: int, least: int) -> int:
-        """How often to do what chance varies: `count` times, or `least` where a launch takes long."""
+        """`count`, or `least` where a launch takes long: how often to do what chance varies, or with how many rows."""
         return count
 
     def compile(self, kernels: Iterable[Kernel]) -> None:

@@ -31,6 +31,7 @@ from tests.ops.gumbel_bench import GumbelBench
 
 VOCAB = 1003  # no multiple of 16, and fewer quads than a GPU has threads
 MARGIN = 2e-5
+nightly = pytest.mark.nightly
 PLAIN = Options(temperature=1, seed=11)
 SETTINGS = [
     Options(),
@@ -116,7 +117,7 @@ def test_noise_is_accurate_to_the_ends_of_its_range(bench: Bench) -> None:
     assert want.min() > -3.14 and want.max() < 22.88
 
 
-@pytest.mark.parametrize("spread", [0.1, 3, 12])
+@pytest.mark.parametrize("spread", [pytest.param(0.1, marks=nightly), 3, pytest.param(12, marks=nightly)])
 def test_ordinary_logits_give_the_references_token(small: GumbelBench, spread: float) -> None:
     rng = np.random.default_rng(int(spread))
     check(small, SETTINGS, spread * rng.standard_normal(VOCAB))
@@ -149,11 +150,11 @@ def adversarial() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", adversarial())
 def test_adversarial_logits_give_the_references_token(small: GumbelBench, name: str) -> None:
-    settings = SETTINGS[-small.bench.repeats(len(SETTINGS), least=4) :]
+    settings = SETTINGS[-small.bench.repeats(len(SETTINGS), least=2) :]
     check(small, settings, adversarial()[name], count=8)
 
 
-@pytest.mark.nightly
+@nightly
 def test_exactly_k_of_equal_scores_survive_and_they_are_the_first(small: GumbelBench) -> None:
     logits = np.full(VOCAB, -1.0)
     logits[[50, 900]] = 3
@@ -163,13 +164,13 @@ def test_exactly_k_of_equal_scores_survive_and_they_are_the_first(small: GumbelB
         assert set(ids[0]) == set(first[:2] if k <= 2 else first)
 
 
-@pytest.mark.nightly
+@nightly
 def test_a_share_of_equal_scores_keeps_the_first_of_them(small: GumbelBench) -> None:
     ids = small.draw([replace(PLAIN, top_p=19.5 / VOCAB)], np.zeros(VOCAB), 1000)
     assert set(ids[0]) == set(range(20))
 
 
-@pytest.mark.nightly
+@nightly
 def test_top_p_counts_within_what_top_k_leaves(small: GumbelBench) -> None:
     logits = np.zeros(VOCAB)
     logits[[5, 6, 7, 8]] = np.log([50, 30, 15, 5]) + 3
@@ -238,7 +239,7 @@ def test_penalties_and_biases_of_every_row_give_the_references_token(small: Gumb
     rng = np.random.default_rng(3)
     biases = np.concatenate([[0], 4 * rng.standard_normal(BIASES - 1)]).astype(np.float32)
     biases[3] = -np.inf
-    for seed in range(8):
+    for seed in range(small.bench.repeats(8, least=2)):
         logits = np.stack([2 * rng.standard_normal(VOCAB)] * MAX_ROWS).astype(np.float32)
         states = np.where(rng.random(VOCAB) < 0.6, 0, rng.integers(0, 4, VOCAB) | IN_PROMPT * rng.integers(0, 2, VOCAB))
         states |= np.where(rng.random(VOCAB) < 0.9, 0, rng.integers(1, BIASES, VOCAB)) << BIAS_SHIFT
@@ -266,7 +267,8 @@ def test_the_full_vocabulary_gives_the_references_token(bench: Bench) -> None:
 def test_vocabularies_of_any_size_are_covered(bench: Bench) -> None:
     for case in GumbelBench.of(bench, 1, 15, 64, 65, 129):
         logits = np.random.default_rng(case.vocab_used).standard_normal(case.vocab_used)
-        check(case, [Options(), PLAIN, replace(PLAIN, top_k=9, top_p=0.9)], logits)
+        settings = [Options(), PLAIN, replace(PLAIN, top_k=9, top_p=0.9)]
+        check(case, settings, logits, bench.repeats(16, least=2))
 
 
 @pytest.mark.avx2
@@ -277,7 +279,7 @@ def test_a_row_is_the_same_at_any_row_count_and_place_among_nan_rows(small: Gumb
     for options in settings[: small.bench.repeats(4, least=1)]:
         ids, stats = small.run(options, row, 100, np.array([77]), states)
         for rows in ROW_COUNTS:
-            for place in range(rows):
+            for place in {0, rows // 2, rows - 1}:
                 logits, targets = np.full((rows, VOCAB), np.nan), np.full(rows, -1)
                 logits[place], targets[place] = row[0], 77
                 got, got_stats = small.run(options, logits, 100 - place, targets, states)

@@ -65,7 +65,7 @@ def test_noise_penalties_and_biases_are_those_of_the_token(bench: Bench, options
     states[1:ALL:7] |= 4 << BIAS_SHIFT
     biases[4] = 1.5
     of_some, of_full = GumbelBench(bench, some), GumbelBench(bench, full)
-    for seen in range(20):
+    for seen in range(bench.repeats(20, least=3)):
         logits = RNG.standard_normal((ROWS, SOME)).astype(np.float32) * 2
         inputs = [int(TOKENS[seen]), int(TOKENS[logits[0].argmax()]), int(TOKENS[seen + 50])]
         chosen, _ = of_some.run(options, logits, seen, None, states, biases, inputs)

@@ -1,4 +1,4 @@
-"""Real server processes on loopback, started once per session, and OpenAI's own client."""
+"""Real server processes on loopback, started once per session, and OpenAI's and Anthropic's own clients."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -39,6 +40,9 @@ class Server:
 
     def openai(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
+
+    def anthropic(self, **options: Any) -> anthropic.Anthropic:
+        return anthropic.Anthropic(base_url=self.url, **{"api_key": "none", "max_retries": 0, **options})
 
     def metric(self, name: str) -> float:
         """The value of an unlabelled metric."""

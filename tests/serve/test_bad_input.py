@@ -81,9 +81,13 @@ def still_serving(http: httpx.Client) -> Any:
         (text(prompt=["a", 5]), "prompt: expected text, token ids, or a list of at most 16 of either"),
         (text(prompt=[6144]), "token id 6144 is not in the vocabulary, which has ids 0 to 6143"),
         (text(prompt="import " * 5000), "the prompt has "),
-        (text(echo=True, logprobs=1), "the body: echo with logprobs is not available"),
+        (
+            text(prompt=[[65] * 1000] * 16, echo=True, logprobs=20),
+            "echo with logprobs: 336000 numbers, (1 + logprobs) for each token of a prompt, are more than 262144, "
+            "the limit: send fewer prompts or a smaller logprobs",
+        ),
         (text(best_of=2), "best_of: not available; use n"),
-        (text(suffix="x"), "suffix: filling in before a suffix is not available"),
+        (text(suffix="x"), "suffix: this model's vocabulary has no token for filling in (fim_pre_token_id or <|fim_"),
         (("/tokenize", {}), "the body: give either content or messages"),
         (("/detokenize", {"tokens": [-1]}), "token id -1 is outside the vocabulary of 6144 tokens"),
     ],

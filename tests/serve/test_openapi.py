@@ -10,6 +10,13 @@ from schemathesis.core.result import Ok
 
 from tests.serve.conftest import Server
 
+LIMITS = {
+    "/v1/chat/completions": "max_tokens",
+    "/v1/completions": "max_tokens",
+    "/v1/messages": "max_tokens",
+    "/v1/responses": "max_output_tokens",
+}
+
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_no_request_is_an_internal_error(server: Server, mode: GenerationMode) -> None:
@@ -33,8 +40,9 @@ def _statuses(operation: Any, mode: GenerationMode) -> set[int]:
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     def send(case: schemathesis.Case[Any]) -> None:
-        if isinstance(case.body, dict) and operation.path.endswith("completions"):
-            case.body["max_tokens"] = 4  # or answers go on to the end of the context
+        limit = LIMITS.get(operation.path)
+        if isinstance(case.body, dict) and limit:
+            case.body[limit] = 4  # or answers go on to the end of the context
         status = case.call(timeout=60).status_code
         assert status < 500, case.as_curl_command()
         statuses.add(status)

@@ -12,12 +12,17 @@ bool takes_profiling_tags(const sycl::device &device) {
     return device.has(sycl::aspect::ext_oneapi_queue_profiling_tag);
 }
 
+TimeMarks::TimeMarks(const sycl::queue &queue, std::size_t capacity)
+    : queue_(queue), ring_(capacity),
+      word_(sycl::malloc_device<int>(1, queue), [queue](int *word) { sycl::free(word, queue); }) {}
+
 std::uint64_t TimeMarks::mark() {
     ring_[count_ % ring_.size()] = sycl::ext::oneapi::experimental::submit_profiling_tag(queue_);
     return count_++;
 }
 
 std::uint64_t TimeMarks::submit(const LaunchList &launches) {
+    queue_.memset(word_.get(), 0, sizeof(int));
     const std::uint64_t first = mark();
     for (const Launch &launch : launches.launches()) {
         launch.submit(queue_);

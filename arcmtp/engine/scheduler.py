@@ -49,7 +49,8 @@ class Scheduler:
     def __init__(self, network: Network) -> None:
         self._batch: Batch | None = Batch(network)
         self._cache: PrefixCache | None = PrefixCache(network)
-        self._free = [Slot(network, self._cache, index) for index in range(network.slots)]  # the longest unused first
+        self._slots = [Slot(network, self._cache, index) for index in range(network.slots)]
+        self._free = list(self._slots)  # the longest unused first
         self._waiting: deque[Sequence] = deque()  # for a slot
         self._reading: deque[Sequence] = deque()  # the next to read first
         self._decoding: list[Sequence] = []
@@ -111,7 +112,7 @@ class Scheduler:
             if not self._closed:
                 self._closed = True
                 self._end_all()
-                self._batch, self._cache, self._free = None, None, []
+                self._batch, self._cache, self._slots, self._free = None, None, [], []
 
     def lend(self, sequence: Sequence) -> None:
         """Give a slot that has seen nothing to a sequence that only `cycles` advances. All others end, and nothing is
@@ -120,7 +121,7 @@ class Scheduler:
             self._refuse_if_closed()
             self._end_all()
             self.cache.clear()
-            for slot in self._free:
+            for slot in self._slots:
                 slot.lose()
             sequence.enter(self._free[0])
             sequence.slot.forget()

@@ -161,3 +161,11 @@ def test_what_is_too_large_takes_nothing_elses_place() -> None:
     saved(cache, pages, [1])
     saved(cache, pages, list(range(9 * PAGE_TOKENS)))
     assert [tokens_of(one) for one in cache._used] == [[1]]
+
+
+def test_what_another_checkpoint_on_the_device_needs_stays_there() -> None:
+    cache, pages = made(2 * (STATE_PAGES + 1) + 1, 20)
+    for last in range(3):
+        saved(cache, pages, [*range(PAGE_TOKENS), last])
+    assert [one.on_device for one in cache._used] == [False, True, True]
+    assert all(node.page and node.page.pool is pages.device for one in cache._used for node in one.path)

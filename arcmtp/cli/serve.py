@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from arcmtp.cli.loading import load, model_path, open_model
 from arcmtp.cli.options import (
     Parser,
+    add_cache_options,
     add_draft_option,
     add_model_options,
     add_mtp_options,
@@ -30,6 +31,7 @@ def add(commands: SubParsers) -> None:
     add_model_options(serve)
     add_draft_option(serve)
     add_mtp_options(serve)
+    add_cache_options(serve)
     _add_server_options(serve)
     add_sampling_options(serve, "sampling of requests that do not say (default: --temp 1 --top-p 0.95 --top-k 20)")
     serve.set_defaults(run=_serve)

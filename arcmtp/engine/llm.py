@@ -76,8 +76,12 @@ class LLM:
     kv_type: how keys and values are kept: "f16", "q8_0", "turbo4" or "turbo3" (docs/kv.md), the drafts' too. It changes
         the logits a little.
 
-    Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
-    evaluated, if the earlier state is still there; the text is the same.
+    cache_mib, cache_host_mib: MiB of device memory and of host memory for checkpoints; None takes 256 and 2048, or a
+        quarter of what all else leaves free if that is less; 0 takes none.
+
+    A prompt that begins like an earlier prompt and its continuation is evaluated from the deepest checkpoint on that
+    both share. There is one where the last two messages begin, where the first one ends, where a continuation ended,
+    where prompts parted, and every 2048 tokens. The text is the same.
 
     `generate`, `chat`, `stream` and iterating over streams may be called from any thread: whoever waits for a token
     advances all generations that have started. To cancel one, call its stream's `close`, from any thread.
@@ -97,10 +101,12 @@ class LLM:
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
         mtp_model: str | Path | None = None, experts_host: ExpertsHost = "auto", kv_type: str = "f16",
+        cache_mib: int | None = None, cache_host_mib: int | None = None,
     ) -> None:  # fmt: skip
         options = LoadOptions(
             bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
             draft_p_min, draft_vocab, draft_requant, mtp_model, experts_host, kv_type,
+            cache_mib, cache_host_mib,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
@@ -269,7 +275,7 @@ class LLM:
             policy=policy,
             draft_p_min=self.draft_p_min if request.draft_p_min is None else request.draft_p_min,
             top=request.logprobs,
-            boundary=self.prompting.boundary(prompt),
+            boundaries=self.prompting.boundaries(prompt),
             log=self._draft_log() if may_draft(policy) else None,
             scored=request.score_prompt,
         )
@@ -297,8 +303,8 @@ class LLM:
     def new_sequence(
         self, sampler: Sampler | None = None, draft: Draft = 0, top: int = 0, log: DraftLog | None = None
     ) -> engine.Sequence:
-        """An empty sequence of token ids, to `extend` or `prefill` and then to go on with `cycles`; all else ends, and
-        a generation that starts ends it. For measurements: not beside other threads.
+        """An empty sequence of token ids, to `extend` or `prefill` and then to go on with `cycles`; all else ends and
+        is forgotten, and a generation that starts ends it. For measurements: not beside other threads.
 
         sampler: how tokens are chosen; None: greedily. draft: tokens to draft before each step, 0 to 7, or "auto". top:
         how many of the likeliest tokens to give with each position, 0 to 100. log: where draft calls are noted.

@@ -55,11 +55,12 @@ class Prompting:
         # The file's name without its folder, which clients of a server need not know.
         return ChatTemplate.from_metadata(self._gguf.metadata, f"{self._gguf.path.name}: ")
 
-    def boundary(self, ids: list[int]) -> int:
-        """Where the last message of a prompt begins; without messages, its last token. The state there becomes a
-        checkpoint, for a next prompt that renders the answer otherwise."""
-        places = (place for place in range(len(ids) - 1, 0, -1) if ids[place] == self._turn_id)
-        return next(places, len(ids) - 1)
+    def boundaries(self, ids: list[int]) -> list[int]:
+        """Where the last two messages of a prompt begin, and where its first one ends, ascending; without messages, its
+        last token. States there become checkpoints, for prompts that go on otherwise: with the answer rendered in
+        another way, with another last message, or with another conversation behind the same system message."""
+        places = [place for place in range(1, len(ids)) if ids[place] == self._turn_id]
+        return sorted({places[0], *places[-2:]}) if places else [len(ids) - 1]
 
     def checked(self, ids: Sequence[int]) -> list[int]:
         """The ids of a prompt. Raises ArcmtpError for none at all and for ids outside of the vocabulary, and

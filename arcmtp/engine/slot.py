@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from arcmtp.engine.cycle import TopLogprobs
+from arcmtp.engine.prefix_cache import Checkpoint, PrefixCache, common
 from arcmtp.engine.sampling import Sampler
 from arcmtp.engine.scores import Scores, join
 from arcmtp.errors import ArcmtpError
@@ -18,17 +19,19 @@ from arcmtp.ops.top_logprobs import MAX_TOP
 
 
 class Slot:
-    """The evaluated tokens of the sequence in place `index` of a network, and of its checkpoint.
+    """The evaluated tokens of the sequence in place `index` of a network.
 
     Keys and values lie by position and may be left behind; recurrent state cannot be taken back, so it can go on only
-    where it is, or from a checkpoint. Either way it is, to the bit, that of a fresh sequence with the same tokens.
+    where it is, or from a checkpoint of the cache. Either way it is, to the bit, that of a fresh sequence with the same
+    tokens.
     """
 
-    def __init__(self, network: Network, index: int = 0) -> None:
+    def __init__(self, network: Network, cache: PrefixCache, index: int = 0) -> None:
         self.index = index
         self.ids: list[int] = []
+        self.checkpoint = 0  # tokens before the deepest checkpoint that has seen the beginning of `ids` alone
+        self.cache = cache
         self._network = network
-        self._checkpoint = 0  # tokens before it
         self._last_row = 0  # of the chunk that was evaluated last
         records = network.controls.records.view().view(RECORD)
         self._records = records[index * RECORDS : (index + 1) * RECORDS]  # host memory, where each step leaves one
@@ -40,37 +43,38 @@ class Slot:
 
     def lose(self) -> None:
         """Nothing is known of the state any more."""
-        self._checkpoint, self.ids = 0, []
+        self.checkpoint, self.ids = 0, []
 
-    def reusable(self, prompt: list[int]) -> int:
-        """How many tokens of `prompt` need not be evaluated again; the last one always is."""
-        seen = len(self.ids)
-        return seen if seen < len(prompt) and self.ids == prompt[:seen] else self.shareable(prompt)
-
-    def shareable(self, prompt: list[int]) -> int:
-        """How many tokens of `prompt` the checkpoint has seen, if it has seen nothing else."""
-        seen = self._checkpoint
-        return seen if seen < len(prompt) and self.ids[:seen] == prompt[:seen] else 0
-
-    def share(self, other: "Slot") -> None:
-        """Go to the checkpoint of another slot."""
-        self._network.copy_checkpoint(other.index, self.index, other._checkpoint)
-        self.ids, self._checkpoint = other.ids[: other._checkpoint], other._checkpoint
+    def reusable(self, prompt: list[int], cached: int) -> int:
+        """How many tokens of `prompt` need be neither evaluated nor copied again, where a checkpoint has seen `cached`
+        of them; the last one always is evaluated."""
+        seen = common(self.ids, prompt[:-1])
+        return seen if seen == len(self.ids) else min(seen, cached)
 
     def resume(self, prompt: list[int]) -> int:
-        """Go to the state after the reusable tokens of `prompt`; how many there are."""
-        reused = self.reusable(prompt)
-        if not reused:
+        """Go to the state after as many tokens of `prompt` as are known, but for the last one; how many there are. What
+        the slot has seen otherwise becomes a checkpoint."""
+        found = self.cache.find(prompt[:-1])
+        cached = found.tokens if found else 0
+        seen = common(self.ids, prompt[:-1])
+        if seen == len(self.ids) and seen >= cached:
+            self.checkpoint = cached
+            if not seen:
+                self.forget()
+            return seen
+        self.save(spared=found)
+        if found:
+            self.cache.restore(found, self.index, seen)
+            self.ids, self.checkpoint = prompt[:cached], cached
+        else:
             self.forget()
-        elif reused < len(self.ids):
-            self._network.restore_checkpoint(self.index)
-            self.ids = self.ids[:reused]
-        return reused
+        return cached
 
-    def save(self) -> None:
-        """Make the state, with nothing pending, the checkpoint."""
-        self._network.save_checkpoint(self.index)
-        self._checkpoint = len(self.ids)
+    def save(self, spared: Checkpoint | None = None) -> None:
+        """Make the state a checkpoint, if there is room for one; spared: one that must not go for it."""
+        if self.ids and self.cache.enabled:
+            self.cache.save(self.ids, self.index, spared)
+            self.checkpoint = len(self.ids)
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens, any number of them."""

@@ -72,8 +72,7 @@ class Controls:
         self.top_logprobs = arena.tensor("top logprobs", F32, rows, MAX_TOP + 1, kind=Kind.HOST)
 
     def reset(self, slot: int) -> None:
-        """Nothing is pending in a slot, and no generation is under way there: a step changes nothing."""
-        self.pending_count.fill(0, 4 * slot, 4)
+        """No generation is under way in a slot: a step changes nothing."""
         idle = turn(0, ())
         idle[DONE] = 1
         self.turns.write(idle, slot * idle.nbytes)

@@ -10,7 +10,7 @@ from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
 from arcmtp.model.architecture import feed_forward, trunk_layers
-from arcmtp.model.blocks.cache import Cache
+from arcmtp.model.blocks.cache import Cache, StateCache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
 from arcmtp.model.blocks.head import SamplingMode, trunk_head
 from arcmtp.model.blocks.mtp import HiddenRows, MtpBlock, Trunk
@@ -18,6 +18,7 @@ from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.calls import Calls, of_sequences, suffix
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
+from arcmtp.model.pages import Pages
 from arcmtp.model.stage import LaunchList, Stage
 from arcmtp.model.weight_plan import Merged, RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
@@ -39,7 +40,8 @@ class NetworkOptions:
     the file whose MTP block drafts, the network's own or another; None: nothing drafts. hidden_rows: what the block is
     given. requant: "int4" turns large matrices into W4. draft_tokens: int32, ascending, the tokens that are ever
     drafted; None: all. draft_requant: "int4" turns the large matrices of the MTP block into W4, and its copy of the
-    output matrix. kv: how all KV caches lie, the MTP block's too.
+    output matrix. kv: how all KV caches lie, the MTP block's too. cache_bytes: for checkpoints, at most, on the
+    device and in host memory.
     """
 
     context: int
@@ -51,6 +53,7 @@ class NetworkOptions:
     draft_tokens: RowIds | None = None
     draft_requant: Requant | None = None
     kv: KvFormat = KV_F16
+    cache_bytes: tuple[int, int] = (0, 0)
 
 
 def check_parallel(sequences: int) -> None:
@@ -97,11 +100,12 @@ class Network:
         self._step_bytes: dict[float, list[int]] = {}  # by routed experts: those of contexts of 0 and 1 keys
         self.accept = Accept(self.head.vocabulary.stride, config.hidden if self.mtp else 0)
         self._calls = Calls(self.controls, self._trunk, self.head, self.mtp, self._accept)
+        self.pages = Pages(stage.arena, self.caches, options.cache_bytes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of device memory besides the weights: caches, recurrent state, scratch memory."""
-        return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS)
+        """Bytes of device memory besides the weights: caches, recurrent state, scratch memory, checkpoints."""
+        return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS, Kind.PAGES)
 
     @property
     def host_layers(self) -> int:
@@ -149,32 +153,15 @@ class Network:
 
     @property
     def caches(self) -> list[Cache]:
-        """What the blocks keep of sequences."""
+        """What is kept of sequences, by the blocks and of rows that are pending: all that a checkpoint copies."""
         of_mtp: list[Cache] = [self.mtp.attention.cache, self.mtp.carried] if self.mtp else []
-        return [*(layer.mixer.cache for layer in self.stage.layers), *of_mtp]
+        return [*(layer.mixer.cache for layer in self.stage.layers), *of_mtp, StateCache(self.controls.pending_count)]
 
     def reset(self, slot: int = 0) -> None:
         """Begin a new sequence: empty recurrent state, nothing pending, and no generation under way."""
         for cache in self.caches:
             cache.reset(slot)
         self.controls.reset(slot)
-
-    def save_checkpoint(self, slot: int = 0) -> None:
-        """Keep what a sequence cannot be brought back to otherwise; nothing is pending."""
-        for cache in self.caches:
-            cache.save(slot)
-
-    def restore_checkpoint(self, slot: int = 0) -> None:
-        """Go back to what `save_checkpoint` has kept."""
-        for cache in self.caches:
-            cache.restore(slot)
-        self.controls.pending_count.fill(0, 4 * slot, 4)
-
-    def copy_checkpoint(self, source: int, target: int, tokens: int) -> None:
-        """Copy the checkpoint of slot `source`, of so many tokens, to slot `target`, and go there."""
-        for cache in self.caches:
-            cache.copy(source, target, tokens)
-        self.restore_checkpoint(target)
 
     def chunk(self) -> LaunchList:
         """A prompt chunk: the trunk, and its rows in the MTP block's KV cache."""

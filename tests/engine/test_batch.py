@@ -34,8 +34,8 @@ def four_some() -> Iterator[LLM]:
 
 @pytest.fixture(scope="module")
 def one(four: LLM) -> Iterator[LLM]:
-    """What runs alone: another network, with one slot."""
-    with LLM(device="cpu", ctx=1024, draft=2) as llm:
+    """What runs alone and from cold: another network, with one slot, which keeps no checkpoints."""
+    with LLM(device="cpu", ctx=1024, draft=2, cache_mib=0, cache_host_mib=0) as llm:
         yield llm
 
 
@@ -204,6 +204,7 @@ def test_more_streams_than_there_are_slots_wait_in_their_order(four: LLM, one: L
 def test_a_conversation_goes_on_in_its_own_slot(four: LLM, one: LLM, text: str) -> None:
     ids = four.tokenize(text)
     talks = [ids[at : at + 60] for at in (0, 200, 400, 600)]
+    four.new_sequence()
     for turn, index in itertools.product(range(3), (2, 0, 3, 1)):
         result = four.generate(talks[index], 12, sampling=WARM)
         assert (result.statistics.cached_tokens > 0) == (turn > 0)
@@ -216,8 +217,7 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
     """The first prompt takes two turns, in which the others that begin so wait; what they go on from is a copy."""
     asked, other = ([{"role": "user", "content": text[at : at + 2600]}] for at in (0, 3000))
     prompts = [four.prompt_ids(messages) for messages in (asked, other, asked, asked)]
-    for slot in four.scheduler._slots:
-        slot.lose()
+    four.new_sequence()
     poison(four.network)  # what is not copied, keys of drafts too, is NaN
     streams = [four.stream(prompt, 40, draft=2) for prompt in prompts]
     for stream in streams:

@@ -93,8 +93,9 @@ def running(log: Path, *arguments: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled model, by default greedy. It must end well after whatever the tests did to it."""
-    with running(tmp_path_factory.mktemp("serve") / "log", "--temp", "0", "--alias", "tiny") as server:
+    """The bundled model, by default greedy, with room for few checkpoints. It must end well whatever the tests did."""
+    options = ("--temp", "0", "--alias", "tiny", "--cache-mib", "8", "--cache-host-mib", "4")
+    with running(tmp_path_factory.mktemp("serve") / "log", *options) as server:
         yield server
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0

@@ -95,10 +95,7 @@ class MtpBlock:
         self._rows, self._chunk_rows = build.activations("input", 2 * hidden), build.activations("input", hidden)
         self._chunk_hidden = build.rows("hidden rows of a chunk", hidden)
         self._row_positions = build.step("draft positions", dtype=I32)
-        self.carried = StateCache(
-            build.per_slot("carried hidden rows", F32, CARRIED_ROWS, hidden),
-            build.per_slot("checkpoint of the hidden rows", F32, CARRIED_ROWS, hidden),
-        )
+        self.carried = StateCache(build.per_slot("carried hidden rows", F32, CARRIED_ROWS, hidden))
 
     def bring_carried(self, index: int, slot: int, position: int) -> None:
         """Make the carried hidden row of `position` that of row `index` of a step, as if this step had evaluated it."""

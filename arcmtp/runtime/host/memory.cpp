@@ -43,6 +43,17 @@ void copy(sycl::queue queue, Address to, Address source, std::size_t bytes) {
     copy_bytes(queue, reinterpret_cast<void *>(to), reinterpret_cast<const void *>(source), bytes);
 }
 
+using Copies = py::array_t<std::uint64_t, py::array::c_style>; // [n][3]: to, from, bytes
+
+void copy_all(sycl::queue queue, const Copies &copies) {
+    const auto *words = copies.data();
+    const auto count = copies.size() / 3;
+    const py::gil_scoped_release release;
+    for (py::ssize_t i = 0; i < count; ++i, words += 3)
+        queue.memcpy(reinterpret_cast<void *>(words[0]), reinterpret_cast<const void *>(words[1]), words[2]);
+    queue.wait();
+}
+
 void fill(sycl::queue queue, Address to, int byte, std::size_t bytes) {
     const py::gil_scoped_release release;
     queue.memset(reinterpret_cast<void *>(to), byte, bytes).wait();
@@ -63,6 +74,8 @@ void bind_memory(py::module_ &module) {
                "Copy bytes from a device address and wait.");
     module.def("copy", &copy, py::arg("queue"), py::arg("to"), py::arg("source"), py::arg("bytes"),
                "Copy bytes from one device address to another and wait.");
+    module.def("copy_all", &copy_all, py::arg("queue"), py::arg("copies"),
+               "Copy between device addresses, uint64 [n][3]: to, from, bytes; wait once for all of them.");
     module.def("fill", &fill, py::arg("queue"), py::arg("to"), py::arg("byte"), py::arg("bytes"),
                "Set bytes from a device address on and wait.");
     module.def("use_huge_pages", &use_huge_pages, py::arg("address"), py::arg("bytes"),

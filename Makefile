@@ -5,6 +5,7 @@
 # make emulate-test tests of the emulator, and tests of operators and models on the emulated card
 # make emulate-all  those that take long too (some of AVX2 as well), operators in a random order of threads, and deliberate errors
 # make build        rebuild the host module after a change (VENV=FOLDER builds for another environment)
+# make page         build the page at / from page/ into arcmtp/data/page (needs npm)
 # make format       format C++ and order imports
 
 VENV ?= .venv
@@ -26,7 +27,7 @@ test_on_card = $(emulated) $(bin)/python -m pytest --dist loadfile $(slowest) \
 	--tx "2*popen//python=scripts/battlemage/run.sh --execute $(bin)/python"
 checks := ARCMTP_EMULATOR_CHECKS=poison,races
 
-.PHONY: demo test lint build battlemage emulate emulate-test emulate-all emulator format clean
+.PHONY: demo test lint build battlemage emulate emulate-test emulate-all emulator page check-page format clean
 
 demo: build
 	$(bin)/arcmtp generate --raw -p "def read_lines(path):" -n 96
@@ -35,7 +36,7 @@ test: lint build
 	$(pytest)
 	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m "avx2 and not nightly"
 
-lint: $(VENV)/.installed-tools
+lint: $(VENV)/.installed-tools check-page
 	$(bin)/ruff check
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo --no-cache
@@ -66,12 +67,24 @@ emulate-all: emulate-test
 emulator: build $(VENV)/.installed-tools
 	scripts/battlemage/install.sh
 
+page: page/node_modules/.package-lock.json
+	npm --prefix page run --silent build
+
+check-page:
+	@if ! command -v npm >/dev/null; then echo "page/ was NOT checked: npm is missing"; \
+	elif ! $(MAKE) --silent page/node_modules/.package-lock.json; then echo "page/ was NOT checked: its packages cannot be fetched here"; \
+	else npm --prefix page run --silent check; fi
+
+page/node_modules/.package-lock.json: page/package.json page/package-lock.json
+	npm --prefix page ci --silent --prefer-offline
+	@touch $@
+
 format: $(VENV)/.installed-tools
 	$(bin)/ruff check --fix
 	$(bin)/clang-format -i $(cpp_sources)
 
 clean:
-	rm -rf .venv build dist arcmtp/runtime/_host.*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist page/node_modules arcmtp/runtime/_host.*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

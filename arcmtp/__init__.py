@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from arcmtp.engine import (
         LLM,
         Chunk,
+        Constraint,
         DraftCall,
         DraftPolicy,
         DraftSummary,
@@ -36,6 +37,7 @@ __all__ = [
     "LLM",
     "ArcmtpError",
     "Chunk",
+    "Constraint",
     "ContextExceeded",
     "DraftCall",
     "DraftPolicy",

@@ -9,7 +9,7 @@ predicted; `arcmtp doctor -m FILE` asks the card itself.
 from collections.abc import Iterator
 from functools import partial
 
-from arcmtp.engine.memory_plan import gib, memory_plan
+from arcmtp.engine.memory_plan import CacheBytes, gib, memory_plan
 from arcmtp.formats.matrix import Requant
 from arcmtp.inspect.cards import Fit, fits
 from arcmtp.inspect.text import layers
@@ -65,8 +65,8 @@ def _cell(fit: Fit) -> str:
     return f"{fit.largest_context:,}; {fit.tokens_per_second:.0f}/s{in_host_memory}"
 
 
-def _made(file: File, device: Device, context: int) -> Network:
-    return network(device, *file, context=context)
+def _made(file: File, device: Device, context: int, cache: CacheBytes = (0, 0)) -> Network:
+    return network(device, *file, context=context, cache_bytes=cache)
 
 
 if __name__ == "__main__":

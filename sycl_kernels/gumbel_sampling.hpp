@@ -66,13 +66,13 @@ inline float candidate_floor(const Options &options, RowSoftmax scores, const fl
 /// For row group_index() / GROUPS its stats as of `sample`, the largest score of each quad, and a summary: the floor of
 /// candidates, the largest score, and 2^30 over the sum of the tokens' e^(score - largest). counters: [rows][3] zeros.
 /// Row 0 of the launch is row `first` of its sequence.
-template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY, class MASKS>
 inline void score_columns(const float *logits, const int *targets, float *stats, const Histories &histories, int first,
-                          float *scratch, int *counters, VOCABULARY vocabulary) {
+                          float *scratch, int *counters, VOCABULARY vocabulary, MASKS masks) {
     simd::reserve_team_memory<TEAM * 192>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB, STRIDE, VOCABULARY> row(vocabulary, logits, histories, index, first);
+    const Row<VOCAB, STRIDE, VOCABULARY, MASKS> row(vocabulary, masks, logits, histories, index, first);
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
     const Options options(row.options);
     const Split quads(group);
@@ -221,19 +221,20 @@ inline Limit filtered(const Options &options, const Candidates &candidates, floa
 
 /// The token of row group_index() / GROUPS by what `score_columns` left; its noise belongs to the position after that
 /// of the row's input. Where the row has no target (below 0) its stats get the log-probability of that token.
-template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY>
+template <int VOCAB, int STRIDE, int GROUPS, int TEAM, class VOCABULARY, class MASKS>
 inline void choose_column(const float *logits, const int *targets, float *stats, int *ids, const Histories &histories,
-                          int first, const int *positions, float *scratch, int *counters, VOCABULARY vocabulary) {
+                          int first, const int *positions, float *scratch, int *counters, VOCABULARY vocabulary,
+                          MASKS masks) {
     simd::reserve_team_memory<TEAM * 128>();
     using Split = Quads<VOCAB, GROUPS, TEAM>;
     const int index = simd::group_index() / GROUPS, group = simd::group_index() % GROUPS;
-    const Row<VOCAB, STRIDE, VOCABULARY> row(vocabulary, logits, histories, index, first);
+    const Row<VOCAB, STRIDE, VOCABULARY, MASKS> row(vocabulary, masks, logits, histories, index, first);
     const Scratch<Split::ALL, GROUPS> memory(scratch, index);
     const Options options(row.options);
     const Lanes summary = simd::load<float, LANES>(memory.summary);
     const float floor = simd::lane<float, LANES>(summary, 0);
     const Share share{simd::lane<float, LANES>(summary, 1), simd::lane<float, LANES>(summary, 2)};
-    const int position = positions[row.batch.row(row.sequence, row.row)] + 1;
+    const int of_step = row.batch.row(row.sequence, row.row), position = positions[of_step] + 1;
     const Split quads(group);
     Candidates candidates = memory.candidates;
     int *arrivals = counters + 3 * index + 1, *length = arrivals + 1;
@@ -280,9 +281,11 @@ inline void choose_column(const float *logits, const int *targets, float *stats,
     }
     if (simd::team_rank() != 0)
         return;
-    const int found = best.best_column(), column = found < VOCAB ? found : 0;
+    const int found = best.best_column(), column = found < VOCAB ? found : 0, token = vocabulary.id(column);
     simd::store<int, 1>(length, vec<int, 1>(0));
-    simd::store<int, 1>(ids + index, vec<int, 1>(vocabulary.id(column)));
+    simd::store<int, 1>(ids + index, vec<int, 1>(token));
+    if constexpr (MASKS::SOME)
+        simd::store<int, 1>(masks.told + of_step, vec<int, 1>(token));
     if (targets[index] < 0)
         simd::store<float, 1>(stats + 3 * index + 2, vec<float, 1>(row.logits[column] - stats[3 * index + 1]));
 }

@@ -41,6 +41,23 @@ struct Options {
     inline bool filters() const { return !greedy() && (top_k > 0 || top_p < 1); }
 };
 
+/// No row is masked.
+struct AnyToken {
+    static constexpr bool SOME = false;
+};
+
+/// Words of a row's mask for a vocabulary of STATES tokens: a bit for each, and in the last word whether the row has a
+/// mask at all.
+template <int STATES> constexpr int mask_words() { return ((STATES + 63) / 64 * 2 + 1 + LANES - 1) / LANES * LANES; }
+
+/// Rows that may choose some tokens alone: bits [rows of the step][mask_words]. What they choose is put into `told`
+/// [rows of the step] too.
+struct Masks {
+    static constexpr bool SOME = true;
+    const simd::u32 *bits;
+    int *told = nullptr;
+};
+
 /// What sequences' choices depend on besides their logits: options [slots][OPTION_WORDS], states [slots][stride],
 /// biases [slots][BIASES], and the tokens that the rows of the step evaluate.
 struct Histories {
@@ -52,27 +69,34 @@ struct Histories {
 
 /// Row `row` of a sequence: its logits, and what has been said before it: `states` [VOCAB] tells it for row 0, and each
 /// later row follows the token that is its input.
-template <int VOCAB, int STRIDE, class VOCABULARY> struct Row {
+template <int VOCAB, int STRIDE, class VOCABULARY, class MASKS> struct Row {
     VOCABULARY vocabulary;
     const float *logits;
     const int *options, *states, *inputs;
     const float *biases;
     Batch batch;
     int sequence, row;
+    const simd::u32 *mask = nullptr; // of the tokens that may be chosen, where these are some
 
     /// That of row `index` of a launch whose first row is row `first` of its sequence.
-    inline Row(VOCABULARY vocabulary, const float *all_logits, const Histories &all, int index, int first)
+    inline Row(VOCABULARY vocabulary, MASKS masks, const float *all_logits, const Histories &all, int index, int first)
         : vocabulary(vocabulary), logits(all_logits + simd::u64(index) * STRIDE), inputs(all.inputs), batch(all.batch),
           sequence(index % all.batch.size), row(first + index / all.batch.size) {
         const int slot = batch.slots[sequence];
         options = all.options + slot * OPTION_WORDS;
         states = all.states + simd::u64(slot) * VOCABULARY::STATES;
         biases = all.biases + slot * BIASES;
+        if constexpr (MASKS::SOME) {
+            constexpr int words = mask_words<VOCABULARY::STATES>();
+            const simd::u32 *own = masks.bits + simd::u64(batch.row(sequence, row)) * words;
+            mask = own[words - 1] ? own : nullptr;
+        }
     }
 
     inline int input(int earlier) const { return inputs[batch.row(sequence, earlier)]; }
 
-    /// (logit + bias, penalised) / temperature. NaN becomes -inf.
+    /// (logit + bias, penalised) / temperature. NaN becomes -inf. Of a masked row other tokens than the allowed ones
+    /// get -inf, and those at least -FINITE: so one of them is chosen, whatever bias it has.
     inline void scores(const Options &options, int column, const Lanes (&logit)[4], Lanes (&score)[4]) const {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
@@ -84,6 +108,29 @@ template <int VOCAB, int STRIDE, class VOCABULARY> struct Row {
             const Lanes scaled = score[i] * options.inverse_temperature;
             const Lanes number = simd::select<float, LANES>(scaled == scaled, scaled, Lanes(-INFINITE));
             score[i] = simd::min<float, LANES>(number, Lanes(FINITE));
+        }
+        if constexpr (MASKS::SOME)
+            if (mask)
+                keep_allowed(column, score);
+    }
+
+    inline void keep_allowed(int column, Lanes (&score)[4]) const {
+        Ints bits[4]; // the lowest one counts
+        if constexpr (VOCABULARY::ALL) {
+            const vec<int, 2> pair = simd::load<int, 2>(reinterpret_cast<const int *>(mask) + column / 32);
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                bits[i] = Ints(simd::lane<int, 2>(pair, i / 2)) >> Ints(simd::iota<LANES>() + i % 2 * LANES);
+        } else
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const Ints ids = vocabulary.ids(column + i * LANES);
+                bits[i] = simd::gather<int, LANES>(reinterpret_cast<const int *>(mask), Ints(ids >> 5)) >> (ids & 31);
+            }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Lanes at_least = simd::max<float, LANES>(score[i], Lanes(-FINITE));
+            score[i] = simd::select<float, LANES>((bits[i] & 1) > 0, at_least, Lanes(-INFINITE));
         }
     }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from arcmtp.cli.loading import load, model_path, open_model
 from arcmtp.cli.options import (
+    add_cache_options,
     add_draft_option,
     add_model_options,
     add_mtp_options,
@@ -35,6 +36,7 @@ def add(commands: SubParsers) -> None:
     )  # fmt: skip
     add_draft_option(chat)
     add_mtp_options(chat)
+    add_cache_options(chat)
     add_sampling_options(chat, "sampling (default: --temp 1 --top-p 0.95 --top-k 20)")
     chat.set_defaults(run=_chat)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +23,20 @@ from arcmtp.cli.options import (
     sampling_options,
     unicode_text,
 )
-from arcmtp.errors import ArcmtpError
+from arcmtp.errors import ArcmtpError, naming
 from arcmtp.runtime.files import OutputFile
 
 if TYPE_CHECKING:
-    from arcmtp import LLM, Generation, Statistics
+    from arcmtp import LLM, Constraint, Generation, Statistics
     from arcmtp.cli.options import SubParsers
     from arcmtp.engine.model_file import ModelFile
     from arcmtp.engine.prompts import Prompt
     from arcmtp.engine.request import Request
     from arcmtp.engine.sampling import SamplingOptions
     from arcmtp.runtime.graphs import GraphChoice
+
+
+_GBNF = re.compile(r"^\s*root\s*::=", re.MULTILINE)
 
 
 def add(commands: SubParsers) -> None:
@@ -46,6 +51,7 @@ def add(commands: SubParsers) -> None:
         "--stop", metavar="TEXT", type=unicode_text, action="append", default=[],
         help="end before this text; may be repeated",
     )  # fmt: skip
+    _add_constraint_options(generate)
     generate.add_argument("--json", action="store_true", help="print one JSON object at the end")
     add_draft_option(generate)
     add_mtp_options(generate)
@@ -54,6 +60,20 @@ def add(commands: SubParsers) -> None:
     )
     add_sampling_options(generate)
     generate.set_defaults(run=_generate)
+
+
+def _add_constraint_options(parser: Parser) -> None:
+    constraint = parser.add_mutually_exclusive_group()
+    constraint.add_argument(
+        "--json-schema",
+        metavar="FILE",
+        type=Path,
+        help="write JSON that the schema in FILE allows (- for standard input)",
+    )
+    constraint.add_argument(
+        "--grammar", metavar="FILE", type=Path,
+        help="write text that the grammar in FILE allows: GBNF if it has a rule root, else Lark with a rule start",
+    )  # fmt: skip
 
 
 def _add_prompt_options(parser: Parser) -> None:
@@ -71,10 +91,12 @@ def _add_prompt_options(parser: Parser) -> None:
 def _generate(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise ArcmtpError("--logprobs needs --json, which shows them")
-    prompt, sampling = _prompt(options), sampling_options(options)
+    constraint, prompt, sampling = _constraint(options), _prompt(options), sampling_options(options)
     file = open_model(options)
+    if constraint is not None:
+        _check_compiles(constraint, options.json_schema or options.grammar, file)
     with ExitStack() as stack:
-        request = _request(options, file, prompt, sampling)
+        request = replace(_request(options, file, prompt, sampling), constraint=constraint)
         draft_log = options.draft_log and stack.enter_context(OutputFile(options.draft_log, read_files(options, file)))
         llm = stack.enter_context(load(options, options.ctx, options.draft, file=file))
         stream = llm.stream_request(request)
@@ -98,6 +120,28 @@ def _request(options: argparse.Namespace, file: ModelFile, prompt: Prompt, sampl
     template: dict[str, Any] = {"enable_thinking": False} if options.no_think else {}
     ids = prompting.checked(prompting.ids(prompt, **template))
     return Request(ids, options.max_tokens, options.logprobs, sampling, stop=options.stop)
+
+
+def _constraint(options: argparse.Namespace) -> Constraint | None:
+    """What the text must keep to, from the file that is named; errors name it."""
+    path = options.json_schema or options.grammar
+    if path is None:
+        return None
+    if str(path) == "-" and str(options.file) == "-":
+        raise ArcmtpError("-: standard input is the prompt already; expected another file")
+    from arcmtp.constraint.constraint import MAX_BYTES, Constraint
+
+    text = read_text(path, MAX_BYTES)
+    if options.json_schema:
+        return Constraint.json_schema(text, str(path))
+    return (Constraint.gbnf if _GBNF.search(text) else Constraint.lark)(text, str(path))
+
+
+def _check_compiles(constraint: Constraint, path: Path, file: ModelFile) -> None:
+    from arcmtp.constraint.grammars import Grammars
+
+    with naming(path):
+        Grammars(file.tokenizer).matcher(constraint)
 
 
 def _prompt(options: argparse.Namespace) -> Prompt:
@@ -144,4 +188,6 @@ def _statistics(s: Statistics, choice: GraphChoice | None) -> list[str]:
         )
     if s.draft:
         lines.append(f"drafts: {s.draft}")
+    if s.masks:
+        lines.append(f"constraint: {s.masks.us_per_token:.0f} µs of the host a token, {s.masks.share:.1%} of decoding")
     return lines

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from arcmtp.cli.options import add_kv_option, integer
+from arcmtp.cli.options import add_cache_option, add_kv_option, integer
 from arcmtp.errors import ArcmtpError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def add(commands: SubParsers) -> None:
     )
     inspect.add_argument("--requant", choices=["int4"], help="as if the large matrices were loaded in 4-bit weights")
     add_kv_option(inspect)
+    add_cache_option(inspect)
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(run=_inspect)
 
@@ -42,7 +43,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from arcmtp.inspect.text import as_text
 
     with opened(options.file) as gguf:
-        report = inspect(gguf, options.ctx, options.parallel, options.requant, options.kv_type)
+        report = inspect(gguf, options.ctx, options.parallel, options.requant, options.kv_type, options.cache_mib)
     if options.file:
         report = dataclasses.replace(report, file=options.file)
     print(json.dumps(dataclasses.asdict(report)) if options.json else as_text(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from arcmtp.engine.model_file import ModelFile
     from arcmtp.hub import HubModel, Repository
 
+CACHE_OPTIONS = ("cache_mib", "cache_host_mib")
 MTP_OPTIONS = ("draft_p_min", "draft_vocab", "draft_requant", "mtp_model", "mtp_hidden")
 
 
@@ -51,10 +53,10 @@ def load(
     bring_models(options)
     _tell_cache_problem()
     with ProgressBar() as progress:
-        of_mtp = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
+        others = {name: getattr(options, name) for name in MTP_OPTIONS + CACHE_OPTIONS if hasattr(options, name)}
         llm = LLM(
             file or options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            parallel=parallel, experts_host=options.experts_host, kv_type=options.kv_type, **of_mtp,
+            parallel=parallel, experts_host=options.experts_host, kv_type=options.kv_type, **others,
         )  # fmt: skip
     for line in _what_memory_decided(llm, ctx):
         print(line, file=sys.stderr)
@@ -122,12 +124,16 @@ def bring(name: str, options: argparse.Namespace, only_mtp: bool = False) -> Pat
         return repository.fetch(model, progress)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text."""
+def read_text(path: Path, most: int = -1) -> str:
+    """The text of a file, or of standard input for `-`; ArcmtpError for what is no UTF-8 text, and for more than `most`
+    bytes, if that is not below 0."""
     if str(path) == "-" and sys.stdin is None:
         raise ArcmtpError("-: standard input is closed; expected a text")
     try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            content = file.read(most + 1 if most >= 0 else -1)
+        if 0 <= most < len(content):
+            raise ArcmtpError(f"{path}: it has more than {most} bytes")
         return content.decode()
     except OSError as error:
         raise ArcmtpError(f"{path}: {error.strerror}; expected a text file") from None
@@ -172,7 +178,10 @@ def _largest_that_fits(repository: Repository, options: argparse.Namespace) -> H
 
     given = vars(options)
     device = Device(given.get("device"))
-    place = Place(device, given.get("ctx"), given.get("parallel", 1), given.get("requant"), given.get("kv_type", "f16"))
+    place = Place(
+        device, given.get("ctx"), given.get("parallel", 1), given.get("requant"), given.get("kv_type", "f16"),
+        (given.get("cache_mib"), given.get("cache_host_mib")),
+    )  # fmt: skip
     with ProgressBar() as progress:
         found = candidates(repository, place, progress)
     print(table(found), file=sys.stderr)

@@ -119,6 +119,24 @@ def add_kv_option(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_cache_option(parser: Parser) -> None:
+    """`--cache-mib`."""
+    parser.add_argument(
+        "--cache-mib", metavar="N", type=integer(0),
+        help="MiB of device memory for checkpoints, from which prompts with a known beginning go on (default 256, or a "
+        "quarter of what is left; 0: none); the text is the same",
+    )  # fmt: skip
+
+
+def add_cache_options(parser: Parser) -> None:
+    """What checkpoints may take, as the fields of `LLM` are named."""
+    add_cache_option(parser)
+    parser.add_argument(
+        "--cache-host-mib", metavar="N", type=integer(0),
+        help="MiB of host memory for further checkpoints (default 2048, or a quarter of what is left; 0: none)",
+    )  # fmt: skip
+
+
 def add_draft_option(parser: Parser) -> None:
     """`--draft`."""
     parser.add_argument(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from arcmtp.cli.loading import load, model_path, open_model
 from arcmtp.cli.options import (
     Parser,
+    add_cache_options,
     add_draft_option,
     add_model_options,
     add_mtp_options,
@@ -30,6 +31,7 @@ def add(commands: SubParsers) -> None:
     add_model_options(serve)
     add_draft_option(serve)
     add_mtp_options(serve)
+    add_cache_options(serve)
     _add_server_options(serve)
     add_sampling_options(serve, "sampling of requests that do not say (default: --temp 1 --top-p 0.95 --top-k 20)")
     serve.set_defaults(run=_serve)
@@ -58,6 +60,7 @@ def _add_server_options(parser: Parser) -> None:
         ("--parallel", integer(1), 4, "requests that are answered side by side, each with --ctx tokens, up to 32"),
         ("--queue", integer(0), 32, "further requests that may wait"),
         ("--body-limit", positive, 8.0, "MiB of a request's body at most"),
+        ("--store-limit", positive, 64.0, "MiB of responses that are kept for previous_response_id"),
         ("--drain-limit", positive, 60.0, "seconds that SIGTERM lets requests go on"),
         ("--step-limit", positive, 60.0, "seconds that a step may take, or 512 tokens of a prompt"),
     ):
@@ -69,6 +72,9 @@ def _add_server_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--cors-origin", metavar="URL", action="append", default=[], help="a web page that may call; may be repeated"
+    )
+    parser.add_argument(
+        "--page", action=argparse.BooleanOptionalAction, default=True, help="a page at / to chat in (default: yes)"
     )
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info",
@@ -92,10 +98,12 @@ def _serve(options: argparse.Namespace) -> None:
         cors_origins=options.cors_origin,
         queue=options.queue,
         body_mib=options.body_limit,
+        store_mib=options.store_limit,
         drain_seconds=options.drain_limit,
         step_seconds=options.step_limit,
         log_level=options.log_level,
         sampling=sampling_options(options, CHAT),
+        page=options.page,
     )
     with bind(settings, options.insecure_no_key) as listener:
         file = open_model(options)

@@ -1,5 +1,6 @@
 """Text from a model: `LLM` and what it returns."""
 
+from arcmtp.constraint.constraint import Constraint
 from arcmtp.engine.draft_log import DraftCall, DraftSummary
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts
 from arcmtp.engine.llm import LLM
@@ -11,6 +12,7 @@ from arcmtp.engine.stream import Stream
 __all__ = [
     "LLM",
     "Chunk",
+    "Constraint",
     "DraftCall",
     "DraftPolicy",
     "DraftSummary",

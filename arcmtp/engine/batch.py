@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from arcmtp.engine.draft_policy import next_length
+from arcmtp.engine.guide import write_masks
 from arcmtp.engine.sequence import Sequence
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -45,11 +46,13 @@ class Batch:
         self._mode = SamplingMode()
         self._if_likely = False  # whether the chain of a member may end early
         self._compares = False  # whether all cycles are timed on the device
-        self._known: dict[tuple[int, int], list[LaunchList]] = {}  # what `_lists` has given for these members
+        self._known: dict[tuple[int, int], list[tuple[LaunchList, ...]]] = {}  # by `_lists` for these members
         self._rows = 0  # of each member in the step before; 0: there was none
         self._drafted = False  # in the cycle before
         self._whole: list[int] = []  # positions of each member up to which the MTP block's KV cache is whole
         self._under_way: deque[_Cycle] = deque()
+        # Whether masks are made while logits are computed: for these a CPU needs the thread that waits (`_ahead`).
+        self.masks_beside = not network.device.is_cpu
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:
         """A further cycle of sequences that decode, with equal policies, as many as `most_sequences` allows. Those
@@ -85,7 +88,9 @@ class Batch:
     def _ahead(self) -> int:
         # The CPU driver runs a graph's kernels on the waiting thread too, but only if that waits for the whole queue:
         # 48 tokens/s on two cores, and 27 when it waits for the graph's event.
-        return 0 if self.network.device.is_cpu or any(member.top for member in self._members) else 1
+        # The masks of a cycle depend on the tokens of the one before.
+        waits = self._mode.masked or any(member.top for member in self._members)
+        return 0 if self.network.device.is_cpu or waits else 1
 
     def form(self, members: list[Sequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
@@ -93,7 +98,7 @@ class Batch:
         if not members:
             return
         modes = [member.sampler.mode(member.top) for member in members]
-        self._mode = SamplingMode(any(mode.by_options for mode in modes), any(mode.top for mode in modes))
+        self._mode = SamplingMode(*(any(of_members) for of_members in zip(*modes, strict=True)))
         self._if_likely = any(member.draft_p_min > 0 for member in members)
         # The host waits for each cycle of a CPU and so knows its time; a GPU works while the host does other things.
         self._compares = not self.network.device.is_cpu and len(members[0].policy.lengths) > 1
@@ -121,14 +126,14 @@ class Batch:
         timed = self._compares or (drafted > 0 and any(member.log is not None for member in members))
         if timed:
             cycle.marks.append(stage.timeline.mark())
-        for draft in drafts:
+        for index, draft in enumerate(drafts):
             captures, began = stage.graphs.statistics.captures, time.perf_counter()
-            stage.submit(draft)
+            cycle.event = self._submit_call(cycle, index, draft)
             cycle.host_us.append((time.perf_counter() - began) * 1e6)
             cycle.captured.append(stage.graphs.statistics.captures > captures)
             if timed:
                 cycle.marks.append(stage.timeline.mark())
-        cycle.event = stage.submit(step)
+        cycle.event = self._submit_call(cycle, drafted, step)
         if timed:
             cycle.marks.append(stage.timeline.mark())
         # The first cycle of another length takes longer on a CPU, whose caches have other kernels.
@@ -137,13 +142,33 @@ class Batch:
         self._rows, self._drafted = drafted + 1, drafted > 0
         self._under_way.append(cycle)
 
-    def _lists(self, before: int, drafted: int) -> list[LaunchList]:
+    def _submit_call(self, cycle: _Cycle, index: int, parts: tuple[LaunchList, ...]) -> _host.Event:
+        """Submit a draft call, or the step, behind `index` others, with the masks of its last row of each member."""
+        *logits, choice = parts
+        if self._mode.masked and not self.masks_beside:
+            self._make_masks(cycle, index)
+        for part in logits:
+            self.network.stage.submit(part)
+        if self._mode.masked and self.masks_beside:
+            self._make_masks(cycle, index)
+        return self.network.stage.submit(choice)
+
+    def _make_masks(self, cycle: _Cycle, row: int) -> None:
+        """The masks of row `row` of each member, once the drafts before it are known."""
+        controls, guides = self.network.controls, [member.sampler.guide for member in self._members]
+        if row:
+            cycle.event.wait() if self.masks_beside else self.network.device.wait()
+            drafts = controls.told.view()[(row - 1) * len(guides) : row * len(guides)].tolist()
+            for guide, draft in zip(guides, drafts, strict=True):
+                if guide is not None:
+                    guide.draft(draft)
+        write_masks(controls, row, guides)
+
+    def _lists(self, before: int, drafted: int) -> list[tuple[LaunchList, ...]]:
         """The draft calls of a cycle after a step of `before` rows of each member, and its step."""
         if (before, drafted) not in self._known:
-            network, mode, sequences = self.network, self._mode, len(self._members)
-            calls = range(1, drafted + 1)
-            drafts = [network.draft(index, before, mode, sequences, self._if_likely) for index in calls]
-            self._known[before, drafted] = [*drafts, network.step(drafted + 1, mode, sequences)]
+            lists = self.network.cycle(before, drafted, self._mode, len(self._members), self._if_likely)
+            self._known[before, drafted] = lists
         return self._known[before, drafted]
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from arcmtp.engine.memory_plan import memory_plan
+from arcmtp.engine.memory_plan import CacheMib, memory_plan
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import kv_format
 from arcmtp.gguf import GGUF
@@ -23,13 +23,15 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Place:
-    """What a model has to fit into: a device, and a context as `LLM` takes it for each of `parallel` sequences."""
+    """What a model has to fit into: a device, and a context as `LLM` takes it for each of `parallel` sequences, with
+    its other options."""
 
     device: Device
     ctx: int | None = None
     parallel: int = 1
     requant: Literal["int4"] | None = None
     kv_type: str = "f16"
+    cache_mib: CacheMib = (None, None)
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ def network_of(gguf: GGUF, place: Place) -> Network:
     Raises ArcmtpError for a file that cannot be used, and for a context that is not the model's.
     """
     config = Config.from_gguf(gguf)
+    on_device, in_host_memory = ((mib or 0) << 20 for mib in place.cache_mib)  # what is usual gives way to all else
     options = NetworkOptions(
         config.usable_context(place.ctx), Tokenizer.from_gguf(gguf).vocab_used, place.parallel,
         mtp=gguf if has_mtp(gguf, config) else None, requant=place.requant,
-        kv=kv_format(place.kv_type),
+        kv=kv_format(place.kv_type), cache_bytes=(on_device, in_host_memory),
     )  # fmt: skip
     return Network(gguf, config, options, place.device)
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast, overload
 
+from arcmtp.constraint.constraint import Constraint
+from arcmtp.constraint.grammars import Grammars
 from arcmtp.engine import sequence as engine
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import DraftPolicy, checked_policy, longest, may_draft
+from arcmtp.engine.guide import Guide
 from arcmtp.engine.loading import AUTO, Draft, LoadedModel, LoadOptions, policy_of
 from arcmtp.engine.memory_plan import ExpertsHost
 from arcmtp.engine.model_file import ModelFile
@@ -21,9 +25,11 @@ from arcmtp.engine.sampling import GREEDY, Sampler, SamplingOptions
 from arcmtp.engine.scheduler import Scheduler
 from arcmtp.engine.stream import Stream
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.blocks.mtp import HiddenRows
 from arcmtp.model.draft_vocabulary import DraftVocab
 from arcmtp.model.network import Network
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.progress import Progress
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.paths import data_dir
@@ -70,8 +76,12 @@ class LLM:
     kv_type: how keys and values are kept: "f16", "q8_0", "turbo4" or "turbo3" (docs/kv.md), the drafts' too. It changes
         the logits a little.
 
-    Where a prompt goes on from an earlier prompt, or from the beginning of its last message, only what is new is
-    evaluated, if the earlier state is still there; the text is the same.
+    cache_mib, cache_host_mib: MiB of device memory and of host memory for checkpoints; None takes 256 and 2048, or a
+        quarter of what all else leaves free if that is less; 0 takes none.
+
+    A prompt that begins like an earlier prompt and its continuation is evaluated from the deepest checkpoint on that
+    both share. There is one where the last two messages begin, where the first one ends, where a continuation ended,
+    where prompts parted, and every 2048 tokens. The text is the same.
 
     `generate`, `chat`, `stream` and iterating over streams may be called from any thread: whoever waits for a token
     advances all generations that have started. To cancel one, call its stream's `close`, from any thread.
@@ -91,10 +101,12 @@ class LLM:
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
         mtp_model: str | Path | None = None, experts_host: ExpertsHost = "auto", kv_type: str = "f16",
+        cache_mib: int | None = None, cache_host_mib: int | None = None,
     ) -> None:  # fmt: skip
         options = LoadOptions(
             bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
             draft_p_min, draft_vocab, draft_requant, mtp_model, experts_host, kv_type,
+            cache_mib, cache_host_mib,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
@@ -128,6 +140,11 @@ class LLM:
         """The network on the device. Raises ArcmtpError after `close`."""
         return self._model.network
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Constraints compiled for the model's vocabulary, made when first asked for."""
+        return Grammars(self.tokenizer)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether the file says how chat messages become text."""
@@ -158,27 +175,27 @@ class LLM:
     def generate(
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> Generation: ...  # fmt: skip
 
     @overload
     def generate(
         self, prompt: Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> list[Generation]: ...  # fmt: skip
 
     def generate(  # noqa: PLR0913 the public interface
         self, prompt: Prompt | Prompts, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> Generation | list[Generation]:  # fmt: skip
         """Continue a prompt until an end-of-generation token, `max_tokens`, or the end of the context.
 
         prompt: text, token ids, or chat messages ({"role": …, "content": …}), which go through the chat template. Of a
             list of texts or a list of lists, each is a prompt; as many as the LLM's `parallel` are continued at once,
             and the generations come in their order.
-        max_tokens: 1 or more.
+        max_tokens: 0 or more; 0 evaluates the prompt and chooses no token.
         logprobs: 0 to 100, how many of the likeliest tokens to give with each position, as the model has them: without
             options.
         sampling: how each token is chosen; as it stands, greedily.
@@ -186,10 +203,12 @@ class LLM:
             LLM. One that was opened with 0 cannot draft.
         draft_p_min: 0 to 1, the least probability of a draft after which there is another; None takes that of the LLM.
         stop: strings that end the generation; the text is cut before the one that is complete first.
+        constraint: what the text must keep to (docs/constraints.md), behind the reasoning if the prompt opens it. The
+            text is whole where the generation ends by itself.
         template_options: variables for the chat template, such as enable_thinking=False.
 
-        Raises ArcmtpError for an empty prompt and for options out of range, and ContextExceeded for a prompt longer
-        than the context.
+        Raises ArcmtpError for an empty prompt, for options out of range and for a constraint that cannot be compiled,
+        and ContextExceeded for a prompt longer than the context.
 
         >>> from arcmtp import SamplingOptions
         >>> with LLM() as llm:
@@ -203,7 +222,9 @@ class LLM:
         prompts = cast(list[Prompt], prompt if several else [prompt])
         results = self._finish(
             [
-                self.stream(one, max_tokens, logprobs, sampling, draft, stop, draft_p_min, **template_options)
+                self.stream(
+                    one, max_tokens, logprobs, sampling, draft, stop, draft_p_min, constraint, **template_options
+                )
                 for one in prompts
             ]
         )
@@ -229,7 +250,7 @@ class LLM:
     def stream(  # noqa: PLR0913 the public interface
         self, prompt: Prompt, max_tokens: int = 128, logprobs: int = 0, sampling: SamplingOptions = GREEDY,
         draft: Draft | DraftPolicy | None = None, stop: Sequence[str] = (), draft_p_min: float | None = None,
-        **template_options: Any,
+        constraint: Constraint | None = None, **template_options: Any,
     ) -> Stream:  # fmt: skip
         """`generate` for one prompt, token by token: iterate over the chunks, then ask for `result`.
 
@@ -238,12 +259,13 @@ class LLM:
         True
         """
         ids = self.prompt_ids(prompt, **template_options)
-        return self.stream_request(Request(ids, max_tokens, logprobs, sampling, draft, stop, draft_p_min))
+        request = Request(ids, max_tokens, logprobs, sampling, draft, stop, draft_p_min, constraint)
+        return self.stream_request(request)
 
     def stream_request(self, request: Request) -> Stream:
         """A stream for a request; raises ArcmtpError for what this model cannot do."""
         prompt = self.prompting.checked(request.prompt_ids)
-        sampler = Sampler(request.sampling, self.config.vocab)
+        sampler = Sampler(request.sampling, self.config.vocab, self._guide(request.constraint, prompt))
         policy = self.policy(request.draft)
         sequence = engine.Sequence(
             sampler,
@@ -253,11 +275,15 @@ class LLM:
             policy=policy,
             draft_p_min=self.draft_p_min if request.draft_p_min is None else request.draft_p_min,
             top=request.logprobs,
-            boundary=self.prompting.boundary(prompt),
+            boundaries=self.prompting.boundaries(prompt),
             log=self._draft_log() if may_draft(policy) else None,
+            scored=request.score_prompt,
         )
         self._prepare(sequence)
         return Stream(self._model, self.scheduler, sequence, request.stop)
+
+    def _guide(self, constraint: Constraint | None, prompt: list[int]) -> Guide | None:
+        return None if constraint is None else Guide(self.grammars.matcher(constraint), self.tokenizer, prompt)
 
     def policy(self, draft: Draft | DraftPolicy | None = None) -> DraftPolicy:
         """The policy that drafts as `generate` is asked to; all generations with "auto" share one. Raises ArcmtpError
@@ -277,8 +303,8 @@ class LLM:
     def new_sequence(
         self, sampler: Sampler | None = None, draft: Draft = 0, top: int = 0, log: DraftLog | None = None
     ) -> engine.Sequence:
-        """An empty sequence of token ids, to `extend` or `prefill` and then to go on with `cycles`; all else ends, and
-        a generation that starts ends it. For measurements: not beside other threads.
+        """An empty sequence of token ids, to `extend` or `prefill` and then to go on with `cycles`; all else ends and
+        is forgotten, and a generation that starts ends it. For measurements: not beside other threads.
 
         sampler: how tokens are chosen; None: greedily. draft: tokens to draft before each step, 0 to 7, or "auto". top:
         how many of the likeliest tokens to give with each position, 0 to 100. log: where draft calls are noted.
@@ -312,11 +338,11 @@ class LLM:
         network, policy, mode = self.network, sequence.policy, sequence.sampler.mode(sequence.top)
         with self.scheduler.between_turns():
             network.first(mode)
+            if sequence.scored:
+                network.logits(MAX_ROWS, SamplingMode(top=mode.top))
             for sequences in range(1, self.parallel + 1):
                 for length in (length for length in policy.lengths if length <= longest(sequences)):
-                    network.step(length + 1, mode, sequences)
-                    for index in range(1, length + 1):
-                        network.draft(index, length + 1, mode, sequences, sequence.draft_p_min > 0)
+                    network.cycle(length + 1, length, mode, sequences, sequence.draft_p_min > 0)
 
     def _draft_log(self) -> DraftLog:
         mtp = self.network.mtp

@@ -8,7 +8,13 @@ from typing import Literal
 
 from arcmtp.engine.auto_drafts import AutoDrafts
 from arcmtp.engine.draft_policy import DraftPolicy, FixedDrafts, check_p_min, longest, may_draft
-from arcmtp.engine.memory_plan import ExpertsHost, check_experts_host, load, planned
+from arcmtp.engine.memory_plan import (
+    ExpertsHost,
+    check_cache_mib,
+    check_experts_host,
+    load,
+    planned,
+)
 from arcmtp.engine.model_file import ModelFile
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import kv_format
@@ -50,6 +56,8 @@ class LoadOptions:
     mtp_model: str | Path | None = None
     experts_host: ExpertsHost = "auto"
     kv_type: str = "f16"
+    cache_mib: int | None = None
+    cache_host_mib: int | None = None
 
     def __post_init__(self) -> None:
         if self.draft is not None:
@@ -57,6 +65,8 @@ class LoadOptions:
         check_p_min(self.draft_p_min)
         check_experts_host(self.experts_host)
         kv_format(self.kv_type)
+        check_cache_mib("cache_mib", self.cache_mib)
+        check_cache_mib("cache_host_mib", self.cache_host_mib)
         check_parallel(self.parallel)
 
 
@@ -83,8 +93,10 @@ class LoadedModel:
             draft_tokens=draft_tokens(options.draft_vocab, self.tokenizer), kv=kv_format(options.kv_type),
         )  # fmt: skip
         self.context, network, self.memory = planned(
-            lambda context: Network(gguf, self.config, replace(of_network, context=context), self.device),
-            of_network.context, options.experts_host, or_less=options.ctx is None,
+            lambda context, cache: Network(
+                gguf, self.config, replace(of_network, context=context, cache_bytes=cache), self.device
+            ),
+            of_network.context, options.experts_host, options.ctx is None, (options.cache_mib, options.cache_host_mib),
         )  # fmt: skip
         self.prompting = file.prompting(self.context)
         self.requant_errors = load(network, self.context, self.memory, progress)

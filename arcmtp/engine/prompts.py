@@ -24,10 +24,15 @@ class Prompting:
         self._turn_id = turn[0] if len(turn) == 1 else None
 
     @property
+    def chat_template(self) -> str | None:
+        """How the file says that chat messages become text, if it does."""
+        text = self._gguf.metadata.get(TEMPLATE)
+        return text if isinstance(text, str) and text else None
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the file says how chat messages become text."""
-        text = self._gguf.metadata.get(TEMPLATE)
-        return isinstance(text, str) and bool(text)
+        return self.chat_template is not None
 
     def ids(self, prompt: Prompt, **template_options: Any) -> list[int]:
         """Token ids of text, of chat messages, or as they are. Raises ArcmtpError for ids outside of the vocabulary."""
@@ -39,18 +44,23 @@ class Prompting:
 
     def of_messages(self, messages: Sequence[Message], **template_options: Any) -> list[int]:
         """Token ids of chat messages through the file's chat template. Raises ArcmtpError for what are no messages."""
-        return self._encoded(self._template.render(messages, **template_options))
+        return self._encoded(self.text_of_messages(messages, **template_options))
+
+    def text_of_messages(self, messages: Sequence[Message], **template_options: Any) -> str:
+        """The text of chat messages through the file's chat template; raises as `of_messages` does."""
+        return self._template.render(messages, **template_options)
 
     @cached_property
     def _template(self) -> ChatTemplate:
         # The file's name without its folder, which clients of a server need not know.
         return ChatTemplate.from_metadata(self._gguf.metadata, f"{self._gguf.path.name}: ")
 
-    def boundary(self, ids: list[int]) -> int:
-        """Where the last message of a prompt begins; without messages, its last token. The state there becomes a
-        checkpoint, for a next prompt that renders the answer otherwise."""
-        places = (place for place in range(len(ids) - 1, 0, -1) if ids[place] == self._turn_id)
-        return next(places, len(ids) - 1)
+    def boundaries(self, ids: list[int]) -> list[int]:
+        """Where the last two messages of a prompt begin, and where its first one ends, ascending; without messages, its
+        last token. States there become checkpoints, for prompts that go on otherwise: with the answer rendered in
+        another way, with another last message, or with another conversation behind the same system message."""
+        places = [place for place in range(1, len(ids)) if ids[place] == self._turn_id]
+        return sorted({places[0], *places[-2:]}) if places else [len(ids) - 1]
 
     def checked(self, ids: Sequence[int]) -> list[int]:
         """The ids of a prompt. Raises ArcmtpError for none at all and for ids outside of the vocabulary, and

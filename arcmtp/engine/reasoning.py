@@ -6,7 +6,7 @@ from typing import Literal
 from arcmtp.engine.stop_strings import held_back
 from arcmtp.model.tokenizer import Tokenizer
 
-_OPEN, _CLOSE = "<think>", "</think>"
+_OPEN, CLOSE = "<think>", "</think>"
 
 _TAIL_TOKENS = 16  # of a prompt, which show whether it ends inside <think>
 
@@ -67,12 +67,12 @@ class ReasoningSplitter:
             self._at_start = not text
         if not self.reasoning:
             return self._part(text)
-        before, tag, after = text.partition(_CLOSE)
+        before, tag, after = text.partition(CLOSE)
         if tag:
             parts = self._part(before.rstrip())
             self.reasoning, self._at_start = False, True
             return parts + self._split(after)
-        certain = text[: len(text) - held_back(text, [_CLOSE])].rstrip()
+        certain = text[: len(text) - held_back(text, [CLOSE])].rstrip()
         self._rest = text[len(certain) :]
         return self._part(certain)
 
@@ -83,6 +83,6 @@ class ReasoningSplitter:
             return [("reasoning_content" if self.reasoning else "content", text)]
         tag = ""
         if self.reasoning != self._tagged:
-            tag = f"{_OPEN}\n" if self.reasoning else f"\n{_CLOSE}\n\n"
+            tag = f"{_OPEN}\n" if self.reasoning else f"\n{CLOSE}\n\n"
         self._tagged = self.reasoning
         return [("content", tag + text)]

@@ -25,6 +25,14 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class MaskCost:
+    """What a constraint took of the host: microseconds for each token of the text, and their share of decoding."""
+
+    us_per_token: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Statistics:
     """How a generation went: tokens, seconds, bytes, microseconds (us). Rates are 0 where nothing was timed.
 
@@ -44,6 +52,7 @@ class Statistics:
     graph_replays: int
     host_us_per_replay: float
     draft: DraftSummary | None  # None: nothing could be drafted
+    masks: MaskCost | None  # None: there was no constraint
     load_seconds: float
     peak_memory_bytes: int  # resident, of the process
 

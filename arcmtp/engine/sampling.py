@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from arcmtp.engine.guide import Guide, write_masks
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.controls import Controls
@@ -75,15 +76,15 @@ class SamplingOptions:
 class Sampler:
     """The options of one generation, and which tokens it has seen, on their way to the device.
 
-    `seed` is that of the options, or a new one; None where no noise is used. Raises ArcmtpError for biases of tokens
-    that a vocabulary of `vocab` does not have.
+    `seed` is that of the options, or a new one; None where no noise is used. `guide`: what the tokens must keep to, if
+    anything. Raises ArcmtpError for biases of tokens that a vocabulary of `vocab` does not have.
     """
 
-    def __init__(self, options: SamplingOptions, vocab: int) -> None:
+    def __init__(self, options: SamplingOptions, vocab: int, guide: Guide | None = None) -> None:
         wrong = next((t for t in options.logit_bias if type(t) is not int or not 0 <= t < vocab), None)
         if wrong is not None:
             raise ArcmtpError(f"logit_bias has token {wrong!r}; the vocabulary has ids 0 to {vocab - 1}")
-        self.options = options
+        self.options, self.guide = options, guide
         self.seed = None
         if options.temperature:
             self.seed = secrets.randbits(64) if options.seed is None else options.seed
@@ -92,7 +93,8 @@ class Sampler:
 
     def mode(self, top: int) -> SamplingMode:
         """How a step chooses by these options, if `top` of the likeliest tokens are wanted with each position."""
-        return SamplingMode(by_options=not self.options.plain, top=top > 0)
+        masked = self.guide is not None
+        return SamplingMode(by_options=masked or not self.options.plain, top=top > 0, masked=masked)
 
     def see(self, ids: Sequence[int]) -> None:
         """Further tokens of the prompt."""
@@ -100,13 +102,16 @@ class Sampler:
             self._prompt.update(ids)
 
     def write(self, controls: Controls, slot: int) -> None:
-        """Give the device all that it needs to choose every token of the sequence in a slot from now on."""
+        """Give the device all that it needs to choose every token of the sequence in a slot from now on; of masks, that
+        of the first one."""
         o = self.options
         options = Options(
             o.temperature, o.top_k if o.top_k < self._vocab else 0, o.top_p, o.min_p, o.repetition_penalty,
             o.presence_penalty, o.frequency_penalty, o.adjusts, self.seed or 0,
         ).words()  # fmt: skip
         controls.options.write(options, slot * options.nbytes)
+        if self.guide is not None:
+            write_masks(controls, 0, [self.guide])
         if not o.adjusts:
             return
         slots = controls.options.nbytes // options.nbytes

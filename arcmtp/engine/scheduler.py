@@ -5,26 +5,42 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_policy import DraftPolicy, most_sequences
-from arcmtp.engine.sequence import Sequence, ended
+from arcmtp.engine.prefix_cache import PrefixCache
+from arcmtp.engine.sequence import SPACING, Sequence, ended
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import CHUNK_ROWS
 
+Doing = Literal["idle", "reading", "decoding"]
 CHUNK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What a slot does, the tokens that it has evaluated, and of the sequence that holds it the prompt's tokens, those
+    that need not be evaluated again, and those that cycles gave."""
+
+    doing: Doing
+    ids: list[int]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    decoded: int = 0
 
 
 class Scheduler:
     """Advances sequences in turns: a cycle of every sequence that decodes, then a chunk of one prompt.
 
     Prompts take turns too, so that a short one does not wait for a long one. A sequence keeps its slot until it ends;
-    what that has seen stays there for a prompt that goes on from it, and what its checkpoint has seen can be copied to
-    other slots, so that prompts with the same beginning evaluate it once. Where no slot is free, sequences wait for one
-    in the order in which they came.
+    what that has seen stays there for a prompt that goes on from it, until another prompt gets the slot. Checkpoints of
+    all slots are in one cache, so that prompts with the same beginning evaluate it once. Where no slot is free,
+    sequences wait for one in the order in which they came.
 
     All methods but `lend` and `cycles` may be called from any thread. One thread takes a turn, which advances the
     sequences of all; the others wait for its end.
@@ -32,7 +48,8 @@ class Scheduler:
 
     def __init__(self, network: Network) -> None:
         self._batch: Batch | None = Batch(network)
-        self._slots = [Slot(network, index) for index in range(network.slots)]
+        self._cache: PrefixCache | None = PrefixCache(network)
+        self._slots = [Slot(network, self._cache, index) for index in range(network.slots)]
         self._free = list(self._slots)  # the longest unused first
         self._waiting: deque[Sequence] = deque()  # for a slot
         self._reading: deque[Sequence] = deque()  # the next to read first
@@ -50,9 +67,28 @@ class Scheduler:
         return self._batch
 
     @property
+    def cache(self) -> PrefixCache:
+        """The checkpoints of all slots; ArcmtpError after `close`."""
+        if self._cache is None:
+            raise _closed()
+        return self._cache
+
+    @property
     def free(self) -> int:
         """How many sequences can start without waiting for a slot."""
         return len(self._free)
+
+    def slot_state(self, index: int) -> SlotState:
+        """What slot `index` does now. Raises ArcmtpError after `close`."""
+        with self._changed:
+            self._refuse_if_closed()
+            slot = self._slots[index]
+            held = next((one for one in (*self._reading, *self._decoding) if one.holds(slot)), None)
+            ids = list(slot.ids)
+        if held is None:
+            return SlotState("idle", ids)
+        doing: Doing = "decoding" if held.state == "decoding" else "reading"
+        return SlotState(doing, ids, len(held.prompt), held.cached_tokens or 0, held.decoded)
 
     def start(self, sequence: Sequence) -> None:
         """Advance a sequence from now on, as soon as a slot is free; it is given the free slot that has seen the most
@@ -76,13 +112,17 @@ class Scheduler:
             if not self._closed:
                 self._closed = True
                 self._end_all()
-                self._batch, self._slots, self._free = None, [], []
+                self._batch, self._cache, self._slots, self._free = None, None, [], []
 
     def lend(self, sequence: Sequence) -> None:
-        """Give a slot that has seen nothing to a sequence that only `cycles` advances. All others end."""
+        """Give a slot that has seen nothing to a sequence that only `cycles` advances. All others end, and nothing is
+        known of them any more."""
         with self.between_turns():
             self._refuse_if_closed()
             self._end_all()
+            self.cache.clear()
+            for slot in self._slots:
+                slot.lose()
             sequence.enter(self._free[0])
             sequence.slot.forget()
             self._lent = sequence
@@ -144,7 +184,8 @@ class Scheduler:
             self._leave(self._lent)
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
-            slot = max(self._free, key=lambda slot: slot.reusable(sequence.prompt))
+            prompt, cached = sequence.reusable, self._cached(sequence)
+            slot = max(self._free, key=lambda slot: slot.reusable(prompt, cached))
             self._free.remove(slot)
             self._reading.append(sequence)
             sequence.enter(slot)
@@ -172,10 +213,11 @@ class Scheduler:
         try:
             self._cycles(decoding)
             if reading:
-                sequence = next(one for one in reading if not any(_waits_for(one, other) for other in reading))
+                sequence = next(one for one in reading if not self._waits(one))
                 self._read(sequence, CHUNK_ROWS_BESIDE if self._decoding else CHUNK_ROWS)
         except BaseException:
             self.batch.abandon()
+            self.cache.clear()
             for sequence in [*self._reading, *self._decoding]:
                 sequence.slot.lose()
                 self._leave(sequence)
@@ -201,8 +243,8 @@ class Scheduler:
     def _read(self, sequence: Sequence, rows: int) -> None:
         """A prompt chunk, and the first token if it was the last."""
         self._resume(sequence)
-        if sequence.unevaluated <= rows:
-            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the first token
+        if sequence.unevaluated <= rows or sequence.scored:
+            self.batch.dissolve()  # what it has to do at its end must not come between the chunk and the head
         sequence.read(rows)
         self._reading.remove(sequence)
         if sequence.unevaluated:
@@ -214,25 +256,29 @@ class Scheduler:
             self._leave(sequence)
 
     def _resume(self, sequence: Sequence) -> None:
-        """Go to where the slot, or a copy of another slot's checkpoint, has seen the most of the prompt."""
+        """Before the first chunk of a prompt: go to the deepest checkpoint that it begins with, and note where prompts
+        that are still to be read part from it."""
         if sequence.cached_tokens is not None:
             return
-        prompt, slot = sequence.prompt, sequence.slot
-        other = max(self._slots, key=lambda other: other.shareable(prompt))
-        if other.shareable(prompt) > slot.reusable(prompt):
-            slot.share(other)
         sequence.resume()
+        for other in [*self._reading, *self._waiting]:
+            if other.cached_tokens is None:
+                sequence.comes_to(other.reusable)
 
+    def _waits(self, sequence: Sequence) -> bool:
+        """Whether a prompt that is being read comes to a checkpoint from which this one can go on, and no other prompt
+        from so far."""
+        if sequence.cached_tokens is not None:
+            return False
+        prompt = sequence.reusable
+        known = max(self._cached(sequence), sequence.slot.reusable(prompt, 0))
+        under_way = [other for other in self._reading if other.cached_tokens is not None]
+        return any(other.comes_to(prompt) >= known + SPACING for other in under_way)
 
-def _waits_for(one: Sequence, other: Sequence) -> bool:
-    """Whether the other prompt, which is being read, comes to a checkpoint that this one can go on from."""
-    prompt, shared = one.prompt, other.boundary
-    return (
-        other.cached_tokens is not None
-        and one.cached_tokens is None
-        and max(one.slot.reusable(prompt), len(other.slot.ids)) < shared < len(prompt)
-        and other.prompt[:shared] == prompt[:shared]
-    )
+    def _cached(self, sequence: Sequence) -> int:
+        """How many tokens of a prompt a checkpoint has seen, but for its last one."""
+        found = self.cache.find(sequence.reusable[:-1])
+        return found.tokens if found else 0
 
 
 def _closed() -> ArcmtpError:

@@ -10,10 +10,18 @@ from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import NO_DRAFTS, DraftPolicy
+from arcmtp.engine.prefix_cache import common
 from arcmtp.engine.sampling import Sampler
+from arcmtp.engine.scores import Scores
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.accept import RECORD
+
+# Tokens between checkpoints of a prompt without any boundary. The state of Qwen3.6-35B-A3B takes as many bytes as keys
+# and values of 3,000 tokens: more checkpoints would take more memory than what they lie between, and an edit costs at
+# most four whole prompt chunks.
+CHECKPOINT_EVERY = 2048
+SPACING = 64  # tokens that are evaluated again for less than it takes to keep another state
 
 State = Literal["waiting", "reading", "decoding", "finished", "ended"]
 
@@ -33,7 +41,9 @@ class Sequence:
     policy: DraftPolicy = NO_DRAFTS
     draft_p_min: float = 0.0  # a less likely draft is the last one of its cycle
     top: int = 0  # how many of the likeliest tokens to give with each position
-    boundary: int = 0  # where in the prompt the slot's checkpoint should be
+    scored: bool = False  # whether all of the prompt is evaluated and its tokens get `scores`
+    scores: list[Scores] = field(default_factory=list)  # of the prompt's tokens but the first, so far
+    boundaries: abc.Sequence[int] = ()  # places in the prompt where checkpoints should be, ascending
     log: DraftLog | None = None  # where draft calls are noted
     state: State = "waiting"
     cancelled: bool = False  # asked to end, by any thread
@@ -45,6 +55,7 @@ class Sequence:
     unread: deque[Cycle] = field(default_factory=deque)
     history: DraftHistory = field(default_factory=DraftHistory)  # that the policy is shown
     draft_lengths: list[int] = field(default_factory=list)  # of all cycles
+    branches: set[int] = field(default_factory=set)  # further such places: where other sequences part from this one
     last: int = -1  # the token that was chosen and is not evaluated yet
     cycles_taken: int = -1  # the first choice is none
     _slot: Slot | None = None
@@ -56,6 +67,10 @@ class Sequence:
             raise ended()
         return self._slot
 
+    def holds(self, slot: Slot) -> bool:
+        """Whether it is kept in a slot."""
+        return self._slot is slot
+
     def enter(self, slot: Slot) -> None:
         """Take a slot, to read the prompt next."""
         self._slot, self.state = slot, "reading"
@@ -66,10 +81,21 @@ class Sequence:
         if self.state != "finished":
             self.state = "ended"
 
+    @property
+    def reusable(self) -> list[int]:
+        """The part of the prompt that need not be evaluated again where it is known: nothing of it if it is scored."""
+        return [] if self.scored else self.prompt
+
     def resume(self) -> None:
         """Go to the state after those tokens of the prompt that the slot has seen."""
         self.sampler.see(self.prompt)
-        self.cached_tokens = self.slot.resume(self.prompt)
+        self.cached_tokens = self.slot.resume(self.reusable)
+        self.branches.add(self.slot.cache.known(self.prompt))
+
+    @property
+    def error(self) -> ArcmtpError | None:
+        """Why it can have no further tokens, though none has ended it."""
+        return None if self.sampler.guide is None else self.sampler.guide.error
 
     @property
     def unevaluated(self) -> int:
@@ -77,16 +103,45 @@ class Sequence:
         return len(self.prompt) - len(self.slot.ids)
 
     def read(self, rows: int) -> None:
-        """Evaluate up to `rows` further tokens of the prompt; the state before token `boundary` becomes the slot's
-        checkpoint, unless the slot is further on."""
+        """Evaluate up to `rows` further tokens of the prompt; on the way states become checkpoints."""
         slot, end = self.slot, min(len(self.slot.ids) + rows, len(self.prompt))
         while (seen := len(slot.ids)) < end:
-            slot.extend(self.prompt[seen : min(self.boundary, end) if seen < self.boundary else end])
-            if len(slot.ids) == self.boundary:
+            place = min(self._places, default=end)
+            until = min(place, end)
+            slot.extend(self.prompt[seen:until])
+            if self.scored and (targets := self.prompt[seen + 1 : until + 1]):
+                self.scores.append(slot.score_chunk(0, targets, self.top))
+            if len(slot.ids) == place < len(self.prompt):
                 slot.save()
 
+    def comes_to(self, prompt: list[int]) -> int:
+        """The tokens before the deepest checkpoint that reading will still make and another prompt can go on from, 0 if
+        there is none. From now on there is one where both part."""
+        shared = common(self.prompt, prompt[:-1])
+        self.branches.add(shared)
+        return max((place for place in self._places if place <= shared), default=0)
+
+    @property
+    def _places(self) -> list[int]:
+        """Where in the unread part of the prompt checkpoints should be. One follows another within SPACING tokens only
+        where the last message begins."""
+        slot, seen = self.slot, len(self.slot.ids)
+        if not slot.cache.enabled:
+            return []
+        every = (seen // CHECKPOINT_EVERY + 1) * CHECKPOINT_EVERY
+        return [
+            place
+            for place in (*self.boundaries, *self.branches, every)
+            if seen < place < len(self.prompt)
+            and (place - slot.checkpoint >= SPACING or place == self.boundaries[-1])
+        ]
+
     def begin(self) -> None:
-        """Choose the first token, into `unread`, right after the last chunk of the prompt."""
+        """Choose the first token, into `unread`, right after the last chunk of the prompt; with a limit of 0 none."""
+        if not self.limit:
+            self.unread.append(Cycle([], [], None, 0, 0, done=True))
+            self.state = "finished"
+            return
         self.last, self.cycles_taken, self.state = -1, -1, "decoding"
         self.history, self.draft_lengths = DraftHistory(), []
         self.slot.begin_drafts(self.draft_p_min)
@@ -123,6 +178,11 @@ class Sequence:
         top = [self.slot.top_of(row * size + index, self.top) for row in range(count)] if self.top else None
         drafted, accepted = int(record["drafted"]), int(record["accepted"])
         cycle = Cycle(tokens, record["logprobs"][:count].tolist(), top, drafted, accepted, done)
+        if (guide := self.sampler.guide) is not None:
+            guide.settle(tokens)
+            if guide.error is not None:
+                self.cancelled = True
+                return None
         self.unread.append(cycle)
         self.bytes_to_host += RECORD.itemsize + 8 * self.top * count
         if self.cycles_taken:

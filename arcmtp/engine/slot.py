@@ -5,27 +5,33 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from arcmtp.engine.cycle import TopLogprobs
+from arcmtp.engine.prefix_cache import Checkpoint, PrefixCache, common
 from arcmtp.engine.sampling import Sampler
+from arcmtp.engine.scores import Scores, join
 from arcmtp.errors import ArcmtpError
+from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
 from arcmtp.ops.draft_chain import draft_floor
 from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
+from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
 
 class Slot:
-    """The evaluated tokens of the sequence in place `index` of a network, and of its checkpoint.
+    """The evaluated tokens of the sequence in place `index` of a network.
 
     Keys and values lie by position and may be left behind; recurrent state cannot be taken back, so it can go on only
-    where it is, or from a checkpoint. Either way it is, to the bit, that of a fresh sequence with the same tokens.
+    where it is, or from a checkpoint of the cache. Either way it is, to the bit, that of a fresh sequence with the same
+    tokens.
     """
 
-    def __init__(self, network: Network, index: int = 0) -> None:
+    def __init__(self, network: Network, cache: PrefixCache, index: int = 0) -> None:
         self.index = index
         self.ids: list[int] = []
+        self.checkpoint = 0  # tokens before the deepest checkpoint that has seen the beginning of `ids` alone
+        self.cache = cache
         self._network = network
-        self._checkpoint = 0  # tokens before it
         self._last_row = 0  # of the chunk that was evaluated last
         records = network.controls.records.view().view(RECORD)
         self._records = records[index * RECORDS : (index + 1) * RECORDS]  # host memory, where each step leaves one
@@ -37,37 +43,38 @@ class Slot:
 
     def lose(self) -> None:
         """Nothing is known of the state any more."""
-        self._checkpoint, self.ids = 0, []
+        self.checkpoint, self.ids = 0, []
 
-    def reusable(self, prompt: list[int]) -> int:
-        """How many tokens of `prompt` need not be evaluated again; the last one always is."""
-        seen = len(self.ids)
-        return seen if seen < len(prompt) and self.ids == prompt[:seen] else self.shareable(prompt)
-
-    def shareable(self, prompt: list[int]) -> int:
-        """How many tokens of `prompt` the checkpoint has seen, if it has seen nothing else."""
-        seen = self._checkpoint
-        return seen if seen < len(prompt) and self.ids[:seen] == prompt[:seen] else 0
-
-    def share(self, other: "Slot") -> None:
-        """Go to the checkpoint of another slot."""
-        self._network.copy_checkpoint(other.index, self.index, other._checkpoint)
-        self.ids, self._checkpoint = other.ids[: other._checkpoint], other._checkpoint
+    def reusable(self, prompt: list[int], cached: int) -> int:
+        """How many tokens of `prompt` need be neither evaluated nor copied again, where a checkpoint has seen `cached`
+        of them; the last one always is evaluated."""
+        seen = common(self.ids, prompt[:-1])
+        return seen if seen == len(self.ids) else min(seen, cached)
 
     def resume(self, prompt: list[int]) -> int:
-        """Go to the state after the reusable tokens of `prompt`; how many there are."""
-        reused = self.reusable(prompt)
-        if not reused:
+        """Go to the state after as many tokens of `prompt` as are known, but for the last one; how many there are. What
+        the slot has seen otherwise becomes a checkpoint."""
+        found = self.cache.find(prompt[:-1])
+        cached = found.tokens if found else 0
+        seen = common(self.ids, prompt[:-1])
+        if seen == len(self.ids) and seen >= cached:
+            self.checkpoint = cached
+            if not seen:
+                self.forget()
+            return seen
+        self.save(spared=found)
+        if found:
+            self.cache.restore(found, self.index, seen)
+            self.ids, self.checkpoint = prompt[:cached], cached
+        else:
             self.forget()
-        elif reused < len(self.ids):
-            self._network.restore_checkpoint(self.index)
-            self.ids = self.ids[:reused]
-        return reused
+        return cached
 
-    def save(self) -> None:
-        """Make the state, with nothing pending, the checkpoint."""
-        self._network.save_checkpoint(self.index)
-        self._checkpoint = len(self.ids)
+    def save(self, spared: Checkpoint | None = None) -> None:
+        """Make the state a checkpoint, if there is room for one; spared: one that must not go for it."""
+        if self.ids and self.cache.enabled:
+            self.cache.save(self.ids, self.index, spared)
+            self.checkpoint = len(self.ids)
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens, any number of them."""
@@ -121,12 +128,20 @@ class Slot:
         for start in range(0, len(ids) - 1, CHUNK_ROWS):
             chunk = ids[start : min(start + CHUNK_ROWS, len(ids) - 1)]
             self._evaluate(chunk)
-            wanted = range(max(first - 1 - start, 0), len(chunk))
-            for group in (wanted[i : i + MAX_ROWS] for i in range(0, len(wanted), MAX_ROWS)):
-                scores.append(self._score_rows(group, [ids[start + row + 1] for row in group]))
-        self._network.controls.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
-        self._network.controls.targets.write(np.full(MAX_ROWS, -1, np.int32))
-        return np.concatenate(scores)
+            row = max(first - 1 - start, 0)
+            scores.append(self.score_chunk(row, ids[start + row + 1 : start + len(chunk) + 1]))
+        return join(scores).logprobs.astype(np.float64)
+
+    def score_chunk(self, row: int, targets: Sequence[int], top: int = 0) -> Scores:
+        """Scores of `targets`, the tokens that come after row `row` and as many further ones of the chunk that was
+        evaluated last, which is all that the device has done since; top: as in `choose_first`."""
+        w = self._network.controls
+        w.top_counts.write(_int32([top]), 4 * self.index)
+        groups = range(0, len(targets), MAX_ROWS)
+        scores = [self._score_rows(row + start, targets[start : start + MAX_ROWS], top) for start in groups]
+        w.source_rows.write(np.arange(MAX_ROWS, dtype=np.int32))
+        w.targets.write(np.full(MAX_ROWS, -1, np.int32))
+        return join(scores)
 
     def _evaluate(self, ids: Sequence[int]) -> None:
         assert 0 < len(ids) <= CHUNK_ROWS
@@ -145,12 +160,14 @@ class Slot:
         w.chunk_slot.write(_int32([self.index]))
         w.row_count.write(_int32([len(ids)]))
 
-    def _score_rows(self, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
-        w, padding = self._network.controls, MAX_ROWS - len(rows)
-        w.source_rows.write(_int32([*rows, *[rows[-1]] * padding]))
-        w.targets.write(_int32([*targets, *[-1] * padding]))
-        self._network.stage.run(self._network.logits(MAX_ROWS))
-        return w.stats.read(MAX_ROWS * 3).reshape(-1, 3)[: len(rows), 2].astype(np.float64)
+    def _score_rows(self, first: int, targets: Sequence[int], top: int) -> Scores:
+        w, count = self._network.controls, len(targets)
+        w.source_rows.write(first + np.minimum(np.arange(MAX_ROWS, dtype=np.int32), count - 1))
+        w.targets.write(_int32([*targets, *[-1] * (MAX_ROWS - count)]))
+        self._network.stage.run(self._network.logits(MAX_ROWS, SamplingMode(top=top > 0)))
+        logprobs = w.stats.read(MAX_ROWS * STATS).reshape(-1, STATS)[:count, 2]
+        of_rows = (tensor.view().reshape(-1, MAX_TOP + 1) for tensor in (w.top_ids, w.top_logprobs))
+        return Scores(logprobs.copy(), *(numbers[:count, 1 : top + 1].copy() for numbers in of_rows))
 
 
 def _int32(values: Sequence[int]) -> np.ndarray:

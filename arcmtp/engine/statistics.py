@@ -3,7 +3,7 @@
 import resource
 
 from arcmtp.engine.draft_policy import may_draft
-from arcmtp.engine.results import Statistics
+from arcmtp.engine.results import MaskCost, Statistics
 from arcmtp.engine.sequence import Sequence
 from arcmtp.model.network import Network
 from arcmtp.runtime.graphs import GraphStatistics
@@ -30,13 +30,23 @@ def statistics(
         graph_replays=graphs.replays,
         host_us_per_replay=graphs.us_per_replay,
         draft=sequence.log.summary() if sequence.log else None,
+        masks=_mask_cost(sequence, tokens),
         load_seconds=load_seconds,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
+def _mask_cost(sequence: Sequence, tokens: int) -> MaskCost | None:
+    """The masks of drafts, right or wrong, are for the tokens too."""
+    guide = sequence.sampler.guide
+    if guide is None:
+        return None
+    share = guide.seconds / sequence.decode_seconds if sequence.decode_seconds else 0.0
+    return MaskCost(guide.seconds * 1e6 / max(tokens, 1), share)
+
+
 def _launches_per_cycle(network: Network, sequence: Sequence) -> int:
     """Kernels that run for the longest drafts and the step that verifies them."""
-    rows, mode = max(sequence.policy.lengths) + 1, sequence.sampler.mode(sequence.top)
-    drafts = [network.draft(index, rows, mode, if_likely=sequence.draft_p_min > 0) for index in range(1, rows)]
-    return sum(len(launches) for launches in (*drafts, network.step(rows, mode)))
+    drafted, mode = max(sequence.policy.lengths), sequence.sampler.mode(sequence.top)
+    calls = network.cycle(drafted + 1, drafted, mode, if_likely=sequence.draft_p_min > 0)
+    return sum(len(launches) for call in calls for launches in call)

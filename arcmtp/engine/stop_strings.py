@@ -24,17 +24,23 @@ class StopStrings:
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = list(strings)
         self._rest = ""
-        self.found = False
+        self.string: str | None = None  # that was found
+
+    @property
+    def found(self) -> bool:
+        """Whether a stop string was complete."""
+        return self.string is not None
 
     def push(self, text: str) -> str:
         """What of the text so far is certain to come before any stop string."""
         if self.found:
             return ""
         text = self._rest + text
-        ends = [(text.index(s) + len(s), text.index(s)) for s in self._strings if s in text]
+        ends = [(text.index(s) + len(s), text.index(s), s) for s in self._strings if s in text]
         if ends:
-            self.found, self._rest = True, ""
-            return text[: min(ends)[1]]
+            self._rest = ""
+            _, start, self.string = min(ends)
+            return text[:start]
         return self._keep(text, held_back(text, self._strings))
 
     def flush(self) -> str:

@@ -5,10 +5,13 @@ from collections import abc, deque
 from math import isfinite
 from typing import Literal
 
+import numpy as np
+
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.loading import LoadedModel
 from arcmtp.engine.results import Chunk, Generation
 from arcmtp.engine.scheduler import Scheduler
+from arcmtp.engine.scores import Scores, join
 from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.statistics import statistics
 from arcmtp.engine.stop_strings import StopStrings
@@ -25,7 +28,8 @@ class Stream:
 
     `close` ends it, from any thread: once the turn under way is over, iterating gives the chunks that are there and
     ends, and `result` has no finish reason. Iterating raises ArcmtpError if the LLM was closed meanwhile or a turn was
-    interrupted, NotFinite for logits that are NaN or infinite, and what the device raises if it fails.
+    interrupted or no token keeps to the constraint, NotFinite for logits that are NaN or infinite, and what the device
+    raises if it fails.
 
         >>> from arcmtp import LLM
         >>> with LLM() as llm:
@@ -40,6 +44,7 @@ class Stream:
         self, model: LoadedModel, scheduler: Scheduler, sequence: Sequence, stop: abc.Sequence[str] = ()
     ) -> None:
         self.sequence = sequence
+        self.end: Chunk | None = None  # the token that ends a generation with "stop", which is no part of it
         self._model, self._scheduler = model, scheduler
         self._stop = StopStrings(stop)
         self._detokenizer = Detokenizer(model.tokenizer, skip_special=True)
@@ -59,6 +64,8 @@ class Stream:
             over = self.sequence.state in ("finished", "ended")  # asked first: no cycle comes after that
             if (chunk := self._next_chunk()) is not None:
                 return chunk
+            if over and self.sequence.error and not self._finish_reason:
+                raise self.sequence.error
             if self._finish_reason or (over and self.sequence.cancelled):
                 raise StopIteration
             if over:
@@ -93,6 +100,16 @@ class Stream:
         with self._lock:
             self._make_chunks()
         return self._finish_reason
+
+    @property
+    def prompt_scores(self) -> Scores:
+        """Of the prompt's tokens but the first, as far as it has been read; none unless the request asked for them.
+        Raises NotFinite for log-probabilities that are NaN or infinite."""
+        scores = join(list(self.sequence.scores))
+        if not np.isfinite(scores.logprobs).all():
+            what = "log-probabilities of the prompt are NaN or infinite: weights of the file, or the device, are wrong"
+            raise NotFinite(f"{self._model.path.name}: {what}")
+        return scores
 
     @property
     def finished(self) -> bool:
@@ -140,12 +157,15 @@ class Stream:
             return self._chunks.popleft() if self._chunks else None
 
     def _push(self, cycle: Cycle) -> None:
+        if not cycle.tokens:
+            self._finish_reason = "length"
         for place, token in enumerate(cycle.tokens):
             top = None if cycle.top is None else cycle.top[place]
             self._check(token, cycle.logprobs[place], *(logprob for _, logprob in top or []))
             last = cycle.done and place + 1 == len(cycle.tokens)
             if last and token in self.sequence.stop_ids:
                 self._finish_reason = "stop"
+                self.end = Chunk(token, "", top, cycle.logprobs[place])
                 if rest := self._text(self._detokenizer.flush(), last):
                     self._keep(Chunk(None, rest))
                 return

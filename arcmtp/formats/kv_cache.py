@@ -65,12 +65,13 @@ class KvFormat(ABC):
         """Shape of a cache that holds `context` positions: keys and values, KV heads, positions, elements."""
         return 2, kv_heads, padded(context), self.width(head_dim)
 
-    def spans(self, shape: tuple[int, ...], tokens: int) -> list[tuple[int, int]]:
-        """(first byte, bytes) of each part of a cache of that shape where the first `tokens` positions lie."""
+    def spans(self, shape: tuple[int, ...], first: int, end: int) -> list[tuple[int, int]]:
+        """(first byte, bytes) of each part of a cache of that shape where the positions first … end - 1 lie, as whole
+        tiles; `first` begins one."""
         parts, kv_heads, positions, width = shape
         row = width * self.dtype.itemsize
-        used = -(-tokens // TILE) * TILE * row
-        return [(part * positions * row, used) for part in range(parts * kv_heads)]
+        used = (-(-end // TILE) * TILE - first) * row
+        return [((part * positions + first) * row, used) for part in range(parts * kv_heads)]
 
 
 class HalfKv(KvFormat):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from arcmtp.engine.memory_plan import planned
+from arcmtp.engine.memory_plan import CacheBytes, planned
 from arcmtp.model.network import Network
 from arcmtp.predict import cards_on_paper, predicted_tokens_per_second
 from arcmtp.runtime.device import Device
@@ -29,14 +29,16 @@ class Fit:
     tokens_per_second: float  # expected, without drafts, of one sequence, in an empty context
 
 
-def fits(make: Callable[[Device, int], Network], context: int, or_less: bool) -> Iterator[Fit]:
+def fits(
+    make: Callable[[Device, int, CacheBytes], Network], context: int, or_less: bool, cache_mib: int | None = None
+) -> Iterator[Fit]:
     """The `Fit` of each card, smallest memory first.
 
-    make: gives the network for a device and a context of so many tokens. or_less: a card may plan for less than
-    `context`, if this helps.
+    make: gives the network for a device, a context of so many tokens, and so many bytes of checkpoints. or_less: a card
+    may plan for less than `context`, if this helps. cache_mib: for checkpoints on the device; None: as usual.
     """
     for device in cards_on_paper():
-        tokens, network, plan = planned(partial(make, device), context, "auto", or_less)
+        tokens, network, plan = planned(partial(make, device), context, "auto", or_less, (cache_mib, 0))
         yield Fit(
             profile=device.card.profile,
             name=device.card.name,

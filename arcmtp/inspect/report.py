@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from arcmtp.engine.memory_plan import CacheBytes
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import kv_format
 from arcmtp.formats.matrix import Requant
@@ -69,8 +70,9 @@ class Report:
 
 
 def inspect(
-    gguf: GGUF, ctx: int | None = None, parallel: int = 1, requant: Requant | None = None, kv_type: str = "f16"
-) -> Report:
+    gguf: GGUF, ctx: int | None = None, parallel: int = 1, requant: Requant | None = None, kv_type: str = "f16",
+    cache_mib: int | None = None,
+) -> Report:  # fmt: skip
     """The report of an open file, as `LLM` would run it with these options.
 
     ctx: tokens of context that each card is to hold; None: as many as `LLM` takes, or less on cards that hold less.
@@ -87,14 +89,14 @@ def inspect(
         requant=requant, kv=kv,
     )  # fmt: skip
 
-    def network(device: Device, context: int) -> Network:
-        return Network(gguf, config, replace(options, context=context), device)
+    def network(device: Device, context: int, cache: CacheBytes) -> Network:
+        return Network(gguf, config, replace(options, context=context, cache_bytes=cache), device)
 
     try:
-        on_paper = network(cards_on_paper()[0], options.context)
+        on_paper = network(cards_on_paper()[0], options.context, (0, 0))
     except ArcmtpError as error:
         return _report(gguf, config, None, str(error))
-    running = _running(on_paper, fits(network, options.context, or_less=ctx is None))
+    running = _running(on_paper, fits(network, options.context, ctx is None, cache_mib))
     return _report(gguf, config, running, None, on_paper)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from arcmtp.ops.accept import DONE, RECORD, RECORDS, TURN_WORDS, turn
-from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS
+from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS, Masks, mask_words
 from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS, STEP_ROWS, Batch
 from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
-from arcmtp.runtime.tensor import F32, I32, Arena, Kind, Tensor
+from arcmtp.runtime.tensor import F32, I32, U32, Arena, Kind, Tensor
 
 
 class Controls:
@@ -18,7 +18,8 @@ class Controls:
     Per row of a step: `ids`, the tokens that it evaluates; `positions`; `source_rows`, the rows whose logits are
     wanted; `targets`, tokens whose log-probability is wanted, or -1; `sampled`, the chosen tokens; `stats` f32 [3],
     largest logit, log-sum-exp, log-probability of the target or else of the chosen token; `top_ids` and `top_logprobs`
-    f32 [MAX_TOP + 1] in host memory.
+    f32 [MAX_TOP + 1] in host memory; `masks` u32 [mask_words], the tokens that may be chosen, and `told`, in host
+    memory, the tokens that were chosen by masks.
     Per sequence of the batch: `slots`, where it is kept; `accepted`, the last row that counts; `drafted`, how many
     drafts of a cycle count at most. `goes_on`: whether any chain of draft calls does.
     Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
@@ -49,6 +50,8 @@ class Controls:
         )
         self.sampled = words("sampled", rows)
         self.stats = arena.tensor("stats", F32, rows, STATS, kind=Kind.STATE)
+        self.masks = arena.tensor("token masks", U32, rows, mask_words(stride), kind=Kind.STATE)
+        self.told = arena.tensor("told tokens", I32, rows, kind=Kind.HOST)
         self.accepted = words("accepted", slots)
         self.drafted = arena.tensor(
             "drafted", I32, slots, kind=Kind.STATE, initial=lambda: np.full(slots, MAX_ROWS, np.int32)
@@ -69,11 +72,15 @@ class Controls:
         self.top_logprobs = arena.tensor("top logprobs", F32, rows, MAX_TOP + 1, kind=Kind.HOST)
 
     def reset(self, slot: int) -> None:
-        """Nothing is pending in a slot, and no generation is under way there: a step changes nothing."""
-        self.pending_count.fill(0, 4 * slot, 4)
+        """No generation is under way in a slot: a step changes nothing."""
         idle = turn(0, ())
         idle[DONE] = 1
         self.turns.write(idle, slot * idle.nbytes)
+
+    @property
+    def row_masks(self) -> Masks:
+        """The masks as sampling takes them."""
+        return Masks(self.masks, self.told)
 
     def step_batch(self, count: int) -> Batch:
         """The sequences of a step."""

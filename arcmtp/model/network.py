@@ -10,17 +10,18 @@ from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
 from arcmtp.model.architecture import feed_forward, trunk_layers
-from arcmtp.model.blocks.cache import Cache
+from arcmtp.model.blocks.cache import Cache, StateCache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
 from arcmtp.model.blocks.head import SamplingMode, trunk_head
 from arcmtp.model.blocks.mtp import HiddenRows, MtpBlock, Trunk
 from arcmtp.model.builder import Builder, Residual, Rows
+from arcmtp.model.calls import Calls, of_sequences, suffix
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
+from arcmtp.model.pages import Pages
 from arcmtp.model.stage import LaunchList, Stage
 from arcmtp.model.weight_plan import Merged, RowIds, WeightPlan
 from arcmtp.model.weights import Progress, WeightLoader
-from arcmtp.ops import draft_chain
 from arcmtp.ops.accept import Accept
 from arcmtp.ops.cost import product_cost
 from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS
@@ -39,7 +40,8 @@ class NetworkOptions:
     the file whose MTP block drafts, the network's own or another; None: nothing drafts. hidden_rows: what the block is
     given. requant: "int4" turns large matrices into W4. draft_tokens: int32, ascending, the tokens that are ever
     drafted; None: all. draft_requant: "int4" turns the large matrices of the MTP block into W4, and its copy of the
-    output matrix. kv: how all KV caches lie, the MTP block's too.
+    output matrix. kv: how all KV caches lie, the MTP block's too. cache_bytes: for checkpoints, at most, on the
+    device and in host memory.
     """
 
     context: int
@@ -51,6 +53,7 @@ class NetworkOptions:
     draft_tokens: RowIds | None = None
     draft_requant: Requant | None = None
     kv: KvFormat = KV_F16
+    cache_bytes: tuple[int, int] = (0, 0)
 
 
 def check_parallel(sequences: int) -> None:
@@ -96,11 +99,13 @@ class Network:
         self._carried = carried
         self._step_bytes: dict[float, list[int]] = {}  # by routed experts: those of contexts of 0 and 1 keys
         self.accept = Accept(self.head.vocabulary.stride, config.hidden if self.mtp else 0)
+        self._calls = Calls(self.controls, self._trunk, self.head, self.mtp, self._accept)
+        self.pages = Pages(stage.arena, self.caches, options.cache_bytes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of device memory besides the weights: caches, recurrent state, scratch memory."""
-        return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS)
+        """Bytes of device memory besides the weights: caches, recurrent state, scratch memory, checkpoints."""
+        return self.stage.arena.nbytes(Kind.CACHE, Kind.STATE, Kind.SCRATCH, Kind.COUNTERS, Kind.PAGES)
 
     @property
     def host_layers(self) -> int:
@@ -148,32 +153,15 @@ class Network:
 
     @property
     def caches(self) -> list[Cache]:
-        """What the blocks keep of sequences."""
+        """What is kept of sequences, by the blocks and of rows that are pending: all that a checkpoint copies."""
         of_mtp: list[Cache] = [self.mtp.attention.cache, self.mtp.carried] if self.mtp else []
-        return [*(layer.mixer.cache for layer in self.stage.layers), *of_mtp]
+        return [*(layer.mixer.cache for layer in self.stage.layers), *of_mtp, StateCache(self.controls.pending_count)]
 
     def reset(self, slot: int = 0) -> None:
         """Begin a new sequence: empty recurrent state, nothing pending, and no generation under way."""
         for cache in self.caches:
             cache.reset(slot)
         self.controls.reset(slot)
-
-    def save_checkpoint(self, slot: int = 0) -> None:
-        """Keep what a sequence cannot be brought back to otherwise; nothing is pending."""
-        for cache in self.caches:
-            cache.save(slot)
-
-    def restore_checkpoint(self, slot: int = 0) -> None:
-        """Go back to what `save_checkpoint` has kept."""
-        for cache in self.caches:
-            cache.restore(slot)
-        self.controls.pending_count.fill(0, 4 * slot, 4)
-
-    def copy_checkpoint(self, source: int, target: int, tokens: int) -> None:
-        """Copy the checkpoint of slot `source`, of so many tokens, to slot `target`, and go there."""
-        for cache in self.caches:
-            cache.copy(source, target, tokens)
-        self.restore_checkpoint(target)
 
     def chunk(self) -> LaunchList:
         """A prompt chunk: the trunk, and its rows in the MTP block's KV cache."""
@@ -182,24 +170,24 @@ class Network:
     def trunk(self, rows: int, sequences: int = 1) -> LaunchList:
         """Embedding and all layers for 1…8 rows of each sequence (a step: they are pending until the next one) or, with
         0, a prompt chunk."""
-        of_rows = self._rows(rows, sequences) if rows else self._chunk_rows
+        of_rows = self._calls.rows(rows, sequences) if rows else self._chunk_rows
         return self.stage.launch_list(f"trunk {rows} {sequences}", lambda: self._trunk(of_rows))
 
-    def logits(self, rows: int) -> LaunchList:
-        """Final norm of the rows that `source_rows` names, logits, greedy sampling; 1…8 rows."""
-        return self.stage.launch_list(
-            f"head {rows}", lambda: self.head.launches(self._rows(1, rows), GREEDY, self.controls.sampled)
-        )
+    def logits(self, rows: int, mode: SamplingMode = GREEDY) -> LaunchList:
+        """Final norm of the rows that `source_rows` names, logits, greedy sampling; 1…8 rows. With `mode.top` also as
+        many of the likeliest tokens of each as slot `chunk_slot` wants."""
+        of_rows = replace(self._calls.rows(rows), batch=self.controls.chunk_batch)
+        return self.stage.launch_list(f"head {rows}{suffix(mode)}", lambda: self._choose(of_rows, mode))
 
     def first(self, mode: SamplingMode) -> LaunchList:
         """After a chunk of slot `chunk_slot`: choose the token that follows row `source_rows[0]`."""
-        return self.stage.launch_list(f"first{_suffix(mode)}", lambda: self._first(mode))
+        return self.stage.launch_list(f"first{suffix(mode)}", lambda: self._first(mode))
 
     def step(self, rows: int, mode: SamplingMode, sequences: int = 1) -> LaunchList:
         """Evaluate each sequence's token chosen last and `rows` - 1 drafts, choose, accept; the next step begins where
         it ends."""
-        name = f"step of {rows}{_of_sequences(sequences)}{_suffix(mode)}"
-        return self.stage.launch_list(name, lambda: self._step(rows, mode, sequences))
+        call = self._calls.step(rows, mode, sequences)
+        return self.stage.launch_list(call.name, call.whole)
 
     def draft(
         self, index: int, rows: int, mode: SamplingMode, sequences: int = 1, if_likely: bool = False
@@ -210,17 +198,26 @@ class Network:
         if_likely: from the second call on, it ends the chains whose draft before is too unlikely, and its work is
         skipped if none goes on.
         """
-        mode, after = mode._replace(top=False), f" after {rows}" if index == 1 else ""
-        if_likely &= index > 1
-        name = f"draft {index}{after}{_of_sequences(sequences)}{' if likely' * if_likely}{_suffix(mode)}"
-        call = self._draft_if_likely if if_likely else self._draft
-        return self.stage.launch_list(name, lambda: call(index, rows, mode, sequences))
+        call = self._calls.draft(index, rows, mode, sequences, if_likely)
+        return self.stage.launch_list(call.name, call.whole)
+
+    def cycle(
+        self, before: int, drafted: int, mode: SamplingMode, sequences: int = 1, if_likely: bool = False
+    ) -> list[tuple[LaunchList, ...]]:
+        """The draft calls of a cycle after a step of `before` rows, and its step of `drafted` + 1: `draft` and `step`.
+
+        Each is one launch list. Where tokens are masked it is two, and the host writes masks before the second one: it
+        can make them while the first one runs, and those of a call depend on the drafts of earlier calls.
+        """
+        drafts = (self._calls.draft(index, before, mode, sequences, if_likely) for index in range(1, drafted + 1))
+        calls = [*drafts, self._calls.step(drafted + 1, mode, sequences)]
+        return [tuple(self.stage.launch_list(*part) for part in call.parts) for call in calls]
 
     def keep(self, rows: int, sequences: int = 1) -> LaunchList:
         """What of the first draft call after a step of `rows` rows stays in the MTP block's KV cache."""
         assert self.mtp is not None
-        mtp, step = self.mtp, self._rows(rows, sequences)
-        return self.stage.launch_list(f"keep {rows}{_of_sequences(sequences)}", lambda: mtp.keep(step))
+        mtp, step = self.mtp, self._calls.rows(rows, sequences)
+        return self.stage.launch_list(f"keep {rows}{of_sequences(sequences)}", lambda: mtp.keep(step))
 
     def catch_up(self) -> LaunchList:
         """Bring up to CARRIED_ROWS positions of slot `chunk_slot` into the MTP block's KV cache, which steps without
@@ -246,14 +243,14 @@ class Network:
             return
         if (rows, sequences) == (1, 1):
             yield from self._first(mode)
-        yield from self._step(rows, mode, sequences)
+        yield from self._calls.step(rows, mode, sequences).whole()
         if self.mtp and rows > 1:
-            yield from self.mtp.keep(self._rows(rows, sequences))
+            yield from self.mtp.keep(self._calls.rows(rows, sequences))
         for index in (1, 2):
             if self.mtp and (index + 1) * sequences <= self.controls.step_rows:
-                yield from self._draft(index, rows, mode, sequences)
+                yield from self._calls.draft(index, rows, mode, sequences, if_likely=False).whole()
                 if if_likely and index > 1:
-                    yield from self._draft_if_likely(index, rows, mode, sequences)
+                    yield from self._calls.draft(index, rows, mode, sequences, if_likely).whole()
 
     def step_bytes(self, position: int, experts: float | None = None) -> int:
         """Bytes that a step of one row at `position` must move (ops/cost.py).
@@ -280,11 +277,11 @@ class Network:
 
     def plain_step(self, rows: int = 1) -> Iterator[Launch]:
         """The launches of a step of one sequence, chosen greedily; nothing is compiled for them."""
-        return self._step(rows, GREEDY, 1)
+        return self._calls.step(rows, GREEDY, 1).whole()
 
     def plain_draft(self, index: int = 2, rows: int = 2) -> Iterator[Launch]:
         """Those of `draft`, without log-probabilities."""
-        return self._draft(index, rows, GREEDY, 1)
+        return self._calls.draft(index, rows, GREEDY, 1, if_likely=False).whole()
 
     def plain_chunk(self) -> Iterator[Launch]:
         """Those of a prompt chunk."""
@@ -297,12 +294,6 @@ class Network:
     def _bytes_of_step(self, context: int, experts: float) -> int:
         work = Work(1, context, experts)
         return sum((launch.cost(work) for launch in self.plain_step()), Cost(0)).nbytes
-
-    def _rows(self, rows: int, sequences: int = 1) -> Rows:
-        """`rows` of each of so many sequences."""
-        controls = self.controls
-        row_count = controls.row_counts.part(rows * sequences)
-        return Rows(rows, controls.step_batch(sequences), row_count, controls.ids, controls.positions)
 
     @property
     def _chunk_rows(self) -> Rows:
@@ -320,45 +311,18 @@ class Network:
             yield from self.mtp.chunk(self._chunk_rows)
 
     def _first(self, mode: SamplingMode) -> Iterator[Launch]:
-        row = replace(self._rows(1), batch=self.controls.chunk_batch)
-        yield from self.head.launches(row, mode, self.controls.sampled)
+        row = replace(self._calls.rows(1), batch=self.controls.chunk_batch)
+        yield from self._choose(row, mode)
         yield self._accept(row, evaluated=False)
 
-    def _step(self, rows: int, mode: SamplingMode, sequences: int) -> Iterator[Launch]:
-        step = self._rows(rows, sequences)
-        yield from self._trunk(step)
-        yield from self.head.launches(step, mode, self.controls.sampled)
-        yield self._accept(step, evaluated=True)
+    def _choose(self, rows: Rows, mode: SamplingMode) -> Iterator[Launch]:
+        yield from self.head.logit_launches(rows)
+        yield from self.head.choice(rows, mode, self.controls.sampled)
 
-    def _draft(self, index: int, rows: int, mode: SamplingMode, sequences: int) -> Iterator[Launch]:
-        assert self.mtp is not None
-        drafts, chosen = self._rows(1, sequences), self.controls.ids.part(index * sequences)
-        if index == 1:
-            return self.mtp.first_call(self._rows(rows, sequences), drafts, mode, chosen)
-        return self.mtp.next_call(drafts, index, mode, chosen)
-
-    def _draft_if_likely(self, index: int, rows: int, mode: SamplingMode, sequences: int) -> Iterator[Launch]:
-        c = self.controls
-        ends = draft_chain.launch(
-            index - 1, c.step_batch(sequences), stats=c.stats, floors=c.draft_floors, drafted=c.drafted,
-            goes_on=c.goes_on,
-        )  # fmt: skip
-        yield replace(ends, block="mtp")
-        for launch in self._draft(index, rows, mode, sequences):
-            yield launch.only_if(c.goes_on)
-
-    def _accept(self, rows: Rows, evaluated: bool) -> Launch:
+    def _accept(self, rows: Rows, evaluated: bool = True) -> Launch:
         c = self.controls
         return self.accept.launch(
             rows.per_sequence, evaluated, rows.batch, sampled=c.sampled, logits=self.head.logits, stats=c.stats,
             ids=c.ids, positions=c.positions, pending_count=c.pending_count, drafted=c.drafted, accepted=c.accepted,
             turns=c.turns, states=c.token_states, records=c.records, hidden=self.step_hidden, carried=self._carried,
         )  # fmt: skip
-
-
-def _of_sequences(sequences: int) -> str:
-    return f" of {sequences} sequences" if sequences > 1 else ""
-
-
-def _suffix(mode: SamplingMode) -> str:
-    return " by options" * mode.by_options + " with log-probabilities" * mode.top

@@ -18,6 +18,12 @@ _PREFIX = "tokenizer.ggml."
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
 _TOKEN_TYPES = range(1, 7)
 
+# Keys of ids that `Tokenizer.named_id` knows.
+_NAMED = (
+    "bos_token_id", "eos_token_id", "padding_token_id", "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id",
+    "fim_rep_token_id", "fim_sep_token_id",
+)  # fmt: skip
+
 # qwen35 differs from qwen2 in taking combining marks for letters.
 _PRE_TOKENIZERS = {
     "qwen2": (
@@ -55,6 +61,7 @@ class Tokenizer:
         eos_ids: the ids that end a generation.
         bos_id: the id to put before a prompt when `add_bos` is set, else None. `encode` never adds it.
         add_bos: whether the file asks for a beginning-of-sequence token.
+        control_ids: the ids of control tokens such as `<|im_start|>`, which are no part of a text.
         user_defined_ids: the ids of user-defined tokens such as `<think>`.
         vocab_used: 1 + the highest id that has text; rows from there on are padding and must not be sampled.
     """
@@ -65,13 +72,14 @@ class Tokenizer:
         self._tokens = _strings(metadata, "tokens")
         self._types = _token_types(metadata, len(self._tokens))
         self._bpe = _build_bpe(self._tokens, _strings(metadata, "merges"), pattern)
-        self._skippable = frozenset(self._ids_of_types(_UNKNOWN, _CONTROL))
+        self.control_ids = frozenset(self._ids_of_types(_UNKNOWN, _CONTROL))
         self._special = self._special_tokens_longest_first()
         # Ordinary tokens have a character for each byte, special ones stand for themselves.
         self._longest = max(*map(len, self._tokens), *(len(token.encode()) for token, _ in self._special))
         self.add_bos = _flag(metadata, "add_bos_token")
         self.bos_id = self._metadata_id(metadata, "bos_token_id") if self.add_bos else None
         self.eos_ids = self._end_of_generation(metadata)
+        self._named = {name: self._metadata_id(metadata, name) for name in _NAMED if _PREFIX + name in metadata}
         self.user_defined_ids = frozenset(self._ids_of_types(_USER_DEFINED))
         self.vocab_used = 1 + int(np.flatnonzero(self._types != _UNUSED)[-1])
 
@@ -120,15 +128,22 @@ class Tokenizer:
         except KeyError:  # not in the byte alphabet: literal text that the file's writer left as an ordinary token
             return token.encode()
 
+    def named_id(self, key: str, text: str | None = None) -> int | None:
+        """The id that the file gives under `tokenizer.ggml.` + key, such as eos_token_id, or else that of the special
+        token `text`; None if there is neither."""
+        if key in self._named:
+            return self._named[key]
+        return next((token_id for token, token_id in self._special if token == text), None)
+
     def visible_bytes(self, token_id: int, skip_special: bool) -> bytes:
         """`token_bytes`, or nothing for a control token when `skip_special` is set."""
-        return b"" if skip_special and token_id in self._skippable else self.token_bytes(token_id)
+        return b"" if skip_special and token_id in self.control_ids else self.token_bytes(token_id)
 
     def _split_special(self, text: str, control: bool) -> list[str | int]:
         """Cut `text` at special tokens as llama.cpp does: each token in turn over the whole text, longest first."""
         fragments: list[str | int] = [text] if text else []
         for token, token_id in self._special:
-            if token in text and (control or token_id not in self._skippable):
+            if token in text and (control or token_id not in self.control_ids):
                 fragments = list(_split_at(fragments, token, token_id))
         return fragments
 

@@ -2,7 +2,8 @@
 
 score = (logit + bias, penalised) / temperature. Top-k keeps the k largest scores, top-p the shortest beginning of those
 that holds a share p of their softmax, min-p what is at least that fraction of the likeliest; equal scores go by column,
-the lowest first. The token is the column with the largest score + Gumbel noise; without noise that is greedy.
+the lowest first. The token is the column with the largest score + Gumbel noise; without noise that is greedy. A mask
+comes before the filters: scores of other tokens than the allowed ones are -inf.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 from arcmtp.ops.launch import BATCH_PARAMETERS, Batch
 from arcmtp.ops.sampling import STATS, TILE, OverVocabulary
 from arcmtp.runtime.launch import INT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
-from arcmtp.runtime.tensor import F32, I32
+from arcmtp.runtime.tensor import F32, I32, U32
 
 QUAD = 64  # columns whose noise is made together
 OPTION_WORDS = 16
@@ -28,6 +29,7 @@ _HISTORIES = (
     *BATCH_PARAMETERS,
     *parameters(first=INT),
 )
+_MASKS, _TOLD = parameters(masks=reads(U32)), parameters(told=writes(I32))
 _SCRATCH = parameters(scratch=writes(F32), counters=writes(I32))
 _SCORE = (*parameters(logits=reads(F32), targets=reads(I32), stats=writes(F32)), *_HISTORIES, *_SCRATCH)
 _CHOOSE = (
@@ -74,6 +76,21 @@ class Options:
         return block
 
 
+def mask_words(states: int) -> int:
+    """uint32 words of a row's mask for so many token states: bit t % 32 of word t // 32 allows token t. The last word
+    is not 0 if the row is masked; otherwise every token may be chosen."""
+    return -(-(-(-states // QUAD) * (QUAD // 32) + 1) // TILE) * TILE
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Which tokens rows may choose. For each row of the batch: `bits` uint32 [mask_words]; `told` int32, the token that
+    was chosen, in memory that the host reads."""
+
+    bits: Argument
+    told: Argument
+
+
 @dataclass(frozen=True)
 class History:
     """What sequences' choices depend on besides their logits, all device buffers.
@@ -91,6 +108,7 @@ class History:
     positions: Argument
     batch: Batch
     first: int = 0
+    masks: Masks | None = None  # None: no row is masked
 
     @property
     def arguments(self) -> dict[str, Argument]:
@@ -102,7 +120,8 @@ class History:
 class GumbelSampling(OverVocabulary):
     """ids int32 [rows] of logits float32 [rows, stride], of which the first `vocab_used` columns count.
 
-    The stride is a multiple of 16. NaN never wins, +inf does, and a row without any score above -inf gives 0.
+    The stride is a multiple of 16. NaN never wins, +inf does, and a row without any score above -inf gives 0; a masked
+    row then gives the lowest of its columns that are allowed.
     stats float32 [rows, 3] are those of `Sampling`, of the logits as they are; a target of -1 is the chosen token.
     """
 
@@ -112,29 +131,31 @@ class GumbelSampling(OverVocabulary):
         parts = 2 * 3 * (-(-self.groups // TILE) * TILE)
         return rows, parts + TILE + 3 * (-(-quads // TILE) * TILE) + 2 * quads * QUAD
 
-    def kernels(self) -> list[Kernel]:
-        """Those of any row count."""
+    def kernels(self, masked: bool = False) -> list[Kernel]:
+        """Those of any row count; masked: for rows with masks."""
         template = f"{self.vocab_used}, {self.stride}, {self.groups}, {self.team}"
-        vocabulary, quads = self.vocabulary, -(-self.vocab_used // QUAD)
+        vocabulary, quads, of_masks = self.vocabulary, -(-self.vocab_used // QUAD), _MASKS if masked else ()
         scratch = (f"Scratch<{quads}, {self.groups}>::WORDS", self.scratch_shape(1)[1])
+        words = (f"mask_words<{vocabulary.states}>()", mask_words(vocabulary.states))
+        variant = vocabulary.variant + "_masked" * masked
         score = Kernel(
             operator="score_columns",
-            variant=vocabulary.variant,
+            variant=variant,
             header="gumbel_sampling.hpp",
-            parameters=(*_SCORE, *vocabulary.parameters),
-            agree=(*_AGREE, scratch),
+            parameters=(*_SCORE, *vocabulary.parameters, *of_masks),
+            agree=(*_AGREE, scratch, words),
             body=f"score_columns<{template}>(logits, targets, stats, {_AS_HISTORIES}, first, scratch, counters, "
-            f"{vocabulary.cpp});",
+            f"{vocabulary.cpp}, {'Masks{masks}' if masked else 'AnyToken{}'});",
             team=self.team,
             team_memory=self.team * 192,
         )
         choose = Kernel(
             operator="choose_column",
-            variant=vocabulary.variant,
+            variant=variant,
             header="gumbel_sampling.hpp",
-            parameters=(*_CHOOSE, *vocabulary.parameters),
+            parameters=(*_CHOOSE, *vocabulary.parameters, *of_masks, *(_TOLD if masked else ())),
             body=f"choose_column<{template}>(logits, targets, stats, ids, {_AS_HISTORIES}, first, positions, scratch, "
-            f"counters, {vocabulary.cpp});",
+            f"counters, {vocabulary.cpp}, {'Masks{masks, told}' if masked else 'AnyToken{}'});",
             team=self.team,
             team_memory=self.team * 128,
         )
@@ -143,8 +164,10 @@ class GumbelSampling(OverVocabulary):
     def launches(self, rows: int, history: History, **arguments: Argument) -> list[Launch]:
         """Both launches; arguments as `Sampling.launch` has them, but for scratch f32: `scratch_shape`, and counters
         i32 [rows, 3], zero between launches."""
-        score, choose = self.kernels()
+        score, choose = self.kernels(history.masks is not None)
         given = {**arguments, **history.arguments, "positions": history.positions, **self.vocabulary.arguments}
+        if history.masks is not None:
+            given |= {"masks": history.masks.bits, "told": history.masks.told}
 
         def launch(kernel: Kernel, other: Kernel, cost: Callable[[Work], Cost]) -> Launch:
             of_other = dict(other.parameters).keys() - dict(kernel.parameters).keys()
@@ -202,6 +225,11 @@ def scores(options: Options, logits: np.ndarray, states: np.ndarray, biases: np.
         return np.where(np.isnan(x), f(-np.inf), np.minimum(x, f(3.4e38)))
 
 
+def masked(score: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """float32 [columns]: scores of a masked row, of which the columns in bool [columns] may be chosen."""
+    return np.where(allowed, np.maximum(score, np.float32(-3.4e38)), np.float32(-np.inf))
+
+
 def kept(options: Options, score: np.ndarray) -> np.ndarray:
     """bool [columns]: which tokens of a row of scores may be chosen."""
     order = np.argsort(-score, kind="stable")
@@ -220,10 +248,13 @@ def kept(options: Options, score: np.ndarray) -> np.ndarray:
 
 
 def reference(
-    options: Options, position: int, logits: np.ndarray, states: np.ndarray, biases: np.ndarray
-) -> tuple[int, float]:
-    """The token at `position` of a row of logits float32 [columns], and how far it is ahead of the second best."""
+    options: Options, position: int, logits: np.ndarray, states: np.ndarray, biases: np.ndarray,
+    allowed: np.ndarray | None = None,
+) -> tuple[int, float]:  # fmt: skip
+    """The token at `position` of a row of logits float32 [columns], and how far it is ahead of the second best;
+    allowed: bool [columns] of a masked row."""
     score = scores(options, logits, states, biases)
+    score = score if allowed is None else masked(score, allowed)
     columns = np.flatnonzero(kept(options, score))
     if not len(columns):
         return 0, math.inf

@@ -47,6 +47,11 @@ class Vocabulary:
         return f"SomeTokens<{self.all_tokens}>{{tokens}}" if some else f"AllTokens<{self.stride}>{{}}"
 
     @property
+    def states(self) -> int:
+        """Words of a slot's token states: a token each, and what the last 16 lack."""
+        return self.stride if self.tokens is None else self.all_tokens
+
+    @property
     def variant(self) -> str:
         """The part of a kernel's name that tells it."""
         return f"{self.used}_of_{self.stride}" + (f"_of_{self.all_tokens}" if self.tokens is not None else "")

@@ -48,11 +48,12 @@ class Memory:
 
     weights: dict[str, int]
     kv_cache: int  # and the table of RoPE angles
-    recurrent_states: int  # with their checkpoints, and the words that steer launches
+    recurrent_states: int  # and the words that steer launches
+    checkpoints: int  # what they may take of the device
     scratch: int  # rows on their way, logits
     experts_in_host_memory: int  # of the weights; all else is on the device
     device_total: int
-    process_peak: int  # resident; on the CPU device all of the above is in it
+    process_peak: int  # resident; on the CPU device all of the above is in it, but for unused memory of checkpoints
 
 
 def describe_model(llm: LLM, file: Path) -> ModelDescription:
@@ -87,6 +88,7 @@ def memory(llm: LLM) -> Memory:
         weights=weights,
         kv_cache=arena.nbytes(Kind.CACHE),
         recurrent_states=arena.nbytes(Kind.STATE),
+        checkpoints=arena.nbytes(Kind.PAGES),
         scratch=arena.nbytes(Kind.SCRATCH, Kind.COUNTERS),
         experts_in_host_memory=network.weights.host_nbytes,
         device_total=network.weights.nbytes - network.weights.host_nbytes + network.nbytes,

@@ -137,6 +137,7 @@ def _memory(report: Report) -> Section:
         **{f"weights, {name}": nbytes for name, nbytes in m.weights.items()},
         "KV cache": m.kv_cache,
         "recurrent states": m.recurrent_states,
+        "checkpoints": m.checkpoints,
         "scratch": m.scratch,
         "experts in host memory": m.experts_in_host_memory,
         "device in all": m.device_total,

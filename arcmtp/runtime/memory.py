@@ -1,8 +1,8 @@
 """Device memory: USM allocations that only kernels and copies touch, on every device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dpctl
 import dpctl.memory
@@ -75,6 +75,16 @@ class Buffer:
         other._check(source, nbytes)
         _host.copy(self._queue, self.pointer + offset, other.pointer + source, nbytes)
 
+    @staticmethod
+    def copy_all(moves: "Sequence[Move]") -> None:
+        """Make all moves, between buffers on one queue, after earlier work on it, and wait once."""
+        for move in moves:
+            move.to._check(move.offset, move.nbytes)
+            move.source._check(move.source_offset, move.nbytes)
+        words = [(m.to.pointer + m.offset, m.source.pointer + m.source_offset, m.nbytes) for m in moves]
+        if words:
+            _host.copy_all(moves[0].to._queue, np.array(words, np.uint64))
+
     def fill(self, byte: int, offset: int = 0, nbytes: int | None = None) -> None:
         """Set `nbytes` from byte `offset`, by default all, to `byte`, after earlier work on the queue."""
         nbytes = self.nbytes - offset if nbytes is None else nbytes
@@ -84,6 +94,16 @@ class Buffer:
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or offset + nbytes > self.nbytes:
             raise ValueError(f"{nbytes} bytes at {offset} are not within a buffer of {self.nbytes}")
+
+
+class Move(NamedTuple):
+    """Bytes to copy: from byte `source_offset` of `source` to byte `offset` of `to`."""
+
+    to: Buffer
+    offset: int
+    source: Buffer
+    source_offset: int
+    nbytes: int
 
 
 class HostBuffer(Buffer):

@@ -21,5 +21,5 @@ def profile_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """The folder of the bundled model."""
+    """The folder of the bundled model and of the page."""
     return _PACKAGE / "data"

@@ -41,6 +41,8 @@ class Kind(StrEnum):
     SCRATCH = "scratch"  # rows on their way, which any launch may overwrite
     COUNTERS = "counters"  # zero between launches
     HOST = "host"  # host memory that kernels write to
+    PAGES = "pages"  # that checkpoints take; uninitialised
+    HOST_PAGES = "host pages"  # the same in host memory
 
 
 class Allocator(Protocol):
@@ -178,6 +180,10 @@ class Arena:
         for region in self._regions.values():
             if region.kind is Kind.HOST:
                 region.buffer = device.host_zeros(region.nbytes)
+            elif region.kind is Kind.PAGES:
+                region.buffer = device.alloc(region.nbytes)
+            elif region.kind is Kind.HOST_PAGES:
+                region.buffer = device.host_alloc(region.nbytes)
             elif region.kind is not Kind.WEIGHTS:
                 region.buffer = device.zeros(region.nbytes)
             if region.initial and region.buffer:

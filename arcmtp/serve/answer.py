@@ -29,6 +29,7 @@ class Answer:
         self._ids: list[int] = []  # given so far
         self._streams: list[Stream] = []
         self._full = False  # nothing can follow the reasoning
+        self._to_score = job.score_prompt
 
     def cancel(self) -> None:
         """Ask the model's thread, from any thread, to take no further step for this job."""
@@ -50,26 +51,35 @@ class Answer:
 
     def post_chunks(self) -> FinishReason | None:
         """Post what has come since the last time; why the answer is complete, or None. NotFinite for a log-probability
-        that is no number, RuntimeError if the device has lost the stream."""
+        that is no number, ApiError where no token keeps to the constraint, RuntimeError if the device has lost the
+        stream."""
         if self._full:
             return "length"
         stream = self._streams[-1]
-        for chunk in stream.take_chunks():
+        chunks = stream.take_chunks()
+        if self._to_score and (chunks or stream.finished):
+            self._to_score = False
+            self.post(stream.prompt_scores)
+        for chunk in chunks:
             self._post_chunk(chunk)
             if self._budget and len(self._ids) == self._budget.tokens:
                 stream.close()
                 self._close_reasoning()
                 return self.post_chunks()
         if stream.ended and not stream.finished:
+            if stream.sequence.error:
+                raise ApiError(400, str(stream.sequence.error), code="constraint_failed")
             raise RuntimeError("the device has lost the sequence")
         return stream.finish_reason
 
     def finished(self, reason: FinishReason) -> Finished:
         """Leave the device; the last event."""
+        end = None
         if self._streams:
             self._streams[-1].close()
             self._timings.cached_tokens = self._streams[0].sequence.cached_tokens or 0
-        return Finished(reason, self._timings, [stream.result.statistics for stream in self._streams])
+            end = self._streams[-1].end
+        return Finished(reason, self._timings, [stream.result.statistics for stream in self._streams], end)
 
     def _post_chunk(self, chunk: Chunk) -> None:
         now, timings = time.monotonic(), self._timings

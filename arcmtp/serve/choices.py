@@ -6,10 +6,12 @@ from typing import Any
 
 from arcmtp.engine.reasoning import Part, ReasoningSplitter
 from arcmtp.engine.results import Chunk
+from arcmtp.engine.scores import Scores
 from arcmtp.engine.stop_strings import StopStrings
 from arcmtp.model.tokenizer import Tokenizer
 from arcmtp.serve.jobs import FinishReason
-from arcmtp.serve.responses import AnswerMessage, ChatLogprobs, Delta, TextLogprobs, TokenLogprob, ToolCall, TopLogprob
+from arcmtp.serve.responses import AnswerMessage, ChatLogprobs, Delta, TokenLogprob, ToolCall, TopLogprob
+from arcmtp.serve.text_logprobs import TextLogprobsLists
 from arcmtp.serve.tools import ToolCallParser
 
 Payload = dict[str, Any]  # a choice of a response or of a chunk, without its index
@@ -32,13 +34,11 @@ class Logprobs:
 
 
 class Choice:
-    """What chat and text choices share: stop strings, the count of tokens, log-probabilities not yet sent."""
+    """What chat and text choices share: stop strings and the count of tokens."""
 
     def __init__(self, stop: Sequence[str], logprobs: Logprobs | None) -> None:
         self._stop = StopStrings(stop)
         self._logprobs = logprobs
-        self._unsent: list[TokenLogprob] = []
-        self._all: list[TokenLogprob] = []
         self.tokens = 0
         self.reasoning_tokens = 0
         self.finish_reason: str | None = None
@@ -48,18 +48,13 @@ class Choice:
         """Whether the choice is complete although the model could go on."""
         return self._stop.found
 
-    def _count(self, chunk: Chunk) -> None:
-        if chunk.id is None:
-            return
-        self.tokens += 1
-        if self._logprobs:
-            entry = self._logprobs.token(chunk.id, chunk)
-            self._unsent.append(entry)
-            self._all.append(entry)
+    @property
+    def stop_string(self) -> str | None:
+        """The one that ended the choice."""
+        return self._stop.string
 
-    def _take_unsent(self) -> list[TokenLogprob]:
-        unsent, self._unsent = self._unsent, []
-        return unsent
+    def end(self, chunk: Chunk | None) -> None:
+        """The token that ended the text, if one did."""
 
 
 class ChatChoice(Choice):
@@ -73,6 +68,8 @@ class ChatChoice(Choice):
         parallel: bool, logprobs: Logprobs | None,
     ) -> None:  # fmt: skip
         super().__init__(stop, logprobs)
+        self._unsent: list[TokenLogprob] = []
+        self._all: list[TokenLogprob] = []
         self._splitter = splitter
         self._parser = ToolCallParser(tools, parallel) if tools else None
         self._content: list[str] = []
@@ -116,6 +113,19 @@ class ChatChoice(Choice):
             message["tool_calls"] = self._calls
         return {"message": message, "logprobs": self._shown(self._all), "finish_reason": self.finish_reason}
 
+    def _count(self, chunk: Chunk) -> None:
+        if chunk.id is None:
+            return
+        self.tokens += 1
+        if self._logprobs:
+            entry = self._logprobs.token(chunk.id, chunk)
+            self._unsent.append(entry)
+            self._all.append(entry)
+
+    def _take_unsent(self) -> list[TokenLogprob]:
+        unsent, self._unsent = self._unsent, []
+        return unsent
+
     def _deltas(self, parts: Sequence[Part]) -> list[Delta]:
         deltas: list[Delta] = []
         for kind, text in parts:
@@ -150,22 +160,45 @@ class ChatChoice(Choice):
 
 
 class TextChoice(Choice):
-    """A continuation as it is, after the prompt if that is to be echoed."""
+    """A continuation as it is, after the prompt if that is to be echoed.
 
-    def __init__(self, stop: Sequence[str], echo: str, logprobs: Logprobs | None) -> None:
+    scored: token ids of a prompt whose log-probabilities come first, and its text with them.
+    """
+
+    def __init__(
+        self, stop: Sequence[str], echo: str, logprobs: Logprobs | None, scored: Sequence[int] = ()
+    ) -> None:
         super().__init__(stop, logprobs)
+        self.ids: list[int] = []  # generated
         self._texts: list[str] = []
-        self._echo = echo
-        self._offset = 0  # in the text, of the next token's
+        self._echo, self._scored = echo, scored
+        self._lists = TextLogprobsLists(logprobs.tokenizer) if logprobs else None
 
     def begin(self) -> list[Payload]:
         """The first payloads of a stream."""
-        return self._payloads(self._echo)
+        return [] if self._scored else self._payloads(self._echo)
+
+    def score(self, scores: Scores) -> Payload:
+        """The payload of a prompt that was scored."""
+        assert self._lists is not None
+        self._lists.add_prompt(self._scored, scores)
+        self._texts.append(self._echo)
+        return self._payload(self._echo)
 
     def push(self, chunk: Chunk) -> list[Payload]:
         """The payloads that a chunk makes certain."""
-        self._count(chunk)
+        if chunk.id is not None:
+            self.tokens += 1
+            self.ids.append(chunk.id)
+            if self._lists:
+                self._lists.add(chunk)
         return self._payloads(self._stop.push(chunk.text))
+
+    def end(self, chunk: Chunk | None) -> None:
+        """Beside a prompt that was scored, the token that ended the text has its log-probability too, since clients
+        count on one for each token of the prompt and one more."""
+        if chunk and self._lists and self._scored and not self._stop.found:
+            self._lists.add(chunk)
 
     def finish(self, reason: FinishReason) -> list[Payload]:
         """What was held back, and the payload that ends the choice."""
@@ -174,25 +207,13 @@ class TextChoice(Choice):
 
     def whole(self) -> Payload:
         """The choice of a response."""
-        self._offset = 0
-        text = "".join(self._texts)
-        return {"text": text, "logprobs": self._shown(self._all), "finish_reason": self.finish_reason}
+        logprobs = self._lists.all() if self._lists else None
+        return {"text": "".join(self._texts), "logprobs": logprobs, "finish_reason": self.finish_reason}
 
     def _payloads(self, text: str) -> list[Payload]:
         self._texts.append(text)
         return [self._payload(text)] if text else []
 
     def _payload(self, text: str) -> Payload:
-        return {"text": text, "logprobs": self._shown(self._take_unsent()), "finish_reason": None}
-
-    def _shown(self, entries: list[TokenLogprob]) -> TextLogprobs | None:
-        if not self._logprobs or not entries:
-            return None
-        shown: TextLogprobs = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for entry in entries:
-            shown["tokens"].append(entry["token"])
-            shown["token_logprobs"].append(entry["logprob"])
-            shown["top_logprobs"].append({top["token"]: top["logprob"] for top in entry["top_logprobs"]})
-            shown["text_offset"].append(self._offset)
-            self._offset += len(entry["token"])
-        return shown
+        logprobs = self._lists.unsent() if self._lists else None
+        return {"text": text, "logprobs": logprobs, "finish_reason": None}

@@ -1,12 +1,15 @@
-"""Errors as OpenAI's clients expect them."""
+"""Errors as OpenAI's and Anthropic's clients expect them."""
 
 import json
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from arcmtp.errors import ArcmtpError, ContextExceeded
 from arcmtp.serve.protocol import NamedToolChoice
@@ -14,6 +17,8 @@ from arcmtp.serve.responses import ErrorResponse
 
 _ALTERNATIVES = ("str", NamedToolChoice.__name__)  # of unions, besides lists
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_ANTHROPIC_TYPES = {**_TYPES, 408: "timeout_error", 413: "request_too_large", 500: "api_error", 503: "overloaded_error"}
+_ANTHROPIC_PATH = re.compile(r"(/v1)?/messages(/.*)?")
 
 
 class ApiError(Exception):
@@ -32,9 +37,21 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        """The error object as a response. Escaped, since a message may quote lone surrogates."""
-        return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
+    def anthropic_body(self) -> dict[str, Any]:
+        """The error object of Anthropic's protocol."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+        too_long = "prompt is too long: " if self.code == "context_length_exceeded" else ""  # clients look for that
+        return {"type": "error", "error": {"type": kind, "message": too_long + self.message}}
+
+    def response(self, path: str) -> Response:
+        """The error object of the route at `path`."""
+        body = self.anthropic_body() if _ANTHROPIC_PATH.fullmatch(path) else self.body()
+        return as_json(body, self.status, self.headers)
+
+
+def as_json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON. Escaped, since it may quote lone surrogates."""
+    return Response(json.dumps(body), status, headers, "application/json")
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -61,9 +78,18 @@ async def handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 404:
         answer.message = f"there is no route {request.url.path!r} here; /docs lists them"
     if isinstance(error, HTTPException) and error.status_code == 405:
-        answer.message = f"{request.url.path!r} takes {answer.headers['Allow']}, not {request.method}"
+        allowed = answer.headers["Allow"] = ", ".join(_methods(request))
+        method = request.state.record["method"]
+        answer.message = f"{request.url.path!r} takes {allowed}, not {method}"
     request.state.record["error"] = answer.message
-    return answer.response()
+    return answer.response(request.url.path)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that any route takes at the request's path."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
+    methods = {method for route in routes for method in route.methods}
+    return sorted({*methods, "HEAD"} if "GET" in methods else methods)
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:

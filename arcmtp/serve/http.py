@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcmtp.serve.errors import ApiError, as_api_error
 from arcmtp.serve.metrics import Metrics
+from arcmtp.serve.page import is_page
+from arcmtp.serve.rendering import Rendering
 
 KEEP_ALIVE_SECONDS = 10.0
 BODY_SECONDS = 120.0
@@ -24,7 +26,7 @@ CLIENT_GONE = 499  # nginx's, in logs only
 _QUIET_PATHS = frozenset({"/health", "/metrics"})  # asked every few seconds, and no news: lines of the level debug
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _OPEN_PATHS = frozenset({"/health"})
-_DISCARDED_BODIES = 16  # limits of bytes to read and drop, so that a client that only writes gets to the answer
+LINGER_SECONDS = 1.0  # between an answer to a body that is not read and the end of its connection
 _log = logging.getLogger("arcmtp.serve.requests")
 Result = TypeVar("Result")
 
@@ -42,22 +44,28 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        record: dict[str, Any] = {"id": _request_id(scope), "status": CLIENT_GONE}
+        method = scope["method"]
+        if method == "HEAD":  # as GET; uvicorn sends headers only
+            scope = {**scope, "method": "GET"}
+        record: dict[str, Any] = {"method": method, "id": _request_id(scope), "status": CLIENT_GONE}
         scope.setdefault("state", {})["record"] = record
 
         async def noted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record["status"] = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = record["id"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = headers["Request-Id"] = record["id"]  # OpenAI's and Anthropic's name
             await send(message)
 
         began = time.monotonic()
         try:
+            self._check_length(scope)
             self._check_key(scope)
             body = await self._timely_body(receive)
         except ApiError as error:
             record["error"] = error.message
-            await error.response()(scope, receive, noted_send)
+            unread = error.headers.get("Connection") == "close"
+            await error.response(scope["path"])(scope, receive, _lingering(noted_send) if unread else noted_send)
         except ClientGone:
             record["error"] = "the client has gone"
         else:
@@ -72,18 +80,21 @@ class Gate:
             _log.exception("a request failed")
             if scope["state"]["record"]["status"] != CLIENT_GONE:
                 raise  # too late for an answer: uvicorn cuts the connection
-            await as_api_error(error).response()(scope, receive, send)
+            await as_api_error(error).response(scope["path"])(scope, receive, send)
 
     def _check_key(self, scope: Scope) -> None:
-        if not self._keys or scope["path"] in _OPEN_PATHS:
+        if not self._keys or scope["path"] in _OPEN_PATHS or is_page(scope["path"]):
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self._keys]
-        if scheme.lower() != "bearer" or not any(found):
-            raise ApiError(
-                401, "an API key is needed: Authorization: Bearer KEY", code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
+        sent = Headers(scope=scope)
+        scheme, _, bearer = sent.get("authorization", "").partition(" ")
+        keys = [sent.get("x-api-key", ""), bearer if scheme.lower() == "bearer" else ""]
+        found = [hmac.compare_digest(key.strip().encode(), known.encode()) for known in self._keys for key in keys]
+        if not any(found):
+            headers = {"WWW-Authenticate": "Bearer"}
+            if "transfer-encoding" in sent:  # uvicorn would read on, to the end of a body that may have none
+                headers["Connection"] = "close"
+            message = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
+            raise ApiError(401, message, code="invalid_api_key", headers=headers)
 
     async def _timely_body(self, receive: Receive) -> bytes:
         try:
@@ -94,31 +105,31 @@ class Gate:
             raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from None
 
     async def _body(self, receive: Receive) -> bytes:
-        parts, size = [], 0
-        while size <= self._body_bytes * _DISCARDED_BODIES:
+        body, more = bytearray(), True
+        while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            part = message.get("body", b"")
-            size += len(part)
-            if size <= self._body_bytes:
-                parts.append(part)
-            else:
-                parts.clear()
-            if not message.get("more_body", False):
-                break
+            body += message.get("body", b"")
+            self._check_bytes(len(body))
+            more = message.get("more_body", False)
+        return bytes(body)
+
+    def _check_length(self, scope: Scope) -> None:
+        self._check_bytes(int(Headers(scope=scope).get("content-length", 0)))
+
+    def _check_bytes(self, size: int) -> None:
         if size > self._body_bytes:
             raise ApiError(
                 413, f"the body is larger than {self._body_bytes / 2**20:g} MiB, the limit", code="body_too_large",
                 headers={"Connection": "close"},
             )  # fmt: skip
-        return b"".join(parts)
 
     def _note(self, scope: Scope, record: dict[str, Any], seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.request(route, record["status"], seconds)
         client = (scope.get("client") or [None])[0]
-        fields = {"method": scope["method"], "path": scope["path"], "client": client, **record}
+        fields = {"path": scope["path"], "client": client, **record}
         level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
         _log.log(level, "request", extra={"fields": {**fields, "seconds": round(seconds, 4)}})
 
@@ -127,6 +138,20 @@ def _request_id(scope: Scope) -> str:
     """The client's, if it is one that a log and a header can have."""
     sent = Headers(scope=scope).get("x-request-id", "")
     return sent if _REQUEST_ID.fullmatch(sent) else f"req-{secrets.token_hex(8)}"
+
+
+def _lingering(send: Send) -> Send:
+    """A send after which the connection stays open for a while, read no further: a connection that is closed with bytes
+    unread is reset, and the client might lose the answer."""
+
+    async def linger(message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            await send({**message, "more_body": True})
+            await asyncio.sleep(LINGER_SECONDS)
+            message = {**message, "body": b""}
+        await send(message)
+
+    return linger
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -164,7 +189,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 
 
 class EventStream(Response):
-    """Server-sent events: each object as a line of JSON, then [DONE]; a comment when nothing was to say for 10 s.
+    """Server-sent events: each object as a line of JSON; a comment when nothing was to say for 10 s.
 
     An error becomes the last event. `close` is called with the error, of status 499 for a client that has gone, or
     None, however the stream ends.
@@ -172,12 +197,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[ApiError | None], None]) -> None:
+    def __init__(self, rendering: Rendering, close: Callable[[ApiError | None], None]) -> None:
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._error: ApiError | None = None
         self._close = close
-        self._lines = self._written(events)
+        self._lines = self._written(rendering)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -204,15 +229,17 @@ class EventStream(Response):
                 following.cancel()
             self._close(self._error)
 
-    async def _written(self, events: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[str, None]:
+    async def _written(self, rendering: Rendering) -> AsyncGenerator[str, None]:
         try:
-            async for event in events:
-                yield _event(json.dumps(event))
+            async for event in rendering.events():
+                yield _event(event)
         except Exception as error:
             self._error = as_api_error(error)
-            yield _event(json.dumps(self._error.body()))
-        yield _event("[DONE]")
+            yield _event(rendering.failed(self._error))
+        if rendering.last_line:
+            yield rendering.last_line
 
 
-def _event(data: str) -> str:
-    return f"data: {data}\n\n"
+def _event(event: Mapping[str, Any]) -> str:
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from arcmtp.engine.request import Request
 from arcmtp.engine.results import Chunk, Statistics
+from arcmtp.engine.scores import Scores
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -51,12 +52,14 @@ class Timings:
 class Finished:
     """The last event of a job.
 
-    statistics: of the engine's streams, two where a reasoning budget was used up.
+    statistics: of the engine's streams, two where a reasoning budget was used up. end: the token that ended the text,
+    of which it is no part.
     """
 
     reason: FinishReason
     timings: Timings
     statistics: Sequence[Statistics]
+    end: Chunk | None = None
 
 
-Event = Chunk | Finished
+Event = Scores | Chunk | Finished

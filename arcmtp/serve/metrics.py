@@ -1,8 +1,13 @@
 """What Prometheus can scrape."""
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from arcmtp import __version__
+from arcmtp.engine.prefix_cache import Counts
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.serve.model_thread import ModelThread
 from arcmtp.serve.reply import Reply
@@ -42,6 +47,7 @@ class Metrics:
         self._duration = Histogram(
             "arcmtp_request_seconds", "HTTP requests, by route", ["route"], buckets=_SECONDS, registry=r
         )
+        r.register(_Checkpoints(model_thread))
         Gauge("arcmtp_requests_running", "On the device", registry=r).set_function(lambda: model_thread.running)
         Gauge("arcmtp_requests_queued", "Waiting for it", registry=r).set_function(lambda: model_thread.queued)
         Gauge("arcmtp_ready", "1 if requests are accepted", registry=r).set_function(
@@ -75,3 +81,26 @@ class Metrics:
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Checkpoints(Collector):
+    """What the cache of checkpoints holds and has done."""
+
+    def __init__(self, model_thread: ModelThread) -> None:
+        self._model_thread = model_thread
+
+    def collect(self) -> Iterator[Metric]:
+        cache = self._model_thread.prefix_cache
+        nbytes = GaugeMetricFamily("arcmtp_checkpoint_bytes", "Memory that checkpoints take", labels=["memory"])
+        nbytes.add_metric(["device"], cache.device_bytes if cache else 0)
+        nbytes.add_metric(["host"], cache.host_bytes if cache else 0)
+        yield nbytes
+        yield GaugeMetricFamily("arcmtp_checkpoints", "States that prompts can go on from", len(cache) if cache else 0)
+        counts = cache.counts if cache else Counts()
+        for name, text, value in (
+            ("hits", "Prompts that went on from a checkpoint", counts.hits),
+            ("saved", "Checkpoints that were made", counts.saved),
+            ("moved", "Checkpoints that went from the device to host memory", counts.moved),
+            ("evicted", "Checkpoints that were dropped for want of memory", counts.evicted),
+        ):
+            yield CounterMetricFamily(f"arcmtp_checkpoints_{name}", text, value)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from arcmtp.engine.llm import LLM
+from arcmtp.engine.prefix_cache import PrefixCache
 from arcmtp.errors import ArcmtpError
 from arcmtp.serve.answer import Answer, Submission
 from arcmtp.serve.errors import ApiError
@@ -69,6 +70,14 @@ class ModelThread:
     def queued(self) -> int:
         """Jobs that wait."""
         return sum(not answer.cancelled for answer in self._waiting.copy())
+
+    @property
+    def prefix_cache(self) -> PrefixCache | None:
+        """The checkpoints, for their numbers alone; None before the model is loaded and after its end."""
+        try:
+            return self._llm.scheduler.cache if self._llm else None
+        except ArcmtpError:
+            return None
 
     @property
     def running(self) -> int:
@@ -191,6 +200,9 @@ class ModelThread:
         """The last event of an answer that is complete or wrong."""
         try:
             reason = answer.post_chunks()
+        except ApiError as error:
+            answer.finished("cancelled")
+            return error
         except Exception as error:
             answer.finished("cancelled")
             self._probe(llm)

@@ -17,14 +17,16 @@ class ServeOptions:
     """What `arcmtp serve` takes besides the model's options.
 
     alias: the model's name towards clients.
-    api_keys: one of them must come with each request but /health; none: no key is needed.
+    api_keys: one of them must come with each request but those of /health and the page; none: no key is needed.
     cors_origins: web pages that may call the server; `*` is every one.
     queue: requests that may wait for a slot.
     body_mib: size of a request's body at most.
+    store_mib: size of the responses that are kept for `previous_response_id`.
     drain_seconds: how long SIGTERM lets running and waiting requests go on.
     step_seconds: how long a step, or 512 tokens of a prompt, may take before the process gives up (status 70).
     log_level: the least of what is logged: debug, info, warning or error.
     sampling: for requests that do not say.
+    page: whether `/` is a page to chat in.
     """
 
     alias: str
@@ -34,10 +36,12 @@ class ServeOptions:
     cors_origins: Sequence[str] = ()
     queue: int = 32
     body_mib: float = 8
+    store_mib: float = 64
     drain_seconds: float = 60
     step_seconds: float = 60
     log_level: str = "info"
     sampling: SamplingOptions = field(default=CHAT)
+    page: bool = True
 
 
 def bind(options: ServeOptions, insecure: bool) -> socket.socket:

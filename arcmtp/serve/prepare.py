@@ -11,9 +11,12 @@ import pydantic_core
 from arcmtp.engine.llm import LLM
 from arcmtp.engine.reasoning import ReasoningSplitter, opens_reasoning
 from arcmtp.engine.sampling import Sampler, SamplingOptions
+from arcmtp.errors import ArcmtpError
 from arcmtp.model.chat import reasoning_and_content
+from arcmtp.model.infill import Gap, infill_ids
 from arcmtp.serve import tools
 from arcmtp.serve.choices import ChatChoice, Logprobs, TextChoice
+from arcmtp.serve.constraints import chat_constraint, completion_constraint
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.jobs import Job, ReasoningBudget
 from arcmtp.serve.protocol import (
@@ -25,6 +28,7 @@ from arcmtp.serve.protocol import (
 )
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+MAX_PROMPT_LOGPROBS = 2**18  # of a request: 57 MB while the answer is made, and 7 MB of JSON
 LEAST_TEMPERATURE = 0.01  # below it clients mean the likeliest token
 _CLOSING = "\n</think>\n\n"
 _SAMPLING_FIELDS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -41,25 +45,21 @@ class Prepared:
 
 def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> Prepared:
     """ApiError or ArcmtpError for what the model, its template or its context cannot take."""
-    called = request.tools is not None and request.tool_choice != "none"
+    called = _called(request)
     several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedToolChoice)
     forced = _forced_call(request)
     messages = template_messages(request.messages)
-    options: dict[str, Any] = {
-        "tools": request.raw_tools if called else None,
-        "continue_final_message": request.continues,
-    }
-    if request.reasoning_effort is not None:
-        options["reasoning_effort"] = request.reasoning_effort
-    if request.thinking is not None:
-        options["enable_thinking"] = request.thinking
-    ids = llm.prompt_ids(messages, **options | (request.chat_template_kwargs or {}))
+    ids = llm.prompt_ids(messages, **template_options(request))
     inside = _inside(llm, ids, messages[-1] if request.continues else {})
     if forced:
         ids += llm.tokenize((_CLOSING if inside else "") + forced)
         inside = False
     budget = _budget(llm, request.reasoning_budget) if inside else None
-    job = Job(ids, _limit(llm, request.limit or -1), request.top_logprobs or 0, budget=budget)
+    constraint = chat_constraint(llm, request, several, inside)
+    if constraint and inside and request.continues:
+        raise ApiError(400, "the last message has reasoning alone, which no constraint can go on with", "messages")
+    limit = _limit(llm, request.limit or -1)
+    job = Job(ids, limit, request.top_logprobs or 0, budget=budget, constraint=constraint)
     jobs = _jobs(llm, request, defaults, job)
     choices = [
         ChatChoice(
@@ -71,21 +71,65 @@ def prepare_chat(llm: LLM, request: ChatRequest, defaults: SamplingOptions) -> P
     return Prepared(jobs, choices, len(ids))
 
 
+def template_options(request: ChatRequest) -> dict[str, Any]:
+    """What a chat request gives its template beside messages."""
+    options: dict[str, Any] = {
+        "tools": request.raw_tools if _called(request) else None,
+        "continue_final_message": request.continues,
+    }
+    if request.reasoning_effort is not None:
+        options["reasoning_effort"] = request.reasoning_effort
+    if request.thinking is not None:
+        options["enable_thinking"] = request.thinking
+    return options | (request.chat_template_kwargs or {})
+
+
+def _called(request: ChatRequest) -> bool:
+    """Whether the model may call tools."""
+    return request.tools is not None and request.tool_choice != "none"
+
+
 def prepare_completion(llm: LLM, request: CompletionRequest, defaults: SamplingOptions) -> Prepared:
     """ApiError or ArcmtpError for what the model or its context cannot take."""
     prompts: Sequence[str | Sequence[int]]
     prompts = [request.prompt] if _is_one(request.prompt) else request.prompt  # type: ignore[assignment, list-item]
     logprobs = None if request.logprobs is None else Logprobs(llm.tokenizer)
     jobs, choices, prompt_tokens = list[Job](), list[TextChoice](), 0
+    limit = DEFAULT_COMPLETION_TOKENS if request.limit is None else request.limit
+    scored = bool(request.echo) and logprobs is not None
+    constraint = completion_constraint(llm, request)
     for prompt in prompts:
         ids = llm.prompt_ids(prompt)
+        if request.suffix:
+            ids = _between(llm, ids, request)
         prompt_tokens += len(ids)
-        job = Job(ids, _limit(llm, request.limit or DEFAULT_COMPLETION_TOKENS), request.logprobs or 0)
+        job = Job(ids, _limit(llm, limit), request.logprobs or 0, score_prompt=scored, constraint=constraint)
         jobs += _jobs(llm, request, defaults, job)
-        echo = (prompt if isinstance(prompt, str) else llm.detokenize(ids)) if request.echo else ""
+        echo = llm.detokenize(ids) if request.echo else ""
         while len(choices) < len(jobs):
-            choices.append(TextChoice(request.stop or (), echo, logprobs))
+            choices.append(TextChoice(request.stop or (), echo, logprobs, ids if scored else ()))
+    if scored:
+        _check_scores(sum(len(job.prompt_ids) for job in jobs) * (1 + (request.logprobs or 0)))
     return Prepared(jobs, choices, prompt_tokens)
+
+
+def _between(llm: LLM, prefix: Sequence[int], request: CompletionRequest) -> list[int]:
+    """The prompt for what comes before the suffix."""
+    if request.echo:
+        raise ApiError(400, "suffix: echo is not available with it", "suffix")
+    suffix = llm.tokenizer.encode(request.suffix or "", special=False, context=llm.context)
+    try:
+        return infill_ids(llm.tokenizer, Gap(prefix, suffix))
+    except ArcmtpError as error:
+        raise ApiError(400, f"suffix: {error}", "suffix") from None
+
+
+def _check_scores(numbers: int) -> None:
+    if numbers > MAX_PROMPT_LOGPROBS:
+        raise ApiError(
+            400, f"echo with logprobs: {numbers} numbers, (1 + logprobs) for each token of a prompt, are more than "
+            f"{MAX_PROMPT_LOGPROBS}, the limit: send fewer prompts or a smaller logprobs", "logprobs",
+        )  # fmt: skip
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

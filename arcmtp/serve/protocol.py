@@ -9,17 +9,16 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from arcmtp.serve.unsupported import unsupported
+from arcmtp.serve.constraint_fields import ConstraintFields
+from arcmtp.serve.strict import Strict
+from arcmtp.serve.unsupported import CHAT_FIELDS, refuse
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 64
@@ -50,7 +49,9 @@ def _is_draft(value: Any) -> bool:
     return value in (None, "auto") or (type(value) is int and 0 <= value <= MAX_DRAFTS)
 
 
-def _must(holds: Callable[[Any], bool], message: str) -> BeforeValidator:
+def must(holds: Callable[[Any], bool], message: str) -> BeforeValidator:
+    """Refuses, with a message, a value of which something does not hold."""
+
     def check(value: Value) -> Value:
         if not holds(value):
             raise ValueError(message)
@@ -76,23 +77,20 @@ Stop = Annotated[
     Field(max_length=MAX_STOP_STRINGS),
     BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
 ]
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+TokensOrNone = Annotated[Whole, Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context")]
 MaxTokens = Annotated[
-    Whole,
-    Field(ge=-1, le=2**31 - 1, description="-1: to the end of the context"),
-    _must(lambda value: value != 0, "must be at least 1, or -1: to the end of the context"),
+    TokensOrNone,
+    must(lambda value: value != 0, "must be at least 1, or -1: to the end of the context"),
 ]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class StreamOptions(Strict):
     include_usage: bool | None = False
 
 
-class GenerationRequest(Strict):
+class GenerationRequest(ConstraintFields):
     """What both ways to generate have in common. Sampling fields that are null or absent take the server's defaults."""
 
     model: str | None = None
@@ -116,26 +114,19 @@ class GenerationRequest(Strict):
     logit_bias: (
         Annotated[
             dict[str, float],
-            _must(lambda v: not isinstance(v, dict) or len(v) <= MAX_BIASES, f"at most {MAX_BIASES} tokens"),
+            must(lambda v: not isinstance(v, dict) or len(v) <= MAX_BIASES, f"at most {MAX_BIASES} tokens"),
         ]
         | None
     ) = Field(None, description="token id to what is added to its logit")
     seed: Whole | None = Field(None, description="choice i of n uses seed + i; -1: a new one")
-    draft: Annotated[Whole | Literal["auto"], _must(_is_draft, "a number from 0 to 7, or auto")] | None = Field(
+    draft: Annotated[Whole | Literal["auto"], must(_is_draft, "a number from 0 to 7, or auto")] | None = Field(
         None, description="tokens to draft before each step, or auto; null: what the server was started with"
     )
-    response_format: Annotated[
-        Any, _must(lambda v: v in (None, {"type": "text"}), "only text; JSON modes are not available")
-    ] = None
 
     @model_validator(mode="before")
     @classmethod
     def _available(cls, data: Any) -> Any:
-        if isinstance(data, dict) and (wrong := unsupported(data)):
-            raise PydanticCustomError(
-                "unsupported", "{field} is not available: {right}", {"field": wrong[0], "right": wrong[1]}
-            )
-        return data
+        return refuse(data, CHAT_FIELDS)
 
     @model_validator(mode="after")
     def _whole_window(self) -> "GenerationRequest":
@@ -151,9 +142,10 @@ class GenerationRequest(Strict):
 
 
 class FunctionDefinition(Strict):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="the JSON schema of the arguments")
+    strict: bool | None = Field(None, description="whether arguments always keep to the schema")
 
 
 class Tool(Strict):
@@ -182,7 +174,7 @@ class CalledTool(Strict):
 
 
 class ContentPart(Strict):
-    type: Annotated[Any, _must(lambda v: v == "text", "this model takes parts of type text only")]
+    type: Annotated[Any, must(lambda v: v == "text", "this model takes parts of type text only")]
     text: str
 
 
@@ -211,7 +203,7 @@ class ChatRequest(GenerationRequest):
     chat_template_kwargs: (
         Annotated[
             dict[str, Any],
-            _must(
+            must(
                 lambda v: not isinstance(v, dict) or not RESERVED_TEMPLATE_NAMES & v.keys(),
                 f"{', '.join(sorted(RESERVED_TEMPLATE_NAMES))} cannot be set here",
             ),
@@ -279,6 +271,9 @@ class ChatRequest(GenerationRequest):
                 raise ValueError(f"tool_choice names {choice.function.name!r}, which is not among tools")
         elif choice == "required" and not self.tools:
             raise ValueError("tool_choice is required, but there are no tools")
+        asked = self.constrained_by
+        if self.tools and self.tool_choice != "none" and asked and asked[1] != "json":
+            raise ValueError(f'{asked[0]} and tools both constrain the answer: give one, or tool_choice: "none"')
         return self
 
 
@@ -287,26 +282,23 @@ class CompletionRequest(GenerationRequest):
 
     prompt: Annotated[
         str | list[int] | list[str] | list[list[int]],
-        _must(_is_prompt, f"expected text, token ids, or a list of at most {MAX_PROMPTS} of either"),
+        must(_is_prompt, f"expected text, token ids, or a list of at most {MAX_PROMPTS} of either"),
     ]
-    echo: bool | None = False
+    max_tokens: TokensOrNone | None = Field(None, description="0: the prompt is evaluated, and nothing chosen")
+    n_predict: TokensOrNone | None = Field(None, description="max_tokens, by llama.cpp's name")
+    echo: bool | None = Field(False, description="the text begins with the prompt; its tokens have logprobs too")
     logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    suffix: Annotated[
-        Literal[""] | None, _must(lambda v: v in ("", None), "filling in before a suffix is not available")
-    ] = None
-    best_of: Annotated[Literal[1] | None, _must(lambda v: v in (1, None), "not available; use n")] = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "CompletionRequest":
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo with logprobs is not available")
-        return self
+    suffix: str | None = Field(None, description="the text goes between the prompt and this")
+    best_of: Annotated[Literal[1] | None, must(lambda v: v in (1, None), "not available; use n")] = None
 
 
 class TokenizeRequest(Strict):
     """Text, or messages that go through the chat template."""
 
-    content: str | None = None
+    content: str | None = Field(None, validation_alias=AliasChoices("content", "prompt"))
+    add_special: bool | None = Field(
+        False, description="begin text as a prompt", validation_alias=AliasChoices("add_special", "add_special_tokens")
+    )
     messages: Messages | None = None
     model: str | None = None
 

@@ -1,37 +1,32 @@
-"""The answer to one request, whole or as a stream of chunks."""
+"""What answers one request, in whatever protocol it is shown: payloads, tokens and times."""
 
-import secrets
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import zip_longest
-from typing import Any
 
 from arcmtp.engine.draft_log import DraftSummary
 from arcmtp.engine.results import Chunk, Statistics
+from arcmtp.engine.scores import Scores
 from arcmtp.serve.answer import Submission
-from arcmtp.serve.choices import ChatChoice, Payload
+from arcmtp.serve.choices import Payload, TextChoice
 from arcmtp.serve.jobs import Finished, Timings
 from arcmtp.serve.prepare import Prepared
 from arcmtp.serve.responses import TimingsObject, Usage
 
 
 class Reply:
-    """Feeds the events of a submission to the choices. Use either `whole` or `chunks`, once.
+    """Feeds the events of a submission to the choices.
 
     `first_token` is the time.monotonic() of the first token, 0 before it. `token_gap` is called with the seconds
     between two tokens of a choice.
     """
 
     def __init__(
-        self, prepared: Prepared, submission: Submission, model: str, include_usage: bool,
-        token_gap: Callable[[float], None],
-    ) -> None:  # fmt: skip
-        self._prepared, self._submission, self._include_usage = prepared, submission, include_usage
-        chat = isinstance(prepared.choices[0], ChatChoice)
-        self.id, self.model = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}", model
-        self._object = "chat.completion" if chat else "text_completion"
-        self._chunk_object = "chat.completion.chunk" if chat else "text_completion"
-        self._head: dict[str, Any] = {"id": self.id, "created": int(time.time()), "model": model}
+        self, prepared: Prepared, submission: Submission, model: str, token_gap: Callable[[float], None]
+    ) -> None:
+        self.prepared, self._submission, self.model = prepared, submission, model
+        self.created = int(time.time())
         self.timings = Timings()
         self.first_token = 0.0
         self._token_gap = token_gap
@@ -39,43 +34,21 @@ class Reply:
         self._statistics: list[Statistics] = []
         self._cached = 0  # of the prompt, when its first choice was made
 
-    async def whole(self) -> dict[str, Any]:
-        """The response, when every choice is complete. ApiError if one failed."""
-        async for _ in self._payloads():
-            pass
-        choices = [{"index": i, **choice.whole()} for i, choice in enumerate(self._prepared.choices)]
-        return {
-            **self._head,
-            "object": self._object,
-            "choices": choices,
-            "usage": self.usage(),
-            "timings": self.timings_object(),
-        }
-
-    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
-        """The chunks of a stream. ApiError if a choice failed."""
-        head = {**self._head, "object": self._chunk_object}
-        async for index, payload, end in self._payloads():
-            chunk = {**head, "choices": [{"index": index, **payload}]}
-            yield chunk if end is None else {**chunk, "timings": timings_object(end.timings, end.statistics)}
-        if self._include_usage:
-            yield {**head, "choices": [], "usage": self.usage(), "timings": self.timings_object()}
-
     @property
     def finish_reasons(self) -> list[str | None]:
         """Of each choice, None where it is not complete."""
-        return [choice.finish_reason for choice in self._prepared.choices]
+        return [choice.finish_reason for choice in self.prepared.choices]
 
     def usage(self) -> Usage:
         """Tokens so far."""
-        prompt = self._prepared.prompt_tokens
-        completion = sum(choice.tokens for choice in self._prepared.choices)
+        prompt = self.prepared.prompt_tokens
+        completion = sum(choice.tokens for choice in self.prepared.choices)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": self._cached},
-            "completion_tokens_details": {"reasoning_tokens": sum(c.reasoning_tokens for c in self._prepared.choices)},
+            "completion_tokens_details": {"reasoning_tokens": sum(c.reasoning_tokens for c in self.prepared.choices)},
         }
 
     def timings_object(self) -> TimingsObject:
@@ -87,9 +60,10 @@ class Reply:
         """Of the choices that are complete and could draft."""
         return [one.draft for one in self._statistics if one.draft]
 
-    async def _payloads(self) -> AsyncIterator[tuple[int, Payload, Finished | None]]:
-        """(index of the choice, payload, its last event if it is the choice's last)."""
-        choices = self._prepared.choices
+    async def payloads(self) -> AsyncIterator[tuple[int, Payload, Finished | None]]:
+        """Once: (index of the choice, payload, its last event if it is the choice's last). ApiError if a choice
+        failed."""
+        choices = self.prepared.choices
         for index, choice in enumerate(choices):
             for payload in choice.begin():
                 yield index, payload, None
@@ -100,16 +74,24 @@ class Reply:
                 self._statistics += event.statistics
                 if index == 0:
                     self._cached = event.timings.cached_tokens
+                choice.end(event.end)
                 *payloads, last = choice.finish(event.reason)
                 for payload in payloads:
                     yield index, payload, None
                 yield index, last, event
             elif not choice.stopped:  # one that has stopped may still get what was under way
-                self._note_time(index, event)
-                for payload in choice.push(event):
+                for payload in await self._pushed(index, event):
                     yield index, payload, None
                 if choice.stopped:
                     self._submission.answers[index].cancel()
+
+    async def _pushed(self, index: int, event: Scores | Chunk) -> list[Payload]:
+        choice = self.prepared.choices[index]
+        if isinstance(event, Scores):
+            assert isinstance(choice, TextChoice)
+            return [await asyncio.to_thread(choice.score, event)]  # takes long after a long prompt
+        self._note_time(index, event)
+        return choice.push(event)
 
     def _note_time(self, index: int, chunk: Chunk) -> None:
         if chunk.id is None:

@@ -72,9 +72,11 @@ class ChatLogprobs(TypedDict):
 
 
 class TextLogprobs(TypedDict):
+    """An item for each token; null for the first token of a prompt, before which there is nothing."""
+
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -153,6 +155,26 @@ class Completion(TypedDict):
     timings: TimingsObject
 
 
+class NativeAnswer(TypedDict):
+    """llama-server's own shape; tokens_cached: of the prompt, not evaluated again."""
+
+    index: int
+    content: str
+    tokens: list[int]
+    stop: bool
+    model: str
+    tokens_predicted: int
+    tokens_evaluated: int
+    tokens_cached: int
+    truncated: bool
+    stop_type: Literal["eos", "limit", "word"]
+    stopping_word: str
+    timings: TimingsObject
+
+
+NativeAnswers = NativeAnswer | list[NativeAnswer]
+
+
 class ModelObject(TypedDict):
     id: str
     object: Literal["model"]
@@ -171,7 +193,52 @@ class Tokens(TypedDict):
 
 
 class Text(TypedDict):
+    """The text under the names of llama-server and of vLLM."""
+
     content: str
+    prompt: str
+
+
+class PromptText(TypedDict):
+    prompt: str
+
+
+class TokenizerInfo(TypedDict):
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    add_bos_token: bool
+    model_max_length: int
+    chat_template: str | None
+
+
+class SlotObject(TypedDict):
+    """A slot. tokens: evaluated; the others are of the choice that holds it; prompt: the text of `tokens`."""
+
+    id: int
+    n_ctx: int
+    is_processing: bool
+    state: Literal["idle", "reading", "decoding"]
+    tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    predicted_tokens: int
+    prompt: NotRequired[str]
+
+
+class InputTokens(TypedDict):
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+class MessageTokens(TypedDict):
+    input_tokens: int
+
+
+class Deleted(TypedDict):
+    id: str
+    object: Literal["response"]
+    deleted: bool
 
 
 class Health(TypedDict):

@@ -212,7 +212,7 @@ def _types(schema: Any, root: Schema, references: int) -> set[str]:
     if not isinstance(schema, Mapping) or not references:
         return set()
     if isinstance(reference := schema.get("$ref"), str):
-        return _types(_resolve(reference, root), root, references - 1)
+        return _types(resolve(reference, root), root, references - 1)
     found = set()
     if kinds := schema.get("type"):
         found.update([kinds] if isinstance(kinds, str) else [kind for kind in kinds if isinstance(kind, str)])
@@ -227,7 +227,8 @@ def _types(schema: Any, root: Schema, references: int) -> set[str]:
     return found
 
 
-def _resolve(reference: str, root: Schema) -> Any:
+def resolve(reference: str, root: Schema) -> Any:
+    """The schema that a reference such as `#/$defs/Name` leads to, None if there is none."""
     found: Any = root
     for name in reference.removeprefix("#/").split("/"):
         found = found.get(name) if isinstance(found, Mapping) else None

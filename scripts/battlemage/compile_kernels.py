@@ -60,7 +60,9 @@ def all_kernels(network: Network, rows: int) -> list[Kernel]:
     if network.slots > 1:
         shapes += [(1, rows)] if 1 < rows <= network.slots else []
         shapes += [] if rows else [(MAX_ROWS, network.slots)]
-    modes = [SamplingMode(), SamplingMode(by_options=True, top=True)] if rows == 1 else [SamplingMode()]
+    modes = [SamplingMode()]
+    if rows == 1:
+        modes += [SamplingMode(by_options=True, top=True), SamplingMode(by_options=True, masked=True)]
     return kernels_of(
         launch
         for mode in modes

@@ -21,6 +21,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 from arcmtp import LLM
+from arcmtp.engine.prefix_cache import PrefixCache
 from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
@@ -98,7 +99,7 @@ def dry_run(device: Device, path: Path | None = None) -> Kernels:
 def prompt(network: Network, ids: Sequence[int]) -> None:
     """Evaluate `ids`; no token comes of it here."""
     begin = time.perf_counter()
-    Slot(network).extend(ids)
+    Slot(network, PrefixCache(network)).extend(ids)
     launches = -(-len(ids) // CHUNK_ROWS) * len(network.chunk())
     print(f"prompt of {len(ids)} tokens: {launches} launches, {1e3 * (time.perf_counter() - begin):.1f} ms", flush=True)
 

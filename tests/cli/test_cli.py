@@ -105,6 +105,22 @@ def test_no_standard_output_at_all_is_fine() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_text_keeps_to_the_schema_or_the_grammar_of_a_file(
+    llm: LLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema, gbnf, lark = (tmp_path / name for name in ("schema.json", "words.gbnf", "words.lark"))
+    schema.write_text('{"enum": ["import", "class"]}')
+    gbnf.write_text('root ::= "import" | "class"')
+    lark.write_text('start: "import" | "class"')
+    for option, file in (("--json-schema", schema), ("--grammar", gbnf), ("--grammar", lark)):
+        assert main(["generate", "--raw", "-p", "import os", "--json", option, str(file)]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["text"].strip('"') in ("import", "class") and result["finish_reason"] == "stop"
+        assert result["stats"]["masks"]["us_per_token"] > 0
+    assert main(["generate", "--raw", "-p", "import os", "--grammar", str(lark)]) == 0
+    assert "constraint: " in capsys.readouterr().err
+
+
 def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--raw", "-p", "import os", "-n", "4", "--logprobs", "3", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -116,7 +132,7 @@ def test_json_is_one_object_of_the_documented_keys(llm: LLM, capsys: pytest.Capt
     assert list(result["stats"]) == [
         "prompt_tokens", "cached_tokens", "completion_tokens", "prompt_tokens_per_second", "decode_tokens_per_second",
         "launches_per_cycle", "bytes_per_token", "gigabytes_per_second", "bytes_to_host_per_token", "graph_captures",
-        "graph_replays", "host_us_per_replay", "draft", "load_seconds", "peak_memory_bytes",
+        "graph_replays", "host_us_per_replay", "draft", "masks", "load_seconds", "peak_memory_bytes",
     ]  # fmt: skip
     assert list(result["stats"]["draft"]) == [
         "calls", "cycles", "accepted", "mean_us", "p95_us", "acceptance", "acceptance_by_position",

@@ -10,6 +10,7 @@ import pytest
 
 from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.batch import Batch
+from arcmtp.engine.request import Request as ScoredRequest
 from arcmtp.engine.scheduler import CHUNK_ROWS_BESIDE
 from arcmtp.ops.launch import CHUNK_ROWS
 from tests.engine.conftest import finished, poison
@@ -33,8 +34,8 @@ def four_some() -> Iterator[LLM]:
 
 @pytest.fixture(scope="module")
 def one(four: LLM) -> Iterator[LLM]:
-    """What runs alone: another network, with one slot."""
-    with LLM(device="cpu", ctx=1024, draft=2) as llm:
+    """What runs alone and from cold: another network, with one slot, which keeps no checkpoints."""
+    with LLM(device="cpu", ctx=1024, draft=2, cache_mib=0, cache_host_mib=0) as llm:
         yield llm
 
 
@@ -203,6 +204,7 @@ def test_more_streams_than_there_are_slots_wait_in_their_order(four: LLM, one: L
 def test_a_conversation_goes_on_in_its_own_slot(four: LLM, one: LLM, text: str) -> None:
     ids = four.tokenize(text)
     talks = [ids[at : at + 60] for at in (0, 200, 400, 600)]
+    four.new_sequence()
     for turn, index in itertools.product(range(3), (2, 0, 3, 1)):
         result = four.generate(talks[index], 12, sampling=WARM)
         assert (result.statistics.cached_tokens > 0) == (turn > 0)
@@ -215,8 +217,7 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
     """The first prompt takes two turns, in which the others that begin so wait; what they go on from is a copy."""
     asked, other = ([{"role": "user", "content": text[at : at + 2600]}] for at in (0, 3000))
     prompts = [four.prompt_ids(messages) for messages in (asked, other, asked, asked)]
-    for slot in four.scheduler._slots:
-        slot.lose()
+    four.new_sequence()
     poison(four.network)  # what is not copied, keys of drafts too, is NaN
     streams = [four.stream(prompt, 40, draft=2) for prompt in prompts]
     for stream in streams:
@@ -228,6 +229,33 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
     for prompt, result in zip(prompts, results, strict=True):
         one.new_sequence()
         assert said(result) == said(one.generate(prompt, 40, draft=2))
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_prompts_are_scored_beside_others_as_alone(
+    four: LLM, one: LLM, text: str, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """A talk that is scored takes the slot of no other, and what decodes beside it goes on as alone."""
+    # As on a GPU: no cycle is ahead of one whose likeliest tokens the host has still to read.
+    monkeypatch.setattr(Batch, "_ahead", property(lambda batch: 0 if any(one.top for one in batch._members) else ahead))
+    ids = four.tokenize(text)
+    talk, beside, prompt = ids[:60], ids[100:120], ids[:300]
+    four.generate(talk, 1)
+    decoding = four.stream(beside, 60, draft=2)
+    next(decoding)
+    scored = [four.stream_request(ScoredRequest(prompt, 5, top, score_prompt=True)) for top in (2, 0)]
+    for stream in scored:
+        stream.start()
+    results, said_beside = [finished(stream) for stream in scored], said(finished(decoding))
+    assert four.generate([*talk, 7], 1).statistics.cached_tokens == 60
+    for stream, result, top in zip(scored, results, (2, 0), strict=True):
+        one.new_sequence()
+        alone = one.stream_request(ScoredRequest(prompt, 5, top, score_prompt=True))
+        assert said(result) == said(finished(alone))
+        for name in ("logprobs", "top_ids", "top_logprobs"):
+            assert (getattr(stream.prompt_scores, name) == getattr(alone.prompt_scores, name)).all()
+    one.new_sequence()
+    assert said_beside == said(one.generate(beside, 60, draft=2))
 
 
 @pytest.mark.parametrize("parallel", [0, 33])

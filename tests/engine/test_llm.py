@@ -167,7 +167,7 @@ def test_a_full_context_ends_the_text(tiny: LLM) -> None:
         ([-1], {}, "token id -1 is not in the vocabulary, which has ids 0 to 6143"),
         ([1] * (CONTEXT + 1), {}, "the prompt has 1025 tokens, the context holds 1024: raise ctx"),
         (" " * 50_000, {}, "the prompt has 50000 bytes, at least 1042 tokens; the context holds 1024"),
-        ("x", {"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
+        ("x", {"max_tokens": -1}, "max_tokens is -1; it must be at least 0"),
         ("x", {"logprobs": 101}, "logprobs is 101; it must be 0 to 100"),
         ("x", {"logprobs": -1}, "logprobs is -1; it must be 0 to 100"),
         ("x", {"draft": 8}, "draft is 8; it must be 0 to 7"),

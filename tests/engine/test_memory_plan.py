@@ -9,6 +9,9 @@ import pytest
 
 from arcmtp.engine.loading import LoadOptions
 from arcmtp.engine.memory_plan import (
+    CACHE_MIB,
+    CacheBytes,
+    CacheMib,
     ExpertsHost,
     MemoryPlan,
     load,
@@ -27,15 +30,15 @@ LAYER_BYTES = 256 * 3 * 512 * 2048 * 9 // 16
 DEVICES = {device.card.profile: device for device in cards_on_paper()}
 
 
-def moe(device: CardOnPaper, context: int, parallel: int = 1) -> Network:
-    return network(device, MOE, stock_q4_0, slots=parallel, context=context)
+def moe(device: CardOnPaper, context: int, cache: CacheBytes = (0, 0), parallel: int = 1) -> Network:
+    return network(device, MOE, stock_q4_0, slots=parallel, context=context, cache_bytes=cache)
 
 
 @pytest.mark.parametrize("context", [1024, 8192, 131_072])
 @pytest.mark.parametrize("parallel", [1, 4])
 @pytest.mark.parametrize("profile", DEVICES)
 def test_auto_takes_the_fewest_layers_with_which_the_context_fits(profile: str, context: int, parallel: int) -> None:
-    made = moe(DEVICES[profile], context, parallel)
+    made = moe(DEVICES[profile], context, parallel=parallel)
     plan = place_experts(made, "auto")
     assert (plan.host_layers, plan.host_bytes) == (made.host_layers, made.host_layers * LAYER_BYTES)
     if plan.host_layers < MOE.layers:
@@ -49,7 +52,7 @@ def test_auto_takes_the_fewest_layers_with_which_the_context_fits(profile: str, 
 
 @pytest.mark.parametrize(
     ("profile", "layers"),
-    [("arc-b570", 24), ("arc-b580", 19), ("arc-pro-b50", 10), ("arc-pro-b60", 0), ("arc-pro-b70", 0)],
+    [("arc-b570", 23), ("arc-b580", 19), ("arc-pro-b50", 10), ("arc-pro-b60", 0), ("arc-pro-b70", 0)],
 )
 def test_layers_of_the_35b_model_that_each_card_leaves_to_the_host(profile: str, layers: int) -> None:
     assert place_experts(moe(DEVICES[profile], 8192), "auto").host_layers == layers
@@ -173,12 +176,62 @@ def test_a_model_without_a_kv_cache_has_room_for_any_context_or_none() -> None:
 def test_nothing_is_tried_again_where_no_context_fits() -> None:
     made: list[int] = []
 
-    def make(context: int) -> Network:
+    def make(context: int, cache: CacheBytes) -> Network:
         made.append(context)
         return network(DEVICES["arc-b570"], DENSE, stock_q4_0, context=context)
 
     _, _, plan = planned(make, 8192, "auto", or_less=True)
     assert (made, plan.fits, plan.host_layers) == ([8192], False, 0)
+
+
+@pytest.mark.parametrize("wrong", [-1, True, 2.0, "most"])
+@pytest.mark.parametrize("option", ["cache_mib", "cache_host_mib"])
+def test_what_is_no_number_of_mib_is_refused(option: str, wrong: object) -> None:
+    with pytest.raises(ArcmtpError, match=rf"{option} is .*; it must be a whole number of MiB, 0 \(no cache\) or more"):
+        LoadOptions("model.gguf", **{option: wrong})  # type: ignore[arg-type]
+
+
+def with_cache(profile: str, context: int, cache_mib: CacheMib) -> MemoryPlan:
+    return planned(partial(moe, DEVICES[profile]), context, "auto", cache_mib=cache_mib)[2]
+
+
+@pytest.mark.parametrize("profile", DEVICES)
+def test_checkpoints_take_as_usual_no_more_than_a_quarter_of_what_is_left(profile: str) -> None:
+    none, usual = (with_cache(profile, 8192, (mib, 0)) for mib in (0, None))
+    page = moe(DEVICES[profile], 8192).pages.device.page_bytes
+    most = min(CACHE_MIB[0] << 20, (none.free_bytes - none.nbytes) // 4)
+    assert none.pages_bytes == 0 and most - page < usual.pages_bytes <= most
+    assert usual.nbytes == none.nbytes + usual.pages_bytes
+    assert (usual.host_layers, usual.largest_context) == (none.host_layers, none.largest_context)
+
+
+def test_checkpoints_that_are_asked_for_are_counted_as_all_else() -> None:
+    none, asked = (with_cache("arc-pro-b50", 8192, (mib, 0)) for mib in (0, 1024))
+    assert 1018 << 20 < asked.pages_bytes <= 1 << 30
+    assert asked.host_layers > none.host_layers and asked.fits
+    assert asked.buffer_bytes == none.buffer_bytes
+    too_many = planned(partial(moe, DEVICES["arc-pro-b60"]), 8192, 0, cache_mib=(8192, 0))[1]
+    assert refusal(too_many, 0).endswith("; a larger experts_host needs less; a smaller cache_mib needs less")
+
+
+def test_checkpoints_that_the_host_does_not_hold_are_refused() -> None:
+    made = planned(partial(moe, small_host("arc-pro-b70")), 8192, 3, cache_mib=(0, 300))[1]
+    assert refusal(made, 3) == (
+        "a cache in host memory of 297 MiB, with experts of the last 3 layers in host memory (1,296 of 1,512 MiB free "
+        "there), does not fit, 1,512 MiB are free there: use a smaller cache_host_mib"
+    )
+
+
+def test_a_cpu_device_counts_checkpoints_of_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = DEVICES["arc-pro-b70"]
+    whole = memory_plan(moe(device, 8192))
+    monkeypatch.setattr(device, "is_cpu", True)
+    monkeypatch.setattr(CardOnPaper, "free_memory", whole.nbytes + (1 << 30))
+    plan = planned(partial(moe, device), 8192, 0)[2]
+    assert plan.fits and plan.pages_bytes > 250 << 20 and plan.host_pages_bytes > 250 << 20
+    plan = planned(partial(moe, device), 8192, 0, cache_mib=(400, 400))[2]
+    assert plan.fits
+    assert not planned(partial(moe, device), 8192, 0, cache_mib=(400, 800))[2].fits
 
 
 @pytest.mark.parametrize("wrong", [-1, True, 2.0, "most", None])

@@ -81,7 +81,7 @@ def test_a_table_has_a_line_for_each_file(tiny: Hub, device: Device, monkeypatch
         for line in (
             "file GiB fits",
             f"F16 0.03 no the file alone is larger than the {free} GiB that are free",
-            f"Q4_K_M 0.01 no needs {free} of {free} GiB",
+            f"Q4_K_M 0.01 no needs 0.03 of {free} GiB",
             f"Q4_0 0.01 yes needs {free} of {free} GiB",
             "Q2_K 0.00 - smaller",
         )
@@ -131,10 +131,11 @@ def test_a_server_that_knows_no_ranges_does_not_fill_the_disk(
 
 
 def test_a_plan_is_that_of_loading(device: Device) -> None:
-    with LLM(device=device, ctx=1024) as llm:
+    with LLM(device=device, ctx=1024, cache_mib=8, cache_host_mib=4) as llm:
         loaded = memory_plan(llm.network)
-    planned = memory_plan(network_of(GGUF(bundled_model()), Place(device, 1024)))
+    planned = memory_plan(network_of(GGUF(bundled_model()), Place(device, 1024, cache_mib=(8, 4))))
     assert (planned.weights_bytes, planned.nbytes) == (loaded.weights_bytes, loaded.nbytes)
+    assert planned.host_pages_bytes == loaded.host_pages_bytes > 0 < planned.pages_bytes
 
 
 @pytest.mark.parametrize(

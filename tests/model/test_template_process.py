@@ -74,7 +74,7 @@ def test_time_counts_for_each_rendering_alone() -> None:
 
 
 def test_a_process_that_something_ends_is_replaced(counting: TemplateProcess) -> None:
-    process: Any = counting._process
+    process: Any = counting._worker._process
     process.kill()
     with pytest.raises(ArcmtpError, match=r"^it: its process ended with status -9$"):
         counting.render({"n": 1})
@@ -82,7 +82,7 @@ def test_a_process_that_something_ends_is_replaced(counting: TemplateProcess) ->
 
 
 def test_ctrl_c_of_a_terminal_is_not_for_the_process(counting: TemplateProcess) -> None:
-    process: Any = counting._process
+    process: Any = counting._worker._process
     assert os.getpgid(process.pid) != os.getpgid(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process.send_signal(number)
@@ -105,7 +105,7 @@ def test_threads_get_their_own_texts(counting: TemplateProcess) -> None:
 def test_an_interrupted_rendering_gives_its_text_to_no_later_one(
     counting: TemplateProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process: Any = counting._process
+    process: Any = counting._worker._process
 
     class Interrupted:
         def readline(self) -> bytes:

@@ -339,7 +339,7 @@ def test_a_cache_holds_what_its_twin_in_python_stores_and_loads(bench: Bench, sh
 def test_spans_are_whole_tiles_of_each_part(bench: Bench) -> None:
     for kv in KV_FORMATS.values():
         shape = operator(bench, SMALL, kv).cache_shape(CONTEXT)
-        spans, part = kv.spans(shape, 130), CONTEXT * kv.nbytes(SMALL.head_dim)
+        spans, part = kv.spans(shape, 0, 130), CONTEXT * kv.nbytes(SMALL.head_dim)
         assert spans == [(i * part, 144 * kv.nbytes(SMALL.head_dim)) for i in range(2 * SMALL.kv_heads)]
 
 

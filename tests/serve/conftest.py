@@ -1,4 +1,4 @@
-"""Real server processes on loopback, started once per session, and OpenAI's own client."""
+"""Real server processes on loopback, started once per session, and OpenAI's and Anthropic's own clients."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -40,6 +41,9 @@ class Server:
     def openai(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
 
+    def anthropic(self, **options: Any) -> anthropic.Anthropic:
+        return anthropic.Anthropic(base_url=self.url, **{"api_key": "none", "max_retries": 0, **options})
+
     def metric(self, name: str) -> float:
         """The value of an unlabelled metric."""
         with self.http() as http:
@@ -70,20 +74,28 @@ class Server:
 
 
 @contextmanager
-def running(log: Path, *arguments: str) -> Iterator[Server]:
-    """A server that is ready."""
+def started(log: Path, *arguments: str) -> Iterator[Server]:
+    """A server that listens, and may still be loading."""
     server = Server(log, *arguments)
     try:
-        server.wait_ready()
         yield server
     finally:
         server.close()
 
 
+@contextmanager
+def running(log: Path, *arguments: str) -> Iterator[Server]:
+    """A server that is ready."""
+    with started(log, *arguments) as server:
+        server.wait_ready()
+        yield server
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled model, by default greedy. It must end well after whatever the tests did to it."""
-    with running(tmp_path_factory.mktemp("serve") / "log", "--temp", "0", "--alias", "tiny") as server:
+    """The bundled model, by default greedy, with room for few checkpoints. It must end well whatever the tests did."""
+    options = ("--temp", "0", "--alias", "tiny", "--cache-mib", "8", "--cache-host-mib", "4")
+    with running(tmp_path_factory.mktemp("serve") / "log", *options) as server:
         yield server
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0

@@ -26,7 +26,9 @@ CALLS = [
 FOREVER = ["<think>\n\n", "hm ", "hm "]
 PLAIN = ["</think>\n\n", "The answer", " is 42.", END]
 REQUIRED = ["<function=", "weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>", END]
-SCRIPTS = (CALLS, FOREVER, PLAIN, REQUIRED)
+GAP = ["<|fim_middle|>", "in ", "between", END]
+SCRIPTS = (CALLS, FOREVER, PLAIN, REQUIRED, GAP)
+INFILL = ["<|fim_prefix|>", "<|fim_suffix|>", "<|repo_name|>", "<|file_sep|>"]
 TEMPLATE = """\
 {%- for tool in tools or [] %}{{ '[' + (tool | tojson) + ']' }}{% endfor %}
 {%- for message in messages %}
@@ -85,7 +87,7 @@ def _with_pieces(tokens: list[str], types: list[int]) -> dict[str, int]:
     """Put the pieces in the place of ordinary tokens, as user-defined ones; the id of each."""
     free = (token_id for token_id in reversed(range(len(tokens))) if types[token_id] == 1 and len(tokens[token_id]) > 2)
     ids = {}
-    for piece in dict.fromkeys(piece for script in SCRIPTS for piece in script):
+    for piece in dict.fromkeys([*(piece for script in SCRIPTS for piece in script), *INFILL]):
         if piece in tokens:
             ids[piece] = tokens.index(piece)
         else:

@@ -14,6 +14,7 @@ from arcmtp.serve.protocol import ChatRequest, DetokenizeRequest
 from tests.serve.conftest import Server
 
 MESSAGES = [{"role": "user", "content": "hi"}]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -73,17 +74,37 @@ def still_serving(http: httpx.Client) -> Any:
         (chat(tool_choice={"type": "function", "function": {"name": "f"}}), "the body: tool_choice names 'f', which"),
         (chat(tool_choice={"type": "function", "name": "f"}), "tool_choice.function: Field required"),
         (chat(functions=[{"name": "f"}]), "functions is not available: use tools"),
-        (text(grammar="root ::= x"), "grammar is not available: answers cannot be constrained"),
-        (chat(response_format={"type": "json_object"}), "response_format: only text; JSON modes are not available"),
+        (text(grammar="root ::= x"), "grammar: the rule 'x' is not defined"),
+        (text(grammar="start: x"), "grammar: the constraint cannot be compiled: "),
+        (text(regex="(a"), "regex: the constraint cannot be compiled: a regular expression: unclosed group"),
+        (text(guided_choice=[]), "guided_choice: List should have at least 1 item"),
+        (chat(response_format={"type": "xml"}), "response_format.type: Input should be 'text', 'json_object' or "),
+        (chat(response_format={"type": "json_schema"}), "response_format: type json_schema needs json_schema.schema"),
+        (chat(response_format={"type": "json_object"}, grammar="root ::= [a]"),
+         "the body: response_format and grammar both constrain the answer: give one"),
+        (chat(regex="a", tools=TOOLS), "the body: regex and tools both constrain the answer: give one, or tool_choice"),
+        (chat(json_schema={"properties": {"x": {"uniqueItems": True}}}),
+         "json_schema.properties.x: the keyword 'uniqueItems' is not supported"),
+        (chat(response_format={"type": "json_schema", "json_schema": {"schema": {"properties": {"x": {"if": {}}}}}}),
+         "response_format.json_schema.schema.properties.x: the keyword 'if' is not supported"),
+        (chat(json_schema={"type": "object", "properties": {"x": False}, "required": ["x"]}),
+         "json_schema: the constraint cannot be compiled: Unsatisfiable schema: required property 'x' is unsat"),
+        (chat(tools=[{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}]),
+         "tools.0.function.parameters: the keyword 'not' is not supported for a call"),
+        (chat(structural_tag={'a': 1}), "structural_tag is not available: use tools"),
         (chat(chat_template_kwargs={"messages": []}), "chat_template_kwargs: add_generation_prompt, continue_"),
         (text(prompt=""), "the prompt is empty; it needs at least one token"),
         (text(prompt=[]), "prompt: expected text, token ids, or a list of at most 16 of either"),
         (text(prompt=["a", 5]), "prompt: expected text, token ids, or a list of at most 16 of either"),
         (text(prompt=[6144]), "token id 6144 is not in the vocabulary, which has ids 0 to 6143"),
         (text(prompt="import " * 5000), "the prompt has "),
-        (text(echo=True, logprobs=1), "the body: echo with logprobs is not available"),
+        (
+            text(prompt=[[65] * 1000] * 16, echo=True, logprobs=20),
+            "echo with logprobs: 336000 numbers, (1 + logprobs) for each token of a prompt, are more than 262144, "
+            "the limit: send fewer prompts or a smaller logprobs",
+        ),
         (text(best_of=2), "best_of: not available; use n"),
-        (text(suffix="x"), "suffix: filling in before a suffix is not available"),
+        (text(suffix="x"), "suffix: this model's vocabulary has no token for filling in (fim_pre_token_id or <|fim_"),
         (("/tokenize", {}), "the body: give either content or messages"),
         (("/detokenize", {"tokens": [-1]}), "token id -1 is outside the vocabulary of 6144 tokens"),
     ],

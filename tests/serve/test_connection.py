@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,9 +44,9 @@ class App:
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncIterator[int]:
+async def serving(app: App, keys: Sequence[str] = ()) -> AsyncIterator[int]:
     """The port of a server of the app behind the gate."""
-    gate = Gate(app, (), 2**20, NoMetrics())  # type: ignore[arg-type]
+    gate = Gate(app, keys, 2**20, NoMetrics())  # type: ignore[arg-type]
     config = uvicorn.Config(gate, http=Connection, lifespan="off", log_config=None, timeout_keep_alive=600)
     server = uvicorn.Server(config)
     config.load()
@@ -90,8 +90,57 @@ def test_what_is_no_request_is_told_so(
 ) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.2)
     monkeypatch.setattr(http, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(http, "LINGER_SECONDS", 0.0)
     found, error = talk(sent)
     assert (found, error["message"][: len(message)]) == (status, message)
+
+
+CHUNKED = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"100000\r\n" + b"x" * 2**20 + b"\r\n"
+
+
+def test_a_body_that_is_said_to_be_too_large_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "LINGER_SECONDS", 0.0)
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1048577\r\n\r\n"
+    found, error = talk(head)
+    assert (found, error["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("keys", "head", "body", "status", "most"),
+    [
+        ((), POST.replace(b": 9", b": 67108864"), CHUNK * 64, 413, 2**18),
+        ((), CHUNKED, CHUNK * 64, 413, 2**20 + 2**18),
+        (("secret",), CHUNKED, CHUNK * 64, 401, 2**18),
+    ],
+)
+def test_the_rest_of_a_body_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, keys: Sequence[str], head: bytes, body: bytes, status: int, most: int
+) -> None:
+    """The client gets its answer although it goes on to send, and has time to read it."""
+    read: list[int] = []
+    received = Connection.data_received
+
+    def count(self: Connection, data: bytes) -> None:
+        read.append(len(data))
+        received(self, data)
+
+    monkeypatch.setattr(Connection, "data_received", count)
+    monkeypatch.setattr(http, "LINGER_SECONDS", 600)
+
+    async def run() -> None:
+        async with serving(App(), keys) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.split()[1] == str(status).encode() and b"onnection: close" in answer
+            assert (await reader.readuntil(b"}}")).startswith(b'{"error"')
+            await asyncio.sleep(0.1)
+            assert not writer.transport.is_closing()
+            writer.transport.abort()
+        assert sum(read) <= most
+
+    asyncio.run(run())
 
 
 def test_one_connection_too_many_is_refused_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,7 +258,7 @@ def test_models_props_and_tokens(client: openai.OpenAI, http: httpx.Client, llm:
     tokens = http.post("/tokenize", json={"content": "naïve <|im_end|>"}).json()
     assert tokens == {"tokens": llm.tokenize("naïve <|im_end|>"), "count": len(llm.tokenize("naïve <|im_end|>"))}
     assert http.post("/tokenize", json={"messages": MESSAGES}).json()["tokens"] == llm.prompt_ids(MESSAGES)
-    assert http.post("/detokenize", json={"tokens": tokens["tokens"]}).json() == {"content": "naïve <|im_end|>"}
+    assert http.post("/detokenize", json={"tokens": tokens["tokens"]}).json()["content"] == "naïve <|im_end|>"
 
 
 def test_metrics_and_the_log_tell_of_each_request(server: Server, http: httpx.Client) -> None:

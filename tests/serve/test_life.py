@@ -117,6 +117,9 @@ def test_every_route_but_health_needs_a_key(guarded: Server) -> None:
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
             assert http.get(path, headers={"Authorization": "Bearer third"}).status_code == 401
             assert http.get(path, headers={b"Authorization": "Bearer sécond".encode()}).status_code == 401
+        assert http.get("/v1/models", headers={"x-api-key": "third"}).status_code == 401
+        assert http.get("/v1/models", headers={"x-api-key": "second"}).status_code == 200
+        assert http.post("/v1/messages").json()["error"]["type"] == "authentication_error"
     with guarded.openai(api_key="second") as client:
         assert client.completions.create(model="line", prompt="import", max_tokens=1).choices
     with guarded.openai(api_key="third") as client, pytest.raises(openai.AuthenticationError):

@@ -66,3 +66,6 @@ def test_text_together_is_text_alone_and_memory_comes_back(server: Server, alone
     while server.metric("arcmtp_requests_running") or server.metric("arcmtp_requests_queued"):
         time.sleep(0.05)
     assert own_bytes(server) - before < 20_000_000
+    assert all(server.metric(f"arcmtp_checkpoints_{name}_total") > 0 for name in ("hits", "saved", "moved", "evicted"))
+    assert 0 < server.metric('arcmtp_checkpoint_bytes{memory="device"}') <= 8 << 20
+    assert 0 < server.metric('arcmtp_checkpoint_bytes{memory="host"}') <= 4 << 20

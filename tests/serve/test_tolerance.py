@@ -195,7 +195,7 @@ def test_a_completion_without_an_end_fills_the_context(http: httpx.Client) -> No
         {"typical_p": 0.9}, {"typ_p": 0.9}, {"tfs_z": 0.5}, {"top_n_sigma": 1.0}, {"samplers": ["top_k"]},
         {"min_tokens": 5}, {"stop_token_ids": [5]}, {"bad_words": ["x"]}, {"allowed_token_ids": [1]},
         {"include_stop_str_in_output": True}, {"skip_special_tokens": False}, {"add_special_tokens": False},
-        {"use_beam_search": True}, {"guided_regex": "a"}, {"json_schema": {"type": "object"}}, {"regex": "a"},
+        {"use_beam_search": True}, {"structural_tag": {"x": 1}}, {"grammar_lazy": True},
         {"n_probs": 5}, {"prompt_logprobs": 1}, {"truncate_prompt_tokens": 5}, {"t_max_predict_ms": 5},
         {"chat_template": "x"}, {"documents": [{}]}, {"lora": [{"id": 0}]}, {"verbosity": "low"},
         {"web_search_options": {"x": 1}}, {"modalities": ["text", "audio"]}, {"audio": {"voice": "x"}},

@@ -7,9 +7,11 @@ from typing import Protocol
 from arcmtp.formats.kv_cache import KvFormat
 from arcmtp.runtime.tensor import Tensor
 
+Span = tuple[int, int]  # first byte in a cache's tensor, bytes
+
 
 class Cache(Protocol):
-    """Memory of a block for each slot. A checkpoint is what a sequence can go back to."""
+    """Memory of a block for each slot: spans of bytes of `tensor`, which a checkpoint copies."""
 
     tensor: Tensor
 
@@ -19,14 +21,11 @@ class Cache(Protocol):
     def reset(self, slot: int) -> None:
         """Begin a new sequence."""
 
-    def save(self, slot: int) -> None:
-        """Make the state the slot's checkpoint; nothing is pending."""
+    def state(self, slot: int) -> list[Span]:
+        """What of a slot has one size, whatever the sequence's length: it holds for its last token alone."""
 
-    def restore(self, slot: int) -> None:
-        """Go back to the slot's checkpoint."""
-
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy the checkpoint of slot `source`, of so many tokens, to slot `target`."""
+    def by_position(self, slot: int, first: int, end: int) -> list[Span]:
+        """What of a slot belongs to the positions first … end - 1; `first` is a multiple of KEY_TILE."""
 
 
 class KvCache:
@@ -43,23 +42,19 @@ class KvCache:
     def reset(self, slot: int) -> None:
         pass
 
-    def save(self, slot: int) -> None:
-        pass
+    def state(self, slot: int) -> list[Span]:
+        return []
 
-    def restore(self, slot: int) -> None:
-        pass
-
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        size = self.tensor.nbytes // self._slots
-        for begin, used in self._format.spans(self._shape, tokens):
-            self.tensor.copy_from(self.tensor, used, target * size + begin, source * size + begin)
+    def by_position(self, slot: int, first: int, end: int) -> list[Span]:
+        begin = slot * (self.tensor.nbytes // self._slots)
+        return [(begin + offset, nbytes) for offset, nbytes in self._format.spans(self._shape, first, end)]
 
 
 class StateCache:
-    """State of the same size whatever a sequence's length, [slots, …], with a checkpoint of the same shape."""
+    """State of the same size whatever a sequence's length, [slots, …]."""
 
-    def __init__(self, tensor: Tensor, checkpoint: Tensor) -> None:
-        self.tensor, self._checkpoint = tensor, checkpoint
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
         self._size = tensor.nbytes // tensor.shape[0]  # bytes of a slot
 
     def nbytes(self, tokens: int) -> int:
@@ -68,11 +63,8 @@ class StateCache:
     def reset(self, slot: int) -> None:
         self.tensor.fill(0, slot * self._size, self._size)
 
-    def save(self, slot: int) -> None:
-        self._checkpoint.copy_from(self.tensor, self._size, slot * self._size, slot * self._size)
+    def state(self, slot: int) -> list[Span]:
+        return [(slot * self._size, self._size)]
 
-    def restore(self, slot: int) -> None:
-        self.tensor.copy_from(self._checkpoint, self._size, slot * self._size, slot * self._size)
-
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        self._checkpoint.copy_from(self._checkpoint, self._size, target * self._size, source * self._size)
+    def by_position(self, slot: int, first: int, end: int) -> list[Span]:
+        return []

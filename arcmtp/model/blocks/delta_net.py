@@ -42,9 +42,7 @@ class DeltaNetBlock:
         columns = Columns(product.columns, *product.column_of[1:])
         self.op = GatedDeltaNet(heads, columns, config.rms_eps, self.output.consumers, build.geometry)
         shape = (heads.v, self.op.head_dtype.itemsize // 4)
-        self.cache = StateCache(
-            build.per_slot(f"{prefix}state", F32, *shape), build.per_slot(f"{prefix}checkpoint", F32, *shape)
-        )
+        self.cache = StateCache(build.per_slot(f"{prefix}state", F32, *shape))
         self._pending_count = build.controls.pending_count
 
     def launches(self, rows: Rows, before: Tensor) -> Iterator[Launch]:

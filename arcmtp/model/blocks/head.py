@@ -23,6 +23,7 @@ class SamplingMode(NamedTuple):
 
     by_options: bool = False  # by `Controls.options`, otherwise greedily
     top: bool = False  # also find the likeliest tokens of each row
+    masked: bool = False  # by options, among the tokens that `Controls.masks` allows
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,8 @@ class Head:
         self._counters = build.counters("sampling counters", step_rows, 3)
         self._controls = build.controls
 
-    def launches(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
-        """From the residual stream to i32 `chosen` [rows]; row 0 of each sequence has the options of its row
-        `first_row`."""
+    def logit_launches(self, rows: Rows) -> Iterator[Launch]:
+        """From the residual stream to the logits."""
         residual, count, row_count = self._residual, rows.count, rows.row_count
         norm = self.norm.launch(
             count, x=residual.after, partials=residual.partials, x_out=self.before_norm, weight=self.weights.norm,
@@ -81,12 +81,14 @@ class Head:
             count, weights=self.weights.output.tensor, output=self.logits, row_count=row_count, **self.rows.arguments
         )
         yield from (replace(norm, part="head"), replace(product, part="head"))
-        yield from self._choose(rows, mode, chosen, first_row)
 
-    def _choose(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int) -> Iterator[Launch]:
+    def choice(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
+        """From the logits to i32 `chosen` [rows]; row 0 of each sequence has the options and the mask of its row
+        `first_row`."""
         c, logits = self._controls, self.logits
         if mode.by_options:
-            history = History(c.options, c.token_states, c.biases, c.ids, c.positions, rows.batch, first_row)
+            masks = c.row_masks if mode.masked else None
+            history = History(c.options, c.token_states, c.biases, c.ids, c.positions, rows.batch, first_row, masks)
             yield from self.gumbel_sampling.launches(
                 rows.count, history, logits=logits, targets=c.targets, ids=chosen, stats=c.stats, scratch=self._scratch,
                 counters=self._counters,
@@ -110,9 +112,9 @@ class TrunkHead(Head):
         self._top_scratch = build.step("likeliest scratch", *self._top_logprobs.scratch_shape(1)[1:])
         self._top_counters = build.counters("likeliest counters", build.controls.step_rows)
 
-    def launches(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
-        """Those of `Head`, and with `mode.top` one more."""
-        yield from super().launches(rows, mode, chosen, first_row)
+    def choice(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int = 0) -> Iterator[Launch]:
+        """That of `Head`, and with `mode.top` one launch more."""
+        yield from super().choice(rows, mode, chosen, first_row)
         c = self._controls
         if mode.top:
             yield self._top_logprobs.launch(

@@ -7,7 +7,7 @@ leave only their hidden rows behind, from which `catch_up` writes what is missin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -95,10 +95,7 @@ class MtpBlock:
         self._rows, self._chunk_rows = build.activations("input", 2 * hidden), build.activations("input", hidden)
         self._chunk_hidden = build.rows("hidden rows of a chunk", hidden)
         self._row_positions = build.step("draft positions", dtype=I32)
-        self.carried = StateCache(
-            build.per_slot("carried hidden rows", F32, CARRIED_ROWS, hidden),
-            build.per_slot("checkpoint of the hidden rows", F32, CARRIED_ROWS, hidden),
-        )
+        self.carried = StateCache(build.per_slot("carried hidden rows", F32, CARRIED_ROWS, hidden))
 
     def bring_carried(self, index: int, slot: int, position: int) -> None:
         """Make the carried hidden row of `position` that of row `index` of a step, as if this step had evaluated it."""
@@ -144,11 +141,11 @@ class MtpBlock:
         ]
         return _labelled(launches)
 
-    def first_call(self, step: Rows, drafts: Rows, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
-        """The call after a step: keys and values of the rows that were accepted, a draft after the last of each
-        sequence.
+    def first_logits(self, step: Rows, drafts: Rows) -> Iterator[Launch]:
+        """The call after a step up to its logits: keys and values of the rows that were accepted, the logits of a draft
+        after the last of each sequence.
 
-        step, drafts: the step's rows, and one of each sequence. chosen: i32 [sequences], the drafts.
+        step, drafts: the step's rows, and one of each sequence.
         """
         step = replace(step, positions=self._row_positions)
         launches = [
@@ -157,20 +154,25 @@ class MtpBlock:
         ]
         if step.per_sequence > 1:
             launches.append(self.attention.store(step))
-        launches += self._draft(replace(drafts, positions=self._row_positions), mode, chosen, 0)
+        launches += self._logits(replace(drafts, positions=self._row_positions))
         return _labelled(launches)
 
-    def next_call(self, drafts: Rows, index: int, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
-        """Call `index`, from 2: goes on from the token and the hidden row of each sequence's call before."""
+    def next_logits(self, drafts: Rows, index: int) -> Iterator[Launch]:
+        """Call `index`, from 2, up to its logits: goes on from the token and the hidden row of each sequence's call
+        before."""
         before = (index - 1) * drafts.batch.size  # where the inputs of the call before end
         controls = self._controls
         rows = replace(drafts, ids=controls.ids.part(before), positions=controls.positions.part(before))
         launches = [
             *self._begin(rows, "draft", rows.ids, _hidden(self.head, self._trunk.hidden_rows)),
             *self.attention.project(rows, self._residual.before),
-            *self._draft(rows, mode, chosen, index - 1),
+            *self._logits(rows),
         ]
         return _labelled(launches)
+
+    def choice(self, drafts: Rows, index: int, mode: SamplingMode, chosen: Tensor) -> Iterator[Launch]:
+        """The rest of call `index`, from 1; chosen: i32 [sequences], the drafts."""
+        return _labelled(self.head.choice(drafts, mode, chosen, index - 1))
 
     def _begin(self, rows: Rows, order: Order, tokens: Tensor, hidden: Tensor) -> Iterator[Launch]:
         """Tokens joined with hidden rows."""
@@ -187,11 +189,11 @@ class MtpBlock:
         )  # fmt: skip
         yield replace(join, part="eh_proj")
 
-    def _draft(self, rows: Rows, mode: SamplingMode, chosen: Tensor, first_row: int) -> Iterator[Launch]:
-        """A row of each sequence from its projections to its draft."""
+    def _logits(self, rows: Rows) -> Iterator[Launch]:
+        """A row of each sequence from its projections to its logits."""
         yield from self.attention.mix(rows)
         yield from self.feed_forward.launches(rows)
-        yield from self.head.launches(rows, mode, chosen, first_row)
+        yield from self.head.logit_launches(rows)
 
 
 def _own_embedding(weights: WeightPlan, name: str, of_trunk: Merged) -> Merged:
@@ -225,5 +227,5 @@ def _hidden(head: Head, rows: HiddenRows) -> Tensor:
     return head.before_norm if rows == "pre" else head.rows.plain
 
 
-def _labelled(launches: list[Launch]) -> Iterator[Launch]:
+def _labelled(launches: Iterable[Launch]) -> Iterator[Launch]:
     return (replace(launch, block="mtp") for launch in launches)

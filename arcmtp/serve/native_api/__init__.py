@@ -1,0 +1,1 @@
+"""llama-server's own requests: text that is continued, or filled in."""

@@ -1,0 +1,1 @@
+"""OpenAI's Responses on the chat path."""

@@ -1,0 +1,6 @@
+import { render } from "preact";
+import { App } from "./App";
+import { start } from "./state";
+
+start();
+render(<App />, document.body);

@@ -53,7 +53,8 @@ def load(
     bring_models(options)
     _tell_cache_problem()
     with ProgressBar() as progress:
-        others = {name: getattr(options, name) for name in MTP_OPTIONS + CACHE_OPTIONS if hasattr(options, name)}
+        others = {name: getattr(options, name) for name in MTP_OPTIONS if hasattr(options, name)}
+        others |= {name: getattr(options, name, 0) for name in CACHE_OPTIONS}  # a single prompt comes back to nothing
         llm = LLM(
             file or options.model, options.device, ctx, options.requant, options.graph, progress, draft,
             parallel=parallel, experts_host=options.experts_host, kv_type=options.kv_type, **others,

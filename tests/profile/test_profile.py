@@ -130,7 +130,7 @@ def test_memory_adds_up(found: Any) -> None:
     assert sum(memory["weights"].values()) == found["model"]["weights_bytes"]
     assert min(memory["weights"].values()) >= 0
     resident = found["model"]["weights_bytes"] + sum(memory[of] for of in ("kv_cache", "recurrent_states", "scratch"))
-    assert memory["device_total"] == resident + memory["checkpoints"] > resident
+    assert memory["device_total"] == resident + memory["checkpoints"]
     assert resident < memory["process_peak"]
 
 

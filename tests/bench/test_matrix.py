@@ -147,10 +147,10 @@ def test_the_command_measures_the_bundled_model_and_its_own_result_is_a_baseline
     for speeds in faster["cells"][1]["warm"]:
         speeds["output"] *= 1e6
     path.write_text(json.dumps(faster))
-    assert main([*TINY, "--baseline", str(path)]) == 1
+    assert main([*TINY, "--baseline", str(path), "--tolerance", "99.9"]) == 1
     output = capsys.readouterr()
     assert "40 tokens, draft 2: output has 0.00 times the baseline's speed" in output.err
-    assert "draft off" not in output.err or "input" in output.err
+    assert "draft off" not in output.err
 
 
 def test_memory_for_a_smaller_context_gives_fewer_prompts(

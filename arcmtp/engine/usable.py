@@ -1,0 +1,34 @@
+"""What of a device is used after its latest selftest."""
+
+from __future__ import annotations
+
+from arcmtp.errors import ArcmtpError
+from arcmtp.runtime.device import Device
+from arcmtp.runtime.verdict import Ability, Verdict, verdict
+
+ADVICE = "run arcmtp selftest again, or use it all the same with --ignore-selftest"
+OTHERWISE = {"drafts": "nothing is drafted", "graphs": "launches are submitted one by one"}
+
+
+class Usable:
+    """What the verdict on a device leaves; with `ignore` all of it. `without`: a line for each thing that is done
+    without.
+
+    Raises ArcmtpError for a device that computes wrongly.
+    """
+
+    def __init__(self, device: Device, ignore: bool) -> None:
+        self._verdict = (None if ignore else verdict(device)) or Verdict("")
+        self._name = device.sycl_device.name
+        self.without: list[str] = []
+        if why := self._verdict.against("device"):
+            raise ArcmtpError(f"{self._name} is not used: {why}; {ADVICE}")
+
+    def may(self, ability: Ability, asked: bool) -> bool:
+        """Whether drafts or graphs may be used. Raises ArcmtpError if they may not and were asked for."""
+        why = self._verdict.against(ability)
+        if why and asked:
+            raise ArcmtpError(f"{self._name}: no {ability} can be asked for: {why}; {ADVICE}")
+        if why:
+            self.without.append(f"{OTHERWISE[ability]}: {why}")
+        return not why

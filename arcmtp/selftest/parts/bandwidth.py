@@ -1,0 +1,27 @@
+"""Reading memory."""
+
+from __future__ import annotations
+
+from arcmtp.ops.bandwidth import GROUP_BYTES, READ_BYTES, ReadBandwidth
+from arcmtp.predict.machine import CASES, machine
+from arcmtp.selftest.findings import Figure, Findings, Note
+from arcmtp.selftest.subject import Subject
+
+READS = 5
+NO_TIME = "an emulator ran it: no time is told"
+
+
+def run(subject: Subject) -> Findings:
+    """The best of several reads, whose sum is checked; an emulator reads little."""
+    nbytes = 4 * GROUP_BYTES if subject.emulated else READ_BYTES
+    read = ReadBandwidth(subject.device, subject.device.zeros(nbytes))
+    if subject.emulated:
+        yield Note(NO_TIME)
+        return
+    for _ in range(READS):
+        read.measure()
+    predicted = None
+    if subject.hardware:
+        best, expected, worst = (machine(subject.hardware, case).memory / 1e9 for case in CASES)
+        predicted = best, expected, worst
+    yield Figure("read", read.gbs, "GB/s", predicted)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+END_S = 10.0  # a process that waits for a driver that hangs may not end at all
+
 
 class ProcessEnded(Exception):
     """The copy ended before its work did, or was ended; the message says why, such as `SIGSEGV`."""
@@ -40,7 +42,7 @@ def forked(work: Callable[[], Iterable[Any]], patience_s: float) -> Iterator[Any
         raise ProcessEnded(_cause(process.exitcode)) from None
     finally:
         process.kill()
-        process.join()
+        process.join(END_S)
 
 
 def _send(work: Callable[[], Iterable[Any]], sender: Connection) -> None:

@@ -17,9 +17,7 @@ def add(commands: SubParsers) -> None:
     """Add the command `selftest`."""
     selftest = commands.add_parser("selftest", help="check what a device computes, and write a file for an issue")
     selftest.add_argument("--device", metavar="D", help="the device to test, as `arcmtp devices` lists it")
-    selftest.add_argument(
-        "--only", metavar="PART,…", default="", help="run these parts, or groups of parts, alone (see --list)"
-    )
+    selftest.add_argument("--only", metavar="PART,…", help="run these parts, or groups of parts, alone (see --list)")
     selftest.add_argument("--list", action="store_true", help="list the parts and end")
     selftest.add_argument(
         "--output", metavar="FILE", type=Path,
@@ -34,7 +32,7 @@ def _selftest(options: argparse.Namespace) -> int:
     from arcmtp.cli.loading import ProgressBar
     from arcmtp.runtime import verdict
     from arcmtp.selftest.registry import PARTS, chosen
-    from arcmtp.selftest.report import line, summary
+    from arcmtp.selftest.report import summary
     from arcmtp.selftest.session import selftest
 
     if options.list:
@@ -43,14 +41,18 @@ def _selftest(options: argparse.Namespace) -> int:
     if options.clear:
         verdict.forget()
         return 0
-    parts = chosen([name for name in options.only.split(",") if name])
+    parts = chosen(options.only.split(",") if options.only is not None else [])
     with ProgressBar() as bar:
         progress = bar if sys.stderr.isatty() else _quiet
-        report, file = selftest(
-            parts, options.device, options.output, progress, lambda result: tqdm.write(line(result))
-        )
+        report, file = selftest(parts, options.device, options.output, progress, _tell)
     print(f"{summary(report)}\nwritten to {file}: please attach it to your issue")
     return int(bool(report.failed))
+
+
+def _tell(line: str) -> None:
+    """A line above the progress bar."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _quiet(stage: str, done: int, total: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.verdict import Ability, Verdict, verdict
+from arcmtp.runtime.verdict import WITHOUT, Ability, Verdict, verdict
 
 ADVICE = "run arcmtp selftest again, or use it all the same with --ignore-selftest"
-OTHERWISE = {"drafts": "nothing is drafted", "graphs": "launches are submitted one by one"}
 
 
 class Usable:
@@ -30,5 +29,5 @@ class Usable:
         if why and asked:
             raise ArcmtpError(f"{self._name}: no {ability} can be asked for: {why}; {ADVICE}")
         if why:
-            self.without.append(f"{OTHERWISE[ability]}: {why}")
+            self.without.append(f"{WITHOUT[ability]}: {why}")
         return not why

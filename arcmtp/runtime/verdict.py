@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from arcmtp.runtime.device import Device
 
 Ability = Literal["device", "graphs", "drafts"]
-HINT = "run arcmtp selftest again"
+# What becomes of a device where a part failed, by what the part takes away.
+WITHOUT: dict[Ability, str] = {
+    "device": "the device is not used",
+    "graphs": "no graphs are used",
+    "drafts": "nothing is drafted",
+}
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Figure:
-    """What something takes or gives, in `unit`, beside the prediction: at best, expected, at worst; None: there is
-    none for this device."""
+    """What something takes or gives, in `unit`; None: an emulator ran it, whose speed means nothing. predicted: at
+    best, expected, at worst; None: there is no prediction for this device."""
 
     what: str
-    value: float
+    value: float | None
     unit: str
     predicted: tuple[float, float, float] | None = None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arcmtp.runtime.verdict import WITHOUT, Ability
 from arcmtp.selftest.findings import Difference, Figure, Finding, Note
 from arcmtp.selftest.run import Result, share_of_allowed
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from arcmtp.selftest.subject import Described
 
 FORM = 1  # of the JSON; a reader of another number cannot rely on its keys
-WORDS = {"device": "this device is refused", "graphs": "graphs are not used", "drafts": "nothing is drafted"}
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,27 @@ def as_json(report: Report) -> str:
     return anonymous(json.dumps(_plain(content), indent=1)) + "\n"
 
 
-def without(report: Report) -> list[str]:
+def without(report: Report) -> list[Ability]:
     """What arcmtp does without from now on."""
     lost = dict.fromkeys(result.part.ability for result in report.failed)
     return [ability for ability in lost if ability]
 
 
+def head(subject: Described) -> str:
+    """The device for a terminal."""
+    emulated = ", emulated" * subject.emulated
+    return (
+        f"{subject.device} ({subject.filter_string}){emulated}, driver {subject.driver}, profile {subject.profile}, "
+        f"arcmtp {subject.packages['arcmtp']}"
+    )
+
+
 def line(result: Result) -> str:
     """A part for a terminal, and its figures and notes below."""
-    head = f"{'FAILED' if result.problem else 'ok':<7} {result.part.name:<16} {result.seconds:6.1f} s  "
+    begin = f"{'FAILED' if result.problem else 'ok':<7} {result.part.name:<16} {result.seconds:6.1f} s  "
+    first = (begin + anonymous(result.problem or _agreement(result))).rstrip()
     told = [figure_line(finding) for finding in result.findings if not isinstance(finding, Difference)]
-    return "\n".join([head + anonymous(result.problem or _agreement(result)), *(f"{'':<36}{each}" for each in told)])
+    return "\n".join([first, *(f"{'':<36}{each}" for each in told)])
 
 
 def summary(report: Report) -> str:
@@ -78,7 +88,7 @@ def summary(report: Report) -> str:
     if not report.failed:
         return f"all {count} parts passed" if count > 1 else "the part passed"
     named = ", ".join(result.part.name for result in report.failed)
-    lost = [WORDS[ability] for ability in without(report)]
+    lost = [WITHOUT[ability] for ability in without(report)]
     meaning = f"; from now on {' and '.join(lost)} (arcmtp selftest --clear forgets it)" if lost else ""
     return f"{len(report.failed)} of {count} parts failed: {named}{meaning}"
 
@@ -87,11 +97,13 @@ def figure_line(finding: Figure | Note) -> str:
     """A figure beside its prediction."""
     if isinstance(finding, Note):
         return finding.text
-    value = f"{finding.what}: {finding.value:.4g} {finding.unit}"
+    value = f"{finding.what}: "
+    value += "an emulator ran it" if finding.value is None else f"{finding.value:.4g} {finding.unit}"
     if finding.predicted is None:
         return f"{value}, no prediction"
-    best, expected, worst = finding.predicted
-    return f"{value}, predicted {expected:.4g} ({best:.4g} to {worst:.4g})"
+    _, expected, _ = finding.predicted
+    least, most = min(finding.predicted), max(finding.predicted)
+    return f"{value}, predicted {expected:.4g} {finding.unit} ({least:.4g} to {most:.4g})"
 
 
 def anonymous(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from arcmtp.errors import ArcmtpError, one_line
 from arcmtp.forked import ProcessEnded, forked
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from arcmtp.selftest.subject import Described, Subject
 
 PATIENCE_S = 300.0  # for a part, which may compile on a busy machine
-LAST_WORDS = 4096  # bytes of a process that has ended, of what it wrote to standard error
+LAST_WORDS = 16_384  # bytes of a process that has ended, of what it wrote to standard error
+BACKTRACE = re.compile(r"PLEASE submit a bug report|Stack dump|\s*#?\d+[.:]?\s")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def describe(filter_string: str | None) -> Described:
             yield ArcmtpError(str(error))
 
     try:
-        (described,) = forked(work, PATIENCE_S)
+        (described,) = apart(work, PATIENCE_S)
     except ProcessEnded as end:
         raise ArcmtpError(f"the device cannot be opened: {end} (arcmtp doctor may say more)") from None
     if isinstance(described, ArcmtpError):
@@ -95,7 +98,8 @@ def results(
         began = time.perf_counter()
         with tempfile.TemporaryFile() as errors:
             try:
-                for message in forked(lambda: _work(left, filter_string, errors.fileno()), patience_s):
+                work = functools.partial(_work, list(left), filter_string)
+                for message in apart(work, patience_s, errors):
                     if isinstance(message, Part):
                         began = time.perf_counter()
                         started(message)
@@ -107,9 +111,25 @@ def results(
                 yield Result(left.pop(0), time.perf_counter() - began, (), problem)
 
 
-def _work(parts: Sequence[Part], filter_string: str | None, errors: int) -> Iterator[Part | Result]:
-    """In the forked process: each part before it runs, and its result, until one fails."""
-    os.dup2(errors, 2)
+def apart(work: Callable[[], Iterator[Any]], patience_s: float, errors: IO[bytes] | None = None) -> Iterator[Any]:
+    """What `work` yields in a forked process, whose standard error goes to `errors`. Where SYCL may have begun it is
+    this process: a copy would lack its threads and wait for them.
+
+    Raises ProcessEnded as `forked` does.
+    """
+    if "dpctl" in sys.modules:
+        return work()
+
+    def in_the_copy() -> Iterator[Any]:
+        if errors:
+            os.dup2(errors.fileno(), 2)
+        yield from work()
+
+    return forked(in_the_copy, patience_s)
+
+
+def _work(parts: Sequence[Part], filter_string: str | None) -> Iterator[Part | Result]:
+    """Each part before it runs, and its result, until one fails."""
 
     @functools.cache
     def subject() -> Subject:
@@ -126,7 +146,8 @@ def _work(parts: Sequence[Part], filter_string: str | None, errors: int) -> Iter
 
 
 def _last_words(errors: IO[bytes]) -> str:
-    """The last line that the process wrote to standard error."""
+    """The last line that the process wrote to standard error, before the backtrace that a compiler library prints."""
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_WORDS))
-    lines = errors.read().decode(errors="replace").strip().splitlines()
+    written = errors.read().decode(errors="replace").splitlines()
+    lines = [line for line in written if line.strip() and not BACKTRACE.match(line)]
     return f"; it said: {one_line(Exception(lines[-1]))}" if lines else ""

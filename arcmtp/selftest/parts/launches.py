@@ -12,8 +12,7 @@ from arcmtp.predict.machine import CASES, machine
 from arcmtp.runtime.graphs import GraphCache
 from arcmtp.runtime.launch import INT, Cost, Kernel, Launch, parameters, writes
 from arcmtp.runtime.tensor import I32
-from arcmtp.selftest.findings import Figure, Findings, Note, equal
-from arcmtp.selftest.parts.bandwidth import NO_TIME
+from arcmtp.selftest.findings import Figure, Findings, equal
 from arcmtp.selftest.subject import Subject
 
 ADD = Kernel("selftest_add", "", "formats.hpp", parameters(x=writes(I32), add=INT), body="*x = *x + add;")
@@ -40,10 +39,8 @@ def run(subject: Subject) -> Findings:
                 best[count] = min(best[count], timed(submit, device.wait))
         expected += (rounds + 1) * sum(count * (count + 1) // 2 for count in bound)
         yield equal(f"{what}: sum", value.read(np.int32, 1), np.array([expected], np.int32))
-        if not subject.emulated:
-            yield Figure(what, 1e6 * (best[MANY] - best[FEW]) / (MANY - FEW), "µs", _predicted(subject, enabled))
-    if subject.emulated:
-        yield Note(NO_TIME)
+        each = 1e6 * (best[MANY] - best[FEW]) / (MANY - FEW)
+        yield Figure(what, None if subject.emulated else each, "µs", _predicted(subject, enabled))
 
 
 def timed(submit: Callable[[], object], wait: Callable[[], None]) -> float:

@@ -91,10 +91,7 @@ class LoadedModel:
         self.draft = default if options.draft is None else options.draft
         if self.draft and not usable.may("drafts", asked=options.draft is not None):
             self.draft = 0
-        # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
-        graphs = False if options.graphs is None and self.device.is_cpu else options.graphs
-        if graphs is not False and not usable.may("graphs", asked=bool(graphs)):
-            graphs = False
+        graphs = usable.graphs(options.graphs)
         self.without = usable.without
         self.policy = policy_of(self.draft)
         of_network = NetworkOptions(

@@ -18,7 +18,7 @@ class Usable:
 
     def __init__(self, device: Device, ignore: bool) -> None:
         self._verdict = (None if ignore else verdict(device)) or Verdict("")
-        self._name = device.sycl_device.name
+        self._name, self._is_cpu = device.sycl_device.name, device.is_cpu
         self.without: list[str] = []
         if why := self._verdict.against("device"):
             raise ArcmtpError(f"{self._name} is not used: {why}; {ADVICE}")
@@ -31,3 +31,10 @@ class Usable:
         if why:
             self.without.append(f"{WITHOUT[ability]}: {why}")
         return not why
+
+    def graphs(self, asked: bool | None) -> bool | None:
+        """Whether graphs are used; None: whatever is faster. Raises ArcmtpError as `may` does."""
+        # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
+        if asked is False or (asked is None and self._is_cpu):
+            return False
+        return asked if self.may("graphs", asked=bool(asked)) else False

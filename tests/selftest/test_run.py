@@ -22,6 +22,10 @@ def agreeing() -> Iterator[Difference]:
     yield close("sum", np.ones(3), np.ones(3))
 
 
+def telling() -> Iterator[Difference]:
+    yield close(f"{os.getpid()}", np.ones(1), np.ones(1))
+
+
 def dying() -> Iterator[Difference]:
     yield from agreeing()
     os.write(2, b"first line\nthe engine stopped\n")
@@ -90,9 +94,6 @@ def test_the_others_run_after_a_part_that_hangs(make: Callable[..., list[Part]])
 
 
 def test_parts_that_agree_share_a_process_and_none_follows_one_that_failed(make: Callable[..., list[Part]]) -> None:
-    def telling() -> Iterator[Difference]:
-        yield close(f"{os.getpid()}", np.ones(1), np.ones(1))
-
     def wrong() -> Iterator[Difference]:
         yield close(f"{os.getpid()}", np.ones(1), np.zeros(1))
 
@@ -132,6 +133,8 @@ def test_parts_are_chosen_by_name_and_by_group() -> None:
 
 
 def test_where_sycl_may_have_begun_parts_run_in_this_process(make: Callable[..., list[Part]]) -> None:
-    parts = make(agreeing, raising, agreeing)
-    sys.modules["dpctl"] = ModuleType("dpctl")  # which the fixture takes away again
-    assert [bool(result.problem) for result in run_all(parts)] == [False, True, False]
+    parts = make(telling, raising, telling)
+    sys.modules["dpctl"] = ModuleType("dpctl")  # the fixture brings the right one back
+    found = run_all(parts)
+    assert [bool(result.problem) for result in found] == [False, True, False]
+    assert {found[0].differences[0].what, found[2].differences[0].what} == {str(os.getpid())}

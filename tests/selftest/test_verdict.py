@@ -70,9 +70,11 @@ def test_nothing_is_drafted_after_drafts_failed(device: Device) -> None:
 
 def test_no_graphs_are_used_after_they_failed(device: Device) -> None:
     failed(device, {"graph": "graphs"})
-    gpu = cast(Device, SimpleNamespace(sycl_device=device.sycl_device, is_cpu=True))
+    gpu = cast(Device, SimpleNamespace(sycl_device=device.sycl_device, is_cpu=False))
     usable = Usable(gpu, ignore=False)
-    assert not usable.may("graphs", asked=False) and usable.may("drafts", asked=True)
+    assert usable.graphs(None) is False and usable.may("drafts", asked=True)
+    ignoring = Usable(gpu, ignore=True)
+    assert [ignoring.graphs(asked) for asked in (None, True, False)] == [None, True, False]
     assert usable.without == [f"no graphs are used: graph failed in the selftest of {DATE}"]
     with pytest.raises(ArcmtpError, match="no graphs can be asked for"):
         opened(device, draft=0, graphs=True)

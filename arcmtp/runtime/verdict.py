@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +41,6 @@ class Verdict:
         return f"{', '.join(parts)} failed in the selftest of {self.date}" if parts else ""
 
 
-def emulated() -> bool:
-    """Whether an emulator executes what a GPU is given (scripts/battlemage/run.sh --execute)."""
-    return os.environ.get("ARCMTP_EMULATOR") == "1"
-
-
 def kernels_digest() -> str:
     """Of the sources of all kernels."""
     return hashlib.sha256(b"\n".join(path.read_bytes() for path in sorted(kernel_dir().glob("*.hpp")))).hexdigest()[:12]
@@ -54,9 +48,8 @@ def kernels_digest() -> str:
 
 def key_of(device: Device) -> str:
     """What a verdict holds for: this device, driver, version of arcmtp and kernels."""
-    named = f"{device.sycl_device.name}, driver {device.sycl_device.driver_version}"
-    version = f"arcmtp {importlib.metadata.version('arcmtp')}, kernels {kernels_digest()}"
-    return f"{named}, {version}" + ", emulated" * (emulated() and not device.is_cpu)
+    sycl, version = device.sycl_device, importlib.metadata.version("arcmtp")
+    return f"{sycl.name}, driver {sycl.driver_version}, arcmtp {version}, kernels {kernels_digest()}"
 
 
 def verdict(device: Device) -> Verdict | None:

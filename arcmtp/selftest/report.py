@@ -67,9 +67,8 @@ def without(report: Report) -> list[Ability]:
 
 def head(subject: Described) -> str:
     """The device for a terminal."""
-    emulated = ", emulated" * subject.emulated
     return (
-        f"{subject.device} ({subject.filter_string}){emulated}, driver {subject.driver}, profile {subject.profile}, "
+        f"{subject.device} ({subject.filter_string}), driver {subject.driver}, profile {subject.profile}, "
         f"arcmtp {subject.packages['arcmtp']}"
     )
 

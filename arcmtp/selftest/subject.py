@@ -10,10 +10,11 @@ from functools import cached_property
 from arcmtp.engine.llm import LLM
 from arcmtp.runtime import _host
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.verdict import emulated, kernels_digest, key_of
+from arcmtp.runtime.verdict import kernels_digest, key_of
 from arcmtp.selftest.bench import Bench
 
 CONTEXT = 256
+EMULATED = ", emulated"  # ends the name of a card that scripts/battlemage/emulator executes
 PACKAGES = ("arcmtp", "numpy", "dpctl", "intel-sycl-rt", "intel-opencl-rt")
 
 
@@ -43,7 +44,7 @@ class Subject:
         self.device = Device(filter_string)
         self.bench = Bench(self.device)
         self.hardware = self.device.card.hardware  # None: nothing is predicted
-        self.emulated = emulated() and not self.device.is_cpu
+        self.emulated = self.device.sycl_device.name.endswith(EMULATED)
 
     def described(self) -> Described:
         """What an issue must tell of it."""

@@ -116,22 +116,17 @@ def test_a_part_that_passes_later_is_used_again_and_others_stay_as_they_were(dev
     assert verdict.verdict(device) == Verdict(DATE, {})
 
 
-def test_a_verdict_is_of_one_device_driver_version_kernels_and_of_an_emulator(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def key(name: str = "Arc", driver: str = "1.6.3", is_cpu: bool = False) -> str:
+def test_a_verdict_is_of_one_device_driver_version_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(name: str = "Arc", driver: str = "1.6.3") -> str:
         sycl = SimpleNamespace(name=name, driver_version=driver)
-        return key_of(cast(Device, SimpleNamespace(sycl_device=sycl, is_cpu=is_cpu)))
+        return key_of(cast(Device, SimpleNamespace(sycl_device=sycl)))
 
-    keys = [key(), key(name="B70"), key(driver="1.6.4")]
+    keys = [key(), key(name="Arc, emulated"), key(driver="1.6.4")]
     monkeypatch.setattr(verdict, "kernels_digest", lambda: "others")
     keys.append(key())
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.0.1")
     keys.append(key())
-    monkeypatch.setenv("ARCMTP_EMULATOR", "1")
-    keys.append(key())
     assert len(set(keys)) == len(keys)
-    assert "emulated" not in key(is_cpu=True)
 
 
 def test_forgetting(device: Device) -> None:

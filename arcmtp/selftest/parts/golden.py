@@ -7,6 +7,7 @@ chooses no other token.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from arcmtp.engine.llm import BUNDLED_MODEL
 from arcmtp.engine.results import Generation
 from arcmtp.runtime.paths import data_dir
-from arcmtp.selftest.findings import Findings, close, equal
+from arcmtp.selftest.findings import Findings, Note, close, equal
 from arcmtp.selftest.subject import Subject
 
 PROMPTS = (0, 4)  # text, and a chat
@@ -44,6 +45,12 @@ def run(subject: Subject) -> Findings:
         yield equal(f"prompt {number}: ids", padded(result.ids), padded(reference["tokens"][:TOKENS]))
         off = np.array([np.mean(logprob_differences(result, reference))])
         yield close(f"prompt {number}: log-probabilities, mean difference", off, np.zeros(1), atol=MEAN_OFF)
+        yield Note(f"prompt {number}: bits {bits(result)}")
+
+
+def bits(result: Generation) -> str:
+    """A digest of the log-probabilities, which devices whose kernels have one geometry should agree on."""
+    return hashlib.sha256(np.array(result.token_logprobs, "<f4").tobytes()).hexdigest()[:12]
 
 
 def padded(ids: Sequence[int]) -> np.ndarray:

@@ -23,7 +23,7 @@ FORM = 1  # of the JSON; a reader of another number cannot rely on its keys
 
 @dataclass(frozen=True)
 class Report:
-    """date: of the end, as 2026-11-29T01:30:00Z. seconds: of all parts."""
+    """date: of the beginning, in UTC, as 2026-11-29T01:30:00Z. seconds: of all parts."""
 
     subject: Described
     date: str
@@ -37,9 +37,10 @@ class Report:
 
 
 def file_name(subject: Described, date: str) -> str:
-    """arcmtp-selftest-DEVICE-DATE.json, in letters that every file system takes."""
+    """arcmtp-selftest-DEVICE-DATE.json, in letters that every file system takes. The date has the time, so that no run
+    replaces the file of another one."""
     device = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\([A-Za-z]*\)", "", subject.device).lower()).strip("-")
-    return f"arcmtp-selftest-{device}-{date[:10]}.json"
+    return f"arcmtp-selftest-{device}-{date[:19].replace(':', '')}.json"
 
 
 def as_json(report: Report) -> str:

@@ -47,7 +47,8 @@ def test_parts_that_pass_give_a_file_and_status_0(tmp_path: Path) -> None:
     assert re.match(r" +launch: \d+(\.\d+)? µs, no prediction$", below) and "node of a graph" in also_below
     assert re.match(r".+ \(opencl:cpu:0\), driver .+, profile cpu, arcmtp 0", device)
     assert last == "all 2 parts passed"
-    name = re.fullmatch(r"written to (arcmtp-selftest-[a-z0-9-]+-\d{4}-\d\d-\d\d\.json): please attach .*", written)
+    pattern = r"written to (arcmtp-selftest-[a-z0-9-]+-\d{4}-\d\d-\d\dT\d{6}\.json): please attach .*"
+    name = re.fullmatch(pattern, written)
     assert name and [name[1]] == [path.name for path in tmp_path.glob("*.json")]
     content = only(tmp_path)
     assert content["passed"] and content["failed"] == content["without"] == []
@@ -151,7 +152,8 @@ def test_the_summary_says_what_arcmtp_does_without() -> None:
 
 
 def test_the_file_is_named_after_device_and_date() -> None:
-    assert file_name(SUBJECT, "2026-11-29T01:02:03Z") == "arcmtp-selftest-intel-arc-pro-b70-graphics-2026-11-29.json"
+    name = file_name(SUBJECT, "2026-11-29T01:02:03Z")
+    assert name == "arcmtp-selftest-intel-arc-pro-b70-graphics-2026-11-29T010203.json"
 
 
 def test_the_command_can_fork_since_sycl_is_not_loaded_before() -> None:

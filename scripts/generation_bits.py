@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write every bit that generations of the test models have, or compare with those that another tree has written.
 
-The prompts are those of tests/data/golden.json, on the CPU device: greedy with 0, 1 and 3 drafts, with the three
+The prompts are those of arcmtp/data/golden.json, on the CPU device: greedy with 0, 1 and 3 drafts, with the three
 likeliest tokens of each position, and sampled with filters and penalties. Only the public interface is used, so that
 the environment of an older tree can run this too. Exit status 1: a generation differs.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from arcmtp import LLM, Generation, SamplingOptions
+from arcmtp.runtime.paths import data_dir
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 MODELS = (None, "tiny-qwen36moe-f16.gguf", "tiny-qwen36moe-q4_k_m.gguf")  # None: the bundled one, Q4_0
@@ -42,7 +43,7 @@ def main() -> int:
 
 def generations(model: str | None) -> Iterator[tuple[str, Bits]]:
     """What each is called, and its bits."""
-    prompts = json.loads((DATA / "golden.json").read_text(encoding="utf-8"))["prompts"]
+    prompts = json.loads((data_dir() / "golden.json").read_text(encoding="utf-8"))["prompts"]
     with LLM(model and DATA / model, device="cpu", ctx=1024, draft=3) as llm:
         for number, prompt in enumerate(prompts):
             name = f"{model or 'bundled'}, prompt {number}"

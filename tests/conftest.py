@@ -1,6 +1,5 @@
 """Imported before any test module, so that the SYCL environment is prepared before dpctl loads libsycl."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 import arcmtp  # noqa: F401  imported for what it sets up
 from arcmtp.runtime.device import Device
+from arcmtp.selftest.parts.golden import golden as golden_texts
 
 # What a shell runs in the background ignores SIGINT, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,10 +22,9 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden(data_dir: Path) -> dict[str, Any]:
+def golden() -> dict[str, Any]:
     """llama.cpp's greedy ids and log-probabilities, by model file name."""
-    content: dict[str, Any] = json.loads((data_dir / "golden.json").read_text())
-    return content
+    return golden_texts()
 
 
 @pytest.fixture(scope="session")

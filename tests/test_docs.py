@@ -33,7 +33,7 @@ from tests.mtp.models import rewritten
 from tests.serve.conftest import Server
 
 ROOT = Path(__file__).parents[1]
-NAMES = ["models", "generate", "chat", "files", "mtp", "serve", "bench", "profile", "doctor"]
+NAMES = ["models", "generate", "chat", "files", "mtp", "serve", "bench", "profile", "doctor", "selftest"]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 PROGRAMS = ("arcmtp", ".venv/bin/arcmtp", "scripts/", ".venv/bin/python", "make", "curl", "llama-server")
 MODELS = ("MODEL.gguf", "FILE", "IN", "DONOR", "ggml-vocab-qwen35.gguf")
@@ -47,6 +47,7 @@ SHORT = {
     "arcmtp bench mtp": "-n 2 -r 1 --device cpu",
     "arcmtp bench mtp --matrix": "--max-prompt 1024 --draft off,1 --tolerance 100000",
     "arcmtp bench ops": "-r 1 --only draft_chain --device cpu",
+    "arcmtp selftest": "--device cpu --only draft_chain",
     "arcmtp bench serve": "-p 16 -n 4 --requests 4",
     "scripts/bench_auto.py": "--tokens 8 --rounds 2 --draft off,1",
 }
@@ -100,6 +101,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(words[:300] if name == "prompt.txt" else words[:6000], encoding="utf-8")
     changes = {"qwen35moe.block_count": 8, "qwen35moe.nextn_predict_layers": 0}
     rewritten(bundled_model(), tmp_path / "TRUNK", changes, lambda name: not name.startswith("blk.8."))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # verdicts; compiled kernels stay where they are
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

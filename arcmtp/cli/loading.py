@@ -57,9 +57,10 @@ def load(
         others |= {name: getattr(options, name, 0) for name in CACHE_OPTIONS}  # a single prompt comes back to nothing
         llm = LLM(
             file or options.model, options.device, ctx, options.requant, options.graph, progress, draft,
-            parallel=parallel, experts_host=options.experts_host, kv_type=options.kv_type, **others,
+            parallel=parallel, experts_host=options.experts_host, kv_type=options.kv_type,
+            ignore_selftest=options.ignore_selftest, **others,
         )  # fmt: skip
-    for line in _what_memory_decided(llm, ctx):
+    for line in (*llm.without, *_what_memory_decided(llm, ctx)):
         print(line, file=sys.stderr)
     for name, error in llm.requant_errors.items():
         print(f"{name}: relative RMS error {error:.4f} in INT4", file=sys.stderr)

@@ -8,13 +8,27 @@ import sys
 from collections.abc import Sequence
 
 from arcmtp import __version__
-from arcmtp.cli import bench, chat, devices, doctor, generate, inspect, mtp, perplexity, predict, profile, pull, serve
+from arcmtp.cli import (
+    bench,
+    chat,
+    devices,
+    doctor,
+    generate,
+    inspect,
+    mtp,
+    perplexity,
+    predict,
+    profile,
+    pull,
+    selftest,
+    serve,
+)
 from arcmtp.cli.options import Parser
 from arcmtp.cli.streams import Forgiving, prepare, to_nowhere
 from arcmtp.errors import ArcmtpError, printable
 from arcmtp.runtime import environment
 
-COMMANDS = (devices, doctor, inspect, predict, pull, chat, generate, serve, perplexity, profile, bench, mtp)
+COMMANDS = (devices, doctor, selftest, inspect, predict, pull, chat, generate, serve, perplexity, profile, bench, mtp)
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141  # the last two as shells report SIGINT and SIGPIPE
 
 

@@ -101,6 +101,9 @@ def add_model_options(
         "context needs); the text is the same",
     )  # fmt: skip
     parser.add_argument("--requant", choices=["int4"], help="turn the large matrices into 4-bit weights while loading")
+    parser.add_argument(
+        "--ignore-selftest", action="store_true", help="use also what failed in the device's latest arcmtp selftest"
+    )
     add_kv_option(parser)
 
 

@@ -26,6 +26,7 @@ from arcmtp.runtime.environment import runtime_lib_dir
 from arcmtp.runtime.graphs import GraphCache
 from arcmtp.runtime.launch import INT, Cost, Kernel, Launch, parameters, writes
 from arcmtp.runtime.tensor import I32
+from arcmtp.runtime.verdict import WITHOUT, verdict
 
 MINIMUM_DRIVER = "24.48.31907"  # Intel's first GPU driver with production support of Battlemage
 GPU_PACKAGES = "apt-get install libze1 libze-intel-gpu1 (Debian, Ubuntu), or Intel's package archive"
@@ -62,6 +63,7 @@ class DeviceChecks:
         if self.computes:
             yield "graph", lambda: graph(device)
             yield "bandwidth", lambda: bandwidth(device)
+        yield "selftest", lambda: selftest(device)
         if self.model is not None:
             model = self.model
             yield "memory plan", lambda: model_memory(device, model)
@@ -217,6 +219,20 @@ def bandwidth(device: Device) -> Iterator[Finding]:
     elif hardware:
         expected = f"; the maker specifies {hardware.spec_bandwidth_gbs:g}"
     yield Finding("bandwidth", "ok", f"{read.gbs:.1f} GB/s read, the best of {READS + 1}{expected}")
+
+
+def selftest(device: Device) -> Iterator[Finding]:
+    """What `arcmtp selftest` found on this device when it was run last."""
+    known = verdict(device)
+    if known is None:
+        yield Finding("selftest", "ok", "not run on this device, driver and version: arcmtp selftest")
+    elif known.failed:
+        message = f"{', '.join(known.failed)} failed in the selftest of {known.date}"
+        if lost := dict.fromkeys(ability for ability in known.failed.values() if ability):
+            message += f"; {' and '.join(WITHOUT[ability] for ability in lost)}"
+        yield Finding("selftest", "problem", message, "update the driver, run arcmtp selftest again, and report it")
+    else:
+        yield Finding("selftest", "ok", f"nothing failed on {known.date}")
 
 
 def model_memory(device: Device, model: PlannedModel) -> Iterator[Finding]:

@@ -3,15 +3,13 @@
 Checks that load the SYCL runtime run in a forked process, so that a driver that crashes or hangs becomes a finding.
 """
 
-import multiprocessing
-import signal
 import sys
 from collections.abc import Iterable, Iterator
-from multiprocessing.connection import Connection
 
 from arcmtp.doctor.findings import Finding, NamedCheck, guarded
 from arcmtp.doctor.machine import Machine
 from arcmtp.doctor.planned_model import PlannedModel
+from arcmtp.forked import NoAnswer, ProcessEnded, forked
 
 PATIENCE_S = 300.0  # compiling on a busy machine takes most of a minute
 DRIVER_REMEDY = "`dmesg` may say more; update the driver"
@@ -60,40 +58,21 @@ def _device_checks(machine: Machine, device: str | None, model: PlannedModel | N
 
 def isolated(checks: Iterable[NamedCheck], patience_s: float) -> Iterator[Finding]:
     """Run `checks` in a forked process; its death, or `patience_s` seconds without an answer, is a problem."""
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_report, args=(checks, sender), daemon=True)
-    process.start()
-    sender.close()
     under_way = "sycl runtime"  # which loads before the first check says its name
     try:
-        while receiver.poll(patience_s):
-            message = receiver.recv()
-            if message is None:
-                return
+        for message in forked(lambda: _named(checks), patience_s):
             if isinstance(message, Finding):
                 yield message
             else:
                 under_way = message
-    except EOFError:
-        process.join()
-        yield Finding(under_way, "problem", f"this check ended the process: {_cause(process.exitcode)}", DRIVER_REMEDY)
-        return
-    process.kill()
-    yield Finding(under_way, "problem", f"no answer for {patience_s:g} seconds", DRIVER_REMEDY)
+    except NoAnswer as silence:
+        yield Finding(under_way, "problem", str(silence), DRIVER_REMEDY)
+    except ProcessEnded as end:
+        yield Finding(under_way, "problem", f"this check ended the process: {end}", DRIVER_REMEDY)
 
 
-def _report(checks: Iterable[NamedCheck], sender: Connection) -> None:
-    """Send each check's name before it runs, what it finds, and None at the end."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent tells of an interruption
+def _named(checks: Iterable[NamedCheck]) -> Iterator[str | Finding]:
+    """Each check's name before it runs, and what it finds."""
     for name, check in checks:
-        sender.send(name)
-        for finding in guarded(name, check):
-            sender.send(finding)
-    sender.send(None)
-
-
-def _cause(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit status {exit_code}"
+        yield name
+        yield from guarded(name, check)

@@ -78,6 +78,8 @@ class LLM:
 
     cache_mib, cache_host_mib: MiB of device memory and of host memory for checkpoints; None takes 256 and 2048, or a
         quarter of what all else leaves free if that is less; 0 takes none.
+    ignore_selftest: use also what failed in the device's latest selftest (docs/selftest.md); otherwise a device that
+        computes wrongly is refused, and graphs or drafts are done without (`without`).
 
     A prompt that begins like an earlier prompt and its continuation is evaluated from the deepest checkpoint on that
     both share. There is one where the last two messages begin, where the first one ends, where a continuation ended,
@@ -101,12 +103,12 @@ class LLM:
         draft: Draft | None = None, mtp_hidden: HiddenRows = "post", parallel: int = 1, *, draft_p_min: float = 0.0,
         draft_vocab: DraftVocab = "full", draft_requant: Literal["int4"] | None = None,
         mtp_model: str | Path | None = None, experts_host: ExpertsHost = "auto", kv_type: str = "f16",
-        cache_mib: int | None = None, cache_host_mib: int | None = None,
+        cache_mib: int | None = None, cache_host_mib: int | None = None, ignore_selftest: bool = False,
     ) -> None:  # fmt: skip
         options = LoadOptions(
             bundled_model() if path is None else path, device, ctx, requant, graphs, draft, mtp_hidden, parallel,
             draft_p_min, draft_vocab, draft_requant, mtp_model, experts_host, kv_type,
-            cache_mib, cache_host_mib,
+            cache_mib, cache_host_mib, ignore_selftest,
         )  # fmt: skip
         model = LoadedModel(options, progress or (lambda stage, done, total: None))
         self._model, self.config, self.tokenizer, self.device = model, model.config, model.tokenizer, model.device
@@ -116,6 +118,7 @@ class LLM:
         self.draft_p_min = draft_p_min  # unless a generation asks otherwise
         self.parallel, self.kv_type = parallel, kv_type
         self.requant_errors = model.requant_errors  # relative RMS error of each tensor that is now in 4 bits
+        self.without = model.without  # what is done without after a selftest, and why
         self.graph_choice = model.graph_choice  # µs of a step by launches and by a graph; None where not measured
         self.load_seconds = model.load_seconds
         self.scheduler = Scheduler(model.network)

@@ -16,6 +16,7 @@ from arcmtp.engine.memory_plan import (
     planned,
 )
 from arcmtp.engine.model_file import ModelFile
+from arcmtp.engine.usable import Usable
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import kv_format
 from arcmtp.gguf import GGUF
@@ -34,6 +35,7 @@ from arcmtp.runtime.launch import kernels_of
 AUTO: Literal["auto"] = "auto"
 
 USUAL_ROWS = 3  # of a step that verifies drafts
+
 
 Draft = int | Literal["auto"]
 
@@ -58,6 +60,7 @@ class LoadOptions:
     kv_type: str = "f16"
     cache_mib: int | None = None
     cache_host_mib: int | None = None
+    ignore_selftest: bool = False
 
     def __post_init__(self) -> None:
         if self.draft is not None:
@@ -82,10 +85,15 @@ class LoadedModel:
         gguf, self.config, self.tokenizer = file.gguf, file.config, file.tokenizer
         self.path = gguf.path
         donor = _donor(gguf, self.config, options.mtp_model)
+        self.device = options.device if isinstance(options.device, Device) else Device(options.device)
+        usable = Usable(self.device, options.ignore_selftest)
         default: Draft = AUTO if donor or has_mtp(gguf, self.config) else 0
         self.draft = default if options.draft is None else options.draft
+        if self.draft and not usable.may("drafts", asked=options.draft is not None):
+            self.draft = 0
+        graphs = usable.graphs(options.graphs)
+        self.without = usable.without
         self.policy = policy_of(self.draft)
-        self.device = options.device if isinstance(options.device, Device) else Device(options.device)
         of_network = NetworkOptions(
             self.config.usable_context(options.ctx), self.tokenizer.vocab_used, options.parallel,
             mtp=(donor or gguf) if may_draft(self.policy) else None, hidden_rows=options.mtp_hidden,
@@ -101,11 +109,9 @@ class LoadedModel:
         self.prompting = file.prompting(self.context)
         self.requant_errors = load(network, self.context, self.memory, progress)
         _compile(network, {0, *self.policy.lengths}, options.draft_p_min > 0, progress)
-        # The CPU driver never frees 2 KiB per kernel of every replay, however it is submitted (docs/log.md).
-        measured = options.graphs is None and not self.device.is_cpu
         step = network.step(USUAL_ROWS if may_draft(self.policy) else 1, SamplingMode())
-        self.graph_choice = choose(self.device, step.bound, kernels_of(step)) if measured else None
-        network.stage.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(options.graphs)
+        self.graph_choice = choose(self.device, step.bound, kernels_of(step)) if graphs is None else None
+        network.stage.graphs.enabled = self.graph_choice.use_graphs if self.graph_choice else bool(graphs)
         self._network: Network | None = network
         self.load_seconds = time.perf_counter() - began
 

@@ -22,10 +22,10 @@ class Steps:
         work = self.predictor.work(rows, position + rows)
         return self.predictor.time(self.network.plain_step(rows), work, as_graph)
 
-    def draft(self, index: int, rows: int, position: int) -> ListTime:
+    def draft(self, index: int, rows: int, position: int, as_graph: bool = True) -> ListTime:
         """Draft call `index` after a step of `rows` rows that ended at `position`."""
         work = self.predictor.work(1, position + index)
-        return self.predictor.time(self.network.plain_draft(index, rows), work, as_graph=True)
+        return self.predictor.time(self.network.plain_draft(index, rows), work, as_graph)
 
     def cycle(self, drafts: int, position: int) -> ListTime:
         """So many draft calls, and the step that verifies them."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from arcmtp import LLM, Generation
+from arcmtp.selftest.parts.golden import MEAN_OFF, logprob_differences, parting
 
 MAX_TOKENS = 48  # as many as llama.cpp was asked for
 CLOSE = 0.01  # nat between llama.cpp's first two candidates: below it, another order of summation may choose the other
@@ -13,19 +14,6 @@ CLOSE = 0.01  # nat between llama.cpp's first two candidates: below it, another 
 
 def generate(llm: LLM, prompt: dict[str, Any]) -> Generation:
     return llm.generate(prompt["tokens"], max_tokens=MAX_TOKENS, logprobs=100)
-
-
-def parting(ours: list[int], theirs: list[int]) -> int:
-    """The first position at which the ids differ."""
-    return next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), len(ours))
-
-
-def differences(result: Generation, reference: dict[str, Any]) -> list[float]:
-    """|log-probability - llama.cpp's| of its five likeliest tokens, up to the position of a parting."""
-    assert result.logprobs is not None
-    same = parting(result.ids, reference["tokens"]) + 1
-    pairs = list(zip(result.logprobs, reference["top5"], strict=False))[:same]
-    return [abs(dict(ours)[token] - logprob) for ours, theirs in pairs for token, logprob in theirs]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +47,7 @@ def test_f16_weights_give_llama_cpps_greedy_text(f16_results: list[Generation], 
 
 def test_f16_weights_give_llama_cpps_log_probabilities(f16_results: list[Generation], golden: dict[str, Any]) -> None:
     references = golden["models"]["tiny-qwen36moe-f16.gguf"]
-    off = np.concatenate([differences(*pair) for pair in zip(f16_results, references, strict=True)])
+    off = np.concatenate([logprob_differences(*pair) for pair in zip(f16_results, references, strict=True)])
     assert len(off) > 200
     assert np.median(off) <= 0.005
     assert np.quantile(off, 0.95) <= 0.02  # near-ties of the router make the rest
@@ -72,5 +60,5 @@ def test_q4_0_weights_give_llama_cpps_first_ids_and_nearly_its_log_probabilities
     references = golden["models"]["tiny-qwen36moe-q4_0.gguf"]
     for result, reference in zip(q4_0_results, references, strict=True):
         assert result.ids[0] == reference["tokens"][0]
-    off = np.concatenate([differences(*pair) for pair in zip(q4_0_results, references, strict=True)])
-    assert np.mean(off) <= 0.05
+    off = np.concatenate([logprob_differences(*pair) for pair in zip(q4_0_results, references, strict=True)])
+    assert np.mean(off) <= MEAN_OFF

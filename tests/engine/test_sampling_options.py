@@ -14,7 +14,7 @@ from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, IN_PROMPT, Options, reference
 
 PROMPT = "import os\n\n\ndef read_lines(path):"
 WARM = SamplingOptions(temperature=1.2, top_k=200, seed=5)
-MARGIN = 2e-5  # as in tests/ops/test_gumbel_sampling.py
+MARGIN = 2e-5  # as in arcmtp/selftest/operators/gumbel_sampling.py
 
 
 @pytest.mark.parametrize(

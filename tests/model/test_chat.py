@@ -11,7 +11,7 @@ from arcmtp.model.chat import ChatTemplate
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"
-GOLDEN = json.loads((ROOT / "tests/data/golden.json").read_text())
+GOLDEN = json.loads((ROOT / "arcmtp/data/golden.json").read_text())
 USER = {"role": "user", "content": "hi"}
 
 # The rules of Qwen3.6's chat format: tools, tool calls and results, earlier reasoning dropped or preserved.

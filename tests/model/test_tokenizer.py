@@ -15,7 +15,7 @@ from arcmtp.model.tokenizer import BYTE_ALPHABET, Detokenizer, Tokenizer
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "arcmtp/data/tiny-qwen36moe-q4_0.gguf"
-GOLDEN = json.loads((ROOT / "tests/data/golden.json").read_text())
+GOLDEN = json.loads((ROOT / "arcmtp/data/golden.json").read_text())
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 

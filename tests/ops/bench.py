@@ -1,107 +1,17 @@
-"""A device on which operator tests run launches in the geometry of its card."""
+"""What operator tests share with `arcmtp selftest`: its bench, and that all differences are allowed ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-import numpy as np
+from arcmtp.selftest.bench import POISON, Bench, interleaved, unpack_rows
+from arcmtp.selftest.findings import Difference
 
-from arcmtp.formats.activations import pack_rows, quantise, row_bytes
-from arcmtp.ops.launch import Batch
-from arcmtp.runtime.device import Device
-from arcmtp.runtime.launch import Kernel, Launch
-from arcmtp.runtime.memory import Buffer, HostBuffer
-
-POISON = 0xFFFFFFFF
+__all__ = ["POISON", "Bench", "agree", "interleaved", "unpack_rows"]
 
 
-class Bench:
-    """A device whose kernels run in one geometry."""
-
-    def __init__(self, device: Device) -> None:
-        self._device, self.geometry = device, device.card.geometry
-
-    def repeats(self, count: int, least: int) -> int:
-        """`count`, or `least` where a launch takes long: how often to do what chance varies, or with how many rows."""
-        return count
-
-    def compile(self, kernels: Iterable[Kernel]) -> None:
-        """Compile kernels together: a source takes about a second, whatever it holds."""
-        self._device.compile(kernels)
-
-    def run(self, launches: Launch | Iterable[Launch]) -> None:
-        """Run one launch or several and wait for them."""
-        self._device.run(self._device.bind([launches] if isinstance(launches, Launch) else launches))
-
-    def alloc(self, nbytes: int) -> Buffer:
-        return self._device.alloc(nbytes)
-
-    def host_zeros(self, nbytes: int) -> HostBuffer:
-        return self._device.host_zeros(nbytes)
-
-    def array(self, values: np.ndarray) -> Buffer:
-        """A buffer holding `values`."""
-        buffer = self.alloc(values.nbytes)
-        buffer.write(values)
-        return buffer
-
-    def ints(self, values: Sequence[int] | np.ndarray) -> Buffer:
-        """A buffer holding `values` as int32."""
-        return self.array(np.array(values, np.int32))
-
-    def zeros(self, nbytes: int) -> Buffer:
-        """A buffer of zero bytes."""
-        buffer = self.alloc(nbytes)
-        buffer.fill(0)
-        return buffer
-
-    def poisoned(self, nbytes: int) -> Buffer:
-        """A buffer whose floats are NaN and whose integers are -1, so that nothing unwritten passes for a result."""
-        buffer = self.alloc(nbytes)
-        buffer.fill(0xFF)
-        return buffer
-
-    def batch(self, slots: Sequence[int] = (0,)) -> Batch:
-        """Batch in these slots."""
-        return Batch(len(slots), self.ints(slots))
-
-    def rows(self, buffer: Buffer, rows: int, width: int, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
-        """[rows, width], four bytes each, of a buffer that was poisoned; nothing behind them has been written."""
-        values = buffer.read(dtype, buffer.nbytes // 4).reshape(-1, width)
-        assert (values[rows:].view(np.uint32) == POISON).all(), "a row behind the last was written"
-        return values[:rows]
-
-    def written(self, buffer: Buffer, rows: int) -> np.ndarray:
-        """Which words of a buffer that was poisoned have been written: bool [rows, words]."""
-        return buffer.read(np.uint32, buffer.nbytes // 4).reshape(rows, -1) != POISON
-
-    def activation_rows(self, rows: int, k: int) -> Buffer:
-        """A poisoned buffer for activation rows of k values."""
-        return self.poisoned(rows * row_bytes(k, self._device.activation_orders))
-
-    def write_activations(self, buffer: Buffer, x: np.ndarray) -> None:
-        """Quantise x float32 [rows, k] into the first rows of a buffer."""
-        with np.errstate(invalid="ignore"):
-            buffer.write(pack_rows(*quantise(x), self._device.activation_orders))
-
-    def read_activations(self, buffer: Buffer, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes int8 [rows, k] and scales float32 [rows, k/32] of the activation rows in a buffer, those of `plain`
-        float32 [rows, k]. Where that has no NaN, copies and sums are those of the codes."""
-        (rows, k), orders = plain.shape, self._device.activation_orders
-        nbytes = row_bytes(k, orders)
-        packed = buffer.read(np.uint8, rows * nbytes).reshape(rows, nbytes)
-        codes, scales = unpack_rows(packed, k, orders)
-        for row in np.flatnonzero(~np.isnan(plain).any(axis=1)):
-            want = pack_rows(codes[row : row + 1], scales[row : row + 1], orders)
-            assert np.array_equal(packed[row : row + 1], want), "copies or sums are not those of the codes"
-        return codes, scales
-
-
-def interleaved(sequences: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """[rows * sequences, …] of [rows, …] for each sequence: row r of sequence u is row r * sequences + u."""
-    return np.stack(list(sequences), axis=1).reshape(-1, *sequences[0].shape[1:])
-
-
-def unpack_rows(rows: np.ndarray, k: int, orders: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes int8 [rows, k] and scales float32 [rows, k/32] of device rows, uint8 [rows, row_bytes(k, orders)]."""
-    codes = np.ascontiguousarray(rows[:, :k]).view(np.int8)
-    scales = np.ascontiguousarray(rows[:, orders * k : orders * k + k // 8]).view(np.float32)
-    return codes, scales
+def agree(differences: Iterable[Difference]) -> None:
+    """Every result is what it must be, and there are some."""
+    count = 0
+    for difference in differences:
+        assert difference.ok, str(difference)
+        count += difference.count
+    assert count

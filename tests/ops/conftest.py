@@ -6,6 +6,7 @@ import pytest
 
 from arcmtp.runtime.card import Card, cards
 from arcmtp.runtime.device import Device
+from arcmtp.selftest import bench as shared
 from tests.ops.bench import Bench
 from tests.ops.twin import TwinBench
 
@@ -14,7 +15,7 @@ EMULATED = pytest.param("emulated", marks=pytest.mark.emulated)
 # For operators whose kernels are the same in every geometry.
 without_geometry = pytest.mark.parametrize("bench", ["cpu", EMULATED], indirect=True)
 
-ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)  # compiled for exactly these
+ROW_COUNTS = shared.ROW_COUNTS
 CHUNK_COUNTS = (9, 17, 64, 512)  # counted when the kernel runs
 # (how many rows there are, what the launch is told) for operators that do not know sequences
 LAUNCHED_ROWS = (
@@ -22,10 +23,8 @@ LAUNCHED_ROWS = (
     (9, 32),  # at most so many
     *((rows, 0) for rows in CHUNK_COUNTS),
 )
-SLOTS = 4
-RUN_SLOTS = (2, 0, 3)  # of three sequences
+SLOTS, RUN_SLOTS, RUN_ROWS = shared.SLOTS, shared.RUN_SLOTS, shared.RUN_ROWS
 FREE_SLOTS = (1,)  # take no part
-RUN_ROWS = (1, 3, 8)  # rows of each sequence
 
 
 @cache

@@ -5,56 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from arcmtp.ops.accept import DONE, LEFT, MAX_STOP_IDS, RECORD, RECORDS, STEP, Accept, reference, turn
+from arcmtp.ops.accept import DONE, MAX_STOP_IDS, RECORD, RECORDS, Accept, turn
 from arcmtp.ops.launch import CARRIED_ROWS, MAX_ROWS
 from arcmtp.runtime.memory import Buffer
-from tests.ops.bench import Bench, interleaved
+from arcmtp.selftest.operators.accept import HIDDEN, STOP, STRIDE, VOCAB, Turn, of_step
+from tests.ops.bench import Bench, agree, interleaved
 from tests.ops.conftest import FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
-
-VOCAB, STRIDE, HIDDEN, STOP = 20, 32, 64, 7
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(bench: Bench) -> None:
     op = Accept(STRIDE, HIDDEN)
     bench.compile(op.kernel(rows, evaluated) for rows in ROW_COUNTS for evaluated in (True, False))
-
-
-class Turn:
-    """A sequence between two steps: what `accept` keeps for it."""
-
-    def __init__(self, bench: Bench, position: int, limit: int) -> None:
-        self.bench, self.op = bench, Accept(STRIDE, HIDDEN)
-        self.turns = bench.array(turn(limit, [STOP, 3]))
-        self.positions = bench.array(np.arange(position, position + MAX_ROWS, dtype=np.int32))
-        self.pending_count, self.accepted = bench.poisoned(4), bench.poisoned(4)
-        self.states = bench.zeros(STRIDE * 4)
-        self.records = bench.host_zeros(RECORDS * RECORD.itemsize)
-        self.ids, self.carried = bench.poisoned(MAX_ROWS * 4), bench.poisoned(CARRIED_ROWS * HIDDEN * 4)
-        rng = np.random.default_rng(position)
-        self.logits = rng.standard_normal((MAX_ROWS, STRIDE)).astype(np.float32)
-        self.stats = rng.standard_normal((MAX_ROWS, 3)).astype(np.float32)
-        self.hidden = rng.standard_normal((MAX_ROWS, HIDDEN)).astype(np.float32)
-
-    def step(
-        self, sampled: Sequence[int], ids: Sequence[int], evaluated: bool = True, drafted: int = MAX_ROWS
-    ) -> np.void:
-        """The record of a step that evaluates `ids`, of which `drafted` at most were guessed, and chooses `sampled`."""
-        bench, rows = self.bench, len(ids)
-        self.ids.write(np.array(ids, np.int32))
-        number = int(self.turns.read(np.int32, STEP + 1)[STEP])
-        launch = self.op.launch(
-            rows, evaluated, bench.batch(), sampled=bench.ints(sampled), logits=bench.array(self.logits),
-            stats=bench.array(self.stats), ids=self.ids, positions=self.positions, pending_count=self.pending_count,
-            drafted=bench.ints([drafted]), accepted=self.accepted, turns=self.turns, states=self.states,
-            records=self.records, hidden=bench.array(self.hidden), carried=self.carried,
-        )  # fmt: skip
-        bench.run(launch)
-        return self.records.view(RECORD)[number % RECORDS].copy()
-
-    def words(self) -> dict[str, list[int]]:
-        names = ("ids", "positions", "pending_count", "accepted", "turns")
-        return {name: getattr(self, name).read(np.int32, getattr(self, name).nbytes // 4).tolist() for name in names}
 
 
 KEPT = ("pending_count", "turns", "states", "records", "carried")  # by slot
@@ -117,25 +79,8 @@ def test_random_steps_give_what_a_plain_loop_gives(bench: Bench, evaluated: bool
         drafted = int(rng.integers(0, MAX_ROWS + 1))
         cut += drafted < min(right, rows - 1)
         sequence = Turn(bench, case, left)
-        record = sequence.step(sampled.tolist(), ids.tolist(), evaluated, drafted)
-        tokens, done = reference(sampled.tolist(), ids.tolist(), left, [STOP, 3], drafted)
-        count = len(tokens)
-        ends += done
-        assert (record["count"], record["done"], record["accepted"]) == (count, done, count - 1)
-        assert record["drafted"] == min(drafted, rows - 1)
-        assert record["tokens"][:count].tolist() == tokens
-        want = sequence.logits[np.arange(count), tokens] - sequence.stats[:count, 1]
-        np.testing.assert_array_equal(record["logprobs"][:count], want)
-        words = sequence.words()
-        assert words["ids"][0] == tokens[-1]
-        assert words["positions"] == list(range(case + count, case + count + MAX_ROWS)), "whatever rows come next"
-        assert (words["pending_count"], words["accepted"]) == ([count if evaluated else 0], [count - 1])
-        assert (words["turns"][DONE], words["turns"][LEFT]) == (done, left - count)
-        np.testing.assert_array_equal(sequence.states.read(np.int32, VOCAB), np.bincount(tokens, minlength=VOCAB))
-        carried = sequence.carried.read(np.float32, CARRIED_ROWS * HIDDEN).reshape(CARRIED_ROWS, HIDDEN)
-        position = case + count - 1
-        np.testing.assert_array_equal(carried[position % CARRIED_ROWS], sequence.hidden[count - 1])
-        assert np.isnan(np.delete(carried, position % CARRIED_ROWS, axis=0)).all()
+        agree(of_step(f"step {case}", sequence, sampled, ids, left, drafted, evaluated))
+        ends += int(sequence.words()["turns"][DONE])
     assert 10 < ends < 50 and cut > 5
 
 

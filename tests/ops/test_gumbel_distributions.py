@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, Options
+from arcmtp.selftest.operators.gumbel_sampling import GumbelBench
 from tests.ops.bench import Bench
 from tests.ops.conftest import B70, EMULATED, cpu_device
-from tests.ops.gumbel_bench import GumbelBench
 
 VOCAB = 50
 DRAWS = 20_000

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, Options
+from arcmtp.selftest.operators.gumbel_sampling import GumbelBench, Run
 from tests.ops.bench import Bench
 from tests.ops.conftest import RUN_ROWS, RUN_SLOTS
-from tests.ops.gumbel_bench import GumbelBench, Run
 
 VOCAB = 1003
 PENALISED = Options(temperature=0.7, repetition=1.3, presence=1.5, frequency=0.7, adjusts=True, seed=4)

@@ -1,7 +1,4 @@
-"""Sampling with options against its reference: the same token wherever the best is ahead by more than rounding.
-
-A margin is what float32 noise (4e-6 for the largest), the sum with a score of up to 64 (4e-6) and their ties can blur.
-"""
+"""Sampling with options against its reference: the same token wherever the best is ahead by more than rounding."""
 
 from dataclasses import replace
 
@@ -24,29 +21,12 @@ from arcmtp.ops.gumbel_sampling import (
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime.launch import parameters, reads, writes
 from arcmtp.runtime.tensor import F32, U32
+from arcmtp.selftest.operators.gumbel_sampling import MARGIN, PLAIN, SETTINGS, VOCAB, GumbelBench, differences
 from tests.launches import kernel, launch
-from tests.ops.bench import Bench
+from tests.ops.bench import Bench, agree
 from tests.ops.conftest import ROW_COUNTS, without_geometry
-from tests.ops.gumbel_bench import GumbelBench
 
-VOCAB = 1003  # no multiple of 16, and fewer quads than a GPU has threads
-MARGIN = 2e-5
 nightly = pytest.mark.nightly
-PLAIN = Options(temperature=1, seed=11)
-SETTINGS = [
-    Options(),
-    PLAIN,
-    Options(temperature=0.6, seed=2**63 + 5),
-    Options(temperature=1.5, seed=3, choice=2),
-    *(Options(temperature=1, top_k=k, seed=k) for k in (1, 2, 20, 64, 300, VOCAB)),
-    *(Options(temperature=1, top_p=p, seed=4) for p in (1e-9, 0.1, 0.8, 0.999)),
-    *(Options(temperature=1, min_p=p, seed=5) for p in (1e-6, 0.1, 1)),
-    Options(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, seed=6),
-    Options(temperature=1.2, top_k=300, top_p=0.77, seed=7),
-    Options(temperature=1, top_p=0.9, min_p=0.02, seed=8),
-    Options(temperature=1, top_k=20, top_p=0.999, seed=9),
-    Options(temperature=1, top_k=50, min_p=0.4, seed=10),
-]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +37,7 @@ def small(bench: Bench) -> GumbelBench:
 
 def check(case: GumbelBench, settings: list[Options], logits: np.ndarray, count: int = 16) -> None:
     """The kernel chooses the reference's token of a row of logits at `count` positions, for every setting."""
-    logits = logits.astype(np.float32)
-    got = case.draw(settings, logits, case.bench.repeats(count, least=min(count, MAX_ROWS)))
-    for options, ids in zip(settings, got, strict=True):
-        score = scores(options, logits, np.zeros(len(logits), np.int32), np.zeros(BIASES))
-        allowed = kept(options, score)
-        for position, token in enumerate(ids, start=1):
-            want, ahead = reference(options, position, logits, np.zeros(len(logits), np.int32), np.zeros(BIASES))
-            if ahead > MARGIN or not options.temperature:
-                assert token == want, f"{options} at {position}"
-            assert allowed[token] or (not allowed.any() and token == 0)
+    agree(differences(case, settings, logits, case.bench.repeats(count, least=min(count, MAX_ROWS))))
 
 
 WORDS = kernel(

@@ -18,8 +18,8 @@ from arcmtp.ops.gumbel_sampling import (
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import Vocabulary
 from arcmtp.runtime.memory import HostBuffer
+from arcmtp.selftest.operators.gumbel_sampling import GumbelBench
 from tests.ops.bench import Bench
-from tests.ops.gumbel_bench import GumbelBench
 
 VOCAB, SOME = 1003, 150
 MARGIN = 2e-5  # as of sampling without masks

@@ -3,57 +3,15 @@
 One part is float32's own (half a unit of the last place is 6e-8), the rest is exp's two units and the sums' roundings.
 """
 
-import math
 
 import numpy as np
 import pytest
 
-from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows
+from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary, reference
-from tests.ops.bench import Bench
+from arcmtp.selftest.operators.sampling import TOLERANCE, Case
+from tests.ops.bench import Bench, agree
 from tests.ops.conftest import LAUNCHED_ROWS, ROW_COUNTS
-
-TOLERANCE = 1e-6
-
-
-class Case:
-    """Sampling from one vocabulary on a bench; scratch memory and counters live through all launches."""
-
-    def __init__(self, bench: Bench, op: Sampling) -> None:
-        self.bench, self.op = bench, op
-        self.partials = bench.poisoned(math.prod(op.partials_shape(CHUNK_ROWS)) * 4)
-        self.arrivals = bench.zeros(CHUNK_ROWS * 4)
-
-    def padded(self, logits: np.ndarray) -> np.ndarray:
-        """Rows of the stride, with NaN in what the vocabulary does not use."""
-        columns = self.op.stride - logits.shape[1]
-        return np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
-
-    def run(
-        self, logits: np.ndarray, targets: np.ndarray | None = None, launched: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]."""
-        rows = len(logits)
-        launched = compiled_rows(rows) if launched is None else launched
-        targets = np.full(rows, -1) if targets is None else targets
-        ids, stats = self.bench.poisoned(CHUNK_ROWS * 4), self.bench.poisoned(CHUNK_ROWS * STATS * 4)
-        launch = self.op.launch(
-            launched, logits=self.bench.array(self.padded(logits)), targets=self.bench.ints(targets), ids=ids,
-            stats=stats, partials=self.partials, arrivals=self.arrivals, row_count=self.bench.ints([rows]),
-        )  # fmt: skip
-        self.bench.run(launch)
-        return self.bench.rows(ids, rows, 1, np.int32)[:, 0], self.bench.rows(stats, rows, STATS)
-
-    def check(self, logits: np.ndarray, targets: np.ndarray | None = None) -> None:
-        targets = np.full(len(logits), -1) if targets is None else targets
-        logits = logits.astype(np.float32)
-        ids, stats = self.run(logits, targets)
-        want_ids, want = reference(logits, targets, self.op.vocab_used)
-        assert np.array_equal(ids, want_ids)
-        assert np.array_equal(stats[:, 0], want[:, 0].astype(np.float32))
-        bound = TOLERANCE * np.maximum(1, np.abs(want[:, :2]).max(axis=1))
-        assert np.all(np.abs(stats[:, 1] - want[:, 1]) <= bound)
-        assert np.all(np.abs(stats[:, 2] - want[:, 2]) <= bound + TOLERANCE * np.abs(want[:, 2]))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +26,7 @@ def small(bench: Bench) -> Case:
 @pytest.mark.parametrize("rows", [*ROW_COUNTS, 17, pytest.param(512, marks=pytest.mark.nightly)])
 def test_rows_give_the_references_token_and_log_probabilities(small: Case, rows: int) -> None:
     rng = np.random.default_rng(rows)
-    small.check(3 * rng.standard_normal((rows, 1003)), rng.integers(-1, 1003, rows))
+    agree(small.differences("random", 3 * rng.standard_normal((rows, 1003)), rng.integers(-1, 1003, rows)))
 
 
 def test_vocabularies_of_any_size_are_covered_exactly_once(bench: Bench) -> None:
@@ -79,7 +37,7 @@ def test_vocabularies_of_any_size_are_covered_exactly_once(bench: Bench) -> None
         rng = np.random.default_rng(op.vocab_used)
         logits = rng.standard_normal((8, op.vocab_used))
         logits[np.arange(8), rng.integers(0, op.vocab_used, 8)] += 6
-        Case(bench, op).check(logits, rng.integers(0, op.vocab_used, 8))
+        agree(Case(bench, op).differences(f"{op.vocab_used}", logits, rng.integers(0, op.vocab_used, 8)))
 
 
 def test_the_full_vocabulary_keeps_its_accuracy(bench: Bench) -> None:
@@ -90,7 +48,8 @@ def test_the_full_vocabulary_keeps_its_accuracy(bench: Bench) -> None:
         np.linspace(-40, 40, vocab), np.linspace(40, -40, vocab), np.full(vocab, -90.0),
     ])  # fmt: skip
     rows[-1, 200_000] = 10
-    Case(bench, Sampling(Vocabulary(vocab, 248_320), bench.geometry)).check(rows, rng.integers(0, vocab, 7))
+    case = Case(bench, Sampling(Vocabulary(vocab, 248_320), bench.geometry))
+    agree(case.differences("all", rows, rng.integers(0, vocab, 7)))
 
 
 def test_equal_logits_give_the_lowest_column(small: Case) -> None:
@@ -98,7 +57,7 @@ def test_equal_logits_give_the_lowest_column(small: Case) -> None:
     for places in ([0, 1002], [15, 16], [130, 131, 900], [511, 512], range(1003)):
         logits = rng.uniform(-5, 1, (1, 1003))
         logits[0, list(places)] = 2
-        small.check(logits, np.array([1002]))
+        agree(small.differences("ties", logits, np.array([1002])))
 
 
 def test_each_column_can_win_alone(small: Case) -> None:

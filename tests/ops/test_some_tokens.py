@@ -8,8 +8,8 @@ import pytest
 from arcmtp.ops.gumbel_sampling import BIAS_SHIFT, BIASES, IN_PROMPT, GumbelSampling, Options
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary
 from arcmtp.ops.top_logprobs import TopLogprobs
+from arcmtp.selftest.operators.gumbel_sampling import GumbelBench
 from tests.ops.bench import Bench
-from tests.ops.gumbel_bench import GumbelBench
 
 ALL, SOME, ROWS = 1000, 150, 3
 RNG = np.random.default_rng(3)

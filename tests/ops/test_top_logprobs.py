@@ -1,7 +1,6 @@
 """The likeliest tokens against their reference: the same ids and bits, since a subtraction is all the arithmetic."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,77 +8,10 @@ import pytest
 from arcmtp.ops import sampling
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary
-from arcmtp.ops.top_logprobs import MAX_TOP, TopLogprobs, reference
-from arcmtp.runtime.launch import Launch
-from arcmtp.runtime.memory import Buffer
-from tests.ops.bench import Bench, interleaved
+from arcmtp.ops.top_logprobs import MAX_TOP, reference
+from arcmtp.selftest.operators.top_logprobs import UNTOUCHED, VOCAB, Case
+from tests.ops.bench import Bench, agree, interleaved
 from tests.ops.conftest import ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
-
-VOCAB = 1003  # no multiple of 16
-COUNTS = (1, 2, 20, 65, MAX_TOP)
-PLACES = MAX_TOP + 1
-UNTOUCHED = -7
-MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
-
-
-class Case:
-    """The likeliest tokens of one vocabulary on a bench; scratch memory, counters and results live through all
-    launches."""
-
-    def __init__(self, bench: Bench, op: TopLogprobs) -> None:
-        self.bench, self.op = bench, op
-        self.scratch = bench.poisoned(math.prod(op.scratch_shape(MOST_ROWS)) * 4)
-        self.counters = bench.zeros(MOST_ROWS * 4)
-        self.counts = bench.poisoned(SLOTS * 4)
-        self.ids, self.logprobs = (bench.host_zeros(MOST_ROWS * PLACES * 4) for _ in range(2))
-
-    @classmethod
-    def of(cls, bench: Bench, *vocabularies: int) -> "list[Case]":
-        """One for each vocabulary, compiled together."""
-        ops = [TopLogprobs(Vocabulary(used, -(-used // 32) * 32), bench.geometry) for used in vocabularies]
-        bench.compile(op.kernel() for op in ops)
-        return [cls(bench, op) for op in ops]
-
-    def launch(self, logits: np.ndarray, stats: Buffer, chosen: Buffer, slots: Sequence[int] = (0,)) -> Launch:
-        """For rows of `vocab_used` logits, with NaN in what the vocabulary does not use."""
-        columns = self.op.stride - logits.shape[1]
-        padded = np.pad(logits.astype(np.float32), ((0, 0), (0, columns)), constant_values=np.nan)
-        return self.op.launch(
-            len(logits), self.bench.batch(slots), logits=self.bench.array(padded), stats=stats, counts=self.counts,
-            chosen=chosen, ids=self.ids, logprobs=self.logprobs, scratch=self.scratch, counters=self.counters,
-        )  # fmt: skip
-
-    def results(self, launch: Launch, rows: int, *counts: int) -> tuple[np.ndarray, np.ndarray]:
-        """ids and logprobs [rows, MAX_TOP + 1] when the first slots are asked for `counts` tokens."""
-        self.counts.write(np.array(counts, np.int32))
-        self.ids.write(np.full(MOST_ROWS * PLACES, UNTOUCHED, np.int32))
-        self.logprobs.write(np.full(MOST_ROWS * PLACES, UNTOUCHED, np.float32))
-        self.bench.run(launch)
-        found = self.ids.view(np.int32), self.logprobs.view(np.float32)
-        ids, logprobs = (values[: rows * PLACES].reshape(rows, PLACES).copy() for values in found)
-        return ids, logprobs
-
-    def run(
-        self, logits: np.ndarray, count: int, chosen: np.ndarray, log_sum: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """ids and logprobs [rows, MAX_TOP + 1] of logits [rows, vocab_used]."""
-        stats = np.full((len(logits), STATS), np.nan, np.float32)
-        stats[:, 1] = log_sum
-        launch = self.launch(logits, self.bench.array(stats), self.bench.ints(chosen))
-        return self.results(launch, len(logits), count)
-
-    def check(self, logits: np.ndarray, counts: tuple[int, ...] = COUNTS) -> None:
-        """Exactly the reference's results for each count, and nothing behind them."""
-        logits = logits.astype(np.float32)
-        rng = np.random.default_rng(len(logits))
-        chosen = rng.integers(0, self.op.vocab_used, len(logits))
-        log_sum = rng.uniform(-20, 20, len(logits)).astype(np.float32)
-        for count in counts:
-            ids, logprobs = self.run(logits, count, chosen, log_sum)
-            want_ids, want = reference(logits, log_sum, count, chosen, self.op.vocab_used)
-            assert np.array_equal(ids[:, : count + 1], want_ids), f"{count} likeliest"
-            np.testing.assert_array_equal(logprobs[:, : count + 1], want, f"{count} likeliest")
-            assert np.all(ids[:, count + 1 :] == UNTOUCHED) and np.all(logprobs[:, count + 1 :] == UNTOUCHED)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +23,14 @@ def small(bench: Bench) -> Case:
 @pytest.mark.avx2
 @pytest.mark.parametrize("rows", ROW_COUNTS)
 def test_rows_give_the_references_tokens_and_log_probabilities(small: Case, rows: int) -> None:
-    small.check(3 * np.random.default_rng(rows).standard_normal((rows, VOCAB)))
+    agree(small.differences("random", 3 * np.random.default_rng(rows).standard_normal((rows, VOCAB))))
 
 
 def test_vocabularies_of_any_size_are_covered(bench: Bench) -> None:
     for case in Case.of(bench, 1, 15, 64, 65, 90, 129, 2041, 4096, 49_651):
         rng = np.random.default_rng(case.op.vocab_used)
-        case.check(rng.standard_normal((2, case.op.vocab_used)), (1, MAX_TOP))
+        logits = rng.standard_normal((2, case.op.vocab_used))
+        agree(case.differences(f"{case.op.vocab_used}", logits, (1, MAX_TOP)))
 
 
 def test_full_vocabularies_and_larger_ones_are_covered(bench: Bench) -> None:
@@ -106,7 +39,7 @@ def test_full_vocabularies_and_larger_ones_are_covered(bench: Bench) -> None:
         rng = np.random.default_rng(vocab)
         logits = 2.5 * rng.standard_normal((2, vocab))
         logits[1, vocab - 70 :] += 50
-        case.check(logits, (20, MAX_TOP))
+        agree(case.differences(f"{vocab}", logits, (20, MAX_TOP)))
 
 
 def adversarial() -> dict[str, np.ndarray]:
@@ -140,7 +73,7 @@ def adversarial() -> dict[str, np.ndarray]:
 def test_adversarial_logits_give_the_references_tokens(small: Case) -> None:
     rows = np.stack(list(adversarial().values()))
     for first in range(0, len(rows), MAX_ROWS):
-        small.check(rows[first : first + MAX_ROWS])
+        agree(small.differences("adversarial", rows[first : first + MAX_ROWS]))
 
 
 def test_the_reference_lists_what_the_definitions_say() -> None:

@@ -1,18 +1,47 @@
-"""Batch sampling with options on a bench; its buffers live through all launches."""
+"""Sampling with options against its reference: the same token wherever the best is ahead by more than rounding.
+
+A margin is what float32 noise (4e-6 for the largest), the sum with a score of up to 64 (4e-6) and their ties can blur.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS, GumbelSampling, History, Options
+from arcmtp.ops.gumbel_sampling import (
+    BIASES,
+    OPTION_WORDS,
+    GumbelSampling,
+    History,
+    Options,
+    kept,
+    reference,
+    scores,
+)
 from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS, Vocabulary
-from tests.ops.bench import Bench, interleaved
-from tests.ops.conftest import RUN_ROWS, RUN_SLOTS, SLOTS
+from arcmtp.selftest.bench import RUN_ROWS, RUN_SLOTS, SLOTS, Bench, interleaved
+from arcmtp.selftest.findings import Difference, equal
 
 MOST_ROWS = len(RUN_SLOTS) * max(RUN_ROWS)
+VOCAB = 1003  # no multiple of 16, and fewer quads than a GPU has threads
+MARGIN = 2e-5
+PLAIN = Options(temperature=1, seed=11)
+SETTINGS = [
+    Options(),
+    PLAIN,
+    Options(temperature=0.6, seed=2**63 + 5),
+    Options(temperature=1.5, seed=3, choice=2),
+    *(Options(temperature=1, top_k=k, seed=k) for k in (1, 2, 20, 64, 300, VOCAB)),
+    *(Options(temperature=1, top_p=p, seed=4) for p in (1e-9, 0.1, 0.8, 0.999)),
+    *(Options(temperature=1, min_p=p, seed=5) for p in (1e-6, 0.1, 1)),
+    Options(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, seed=6),
+    Options(temperature=1.2, top_k=300, top_p=0.77, seed=7),
+    Options(temperature=1, top_p=0.9, min_p=0.02, seed=8),
+    Options(temperature=1, top_k=20, top_p=0.999, seed=9),
+    Options(temperature=1, top_k=50, min_p=0.4, seed=10),
+]
 
 
 @dataclass(frozen=True)
@@ -125,3 +154,27 @@ class GumbelBench:
                 )  # fmt: skip
         self.bench.run(launches)
         return ids.read(np.int32, len(settings) * count).reshape(len(settings), count)
+
+
+def differences(
+    case: GumbelBench, settings: Sequence[Options], logits: np.ndarray, count: int
+) -> Iterator[Difference]:
+    """Of the tokens of one row of logits at the positions 1, 2, …, for every setting; within the margin any token that
+    the filters leave is right."""
+    logits = logits.astype(np.float32)
+    none = np.zeros(len(logits), np.int32), np.zeros(BIASES)
+    for options, ids in zip(settings, case.draw(settings, logits, count), strict=True):
+        allowed, want = kept(options, scores(options, logits, *none)), ids.copy()
+        for place, token in enumerate(ids):
+            first, ahead = reference(options, place + 1, logits, *none)
+            near = options.temperature and ahead <= MARGIN
+            right = near and (allowed[token] or not (allowed.any() or token))
+            want[place] = token if right else first
+        yield equal(f"{options}: tokens", ids, want)
+
+
+def compare(bench: Bench) -> Iterator[Difference]:
+    """Every filter, alone and with others, on ordinary logits."""
+    (case,) = GumbelBench.of(bench, VOCAB)
+    logits = 3 * np.random.default_rng(3).standard_normal(VOCAB)
+    yield from differences(case, SETTINGS, logits, MAX_ROWS)

@@ -1,0 +1,1 @@
+"""`arcmtp selftest`: whether a device computes what it should, and how fast."""

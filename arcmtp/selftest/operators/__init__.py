@@ -1,0 +1,1 @@
+"""Every operator beside its numpy reference; a module each, with `compare(bench)`."""

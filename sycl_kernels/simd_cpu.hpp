@@ -137,6 +137,7 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
 
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name
+#define ARCMTP_KERNEL_256(name) ARCMTP_KERNEL(name)
 
 #ifndef ARCMTP_TEAM_MEMORY
 #define ARCMTP_TEAM_MEMORY 64
@@ -213,6 +214,10 @@ inline vec<int, LANES> dot_bytes(vec<int, LANES> acc, vec<u32, LANES> unsigned_b
 template <int ROWS> struct Dots {
     vec<int, LANES> sums[ROWS];
     vec<int, LANES> operator[](int row) const { return sums[row]; }
+    inline void add(const Dots &other, int factor) {
+        for (int r = 0; r < ROWS; ++r)
+            sums[r] += other.sums[r] * factor;
+    }
 };
 
 template <int ROWS> struct Activations {
@@ -306,6 +311,9 @@ inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, 
     return dots;
 }
 
+constexpr bool SIGNED_WEIGHTS = false;
+template <int PART, int BITS> Dots<8> dot_signed(const Weights<BITS> &, const Activations<8> &); // never called
+
 /// The levels of each byte's code, 0 … LEVELS::COUNT - 1. (The table is made of constants by name: what the driver's
 /// compiler had to evaluate took 12 times as long as the whole product.)
 template <class LEVELS> inline vec<u32, LANES> look_up(vec<u32, LANES> codes) {
@@ -357,5 +365,55 @@ inline Dots<ROWS> dot_levels(const Weights<BITS> &weights, const Activations<ROW
         dots.sums[r] = sums[0][r] + sums[1][r];
     return dots;
 }
+
+template <int ROWS, int GROUPS> struct RowCodes {
+    const u8 *rows[ROWS];
+    int k;
+    inline RowCodes(const u8 *first, vec<u32, ROWS> offset, int k, int group) : k(k) {
+        for (int r = 0; r < ROWS; ++r)
+            rows[r] = first + 32 * group + offset[r];
+    }
+    template <int BITS> inline Activations<8> octet(int group, int number) const {
+        Activations<8> a;
+        for (int r = 0; r < 8; ++r)
+            a.words[r] =
+                reinterpret_cast<const int *>(rows[8 * number + r] + activation_order<BITS>() * k + 32 * group);
+        return a;
+    }
+};
+
+template <class T, int ROWS, int GROUPS> struct RowWords {
+    vec<T, ROWS> values[GROUPS];
+    inline RowWords(const void *from, vec<u32, ROWS> offset) {
+        for (int g = 0; g < GROUPS; ++g)
+            for (int r = 0; r < ROWS; ++r)
+                values[g][r] = reinterpret_cast<const T *>(static_cast<const u8 *>(from) + offset[r])[g];
+    }
+    inline vec<T, ROWS> operator[](int group) const { return values[group]; }
+};
+
+template <int ROWS> struct RowSums {
+    vec<float, LANES> values[ROWS];
+    inline void clear() {
+        for (int r = 0; r < ROWS; ++r)
+            values[r] = 0.0f;
+    }
+    inline void add(const RowSums &other) {
+        for (int r = 0; r < ROWS; ++r)
+            values[r] += other.values[r];
+    }
+    inline void set(int row, vec<float, LANES> sums) { values[row] = sums; }
+    inline vec<float, LANES> operator[](int row) const { return values[row]; }
+    inline void add_products(int first, const Dots<8> &dots, vec<float, LANES> scale, vec<float, ROWS> factors) {
+        for (int r = 0; r < 8; ++r) {
+            const vec<float, LANES> dot = convert<float, int, LANES>(dots.sums[r]);
+            values[first + r] = fma<float, LANES>(dot, scale * factors[first + r], values[first + r]);
+        }
+    }
+    inline void add_outer(int first, vec<float, LANES> column, vec<float, ROWS> factors) {
+        for (int r = 0; r < 8; ++r)
+            values[first + r] = fma<float, LANES>(column, vec<float, LANES>(factors[first + r]), values[first + r]);
+    }
+};
 
 } // namespace simd

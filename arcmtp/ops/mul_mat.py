@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
+from arcmtp.ops import patches
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -38,6 +39,18 @@ class MulMat:
         g = self._geometry
         formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
         segments = ", ".join(map(segment, self.segments))
+        if patches.in_patches(rows, g):
+            return Kernel(
+                operator="mul_mat",
+                variant=f"{self.k}_{formats}_prompt",
+                header="mul_mat.hpp",
+                parameters=PARAMETERS,
+                call=f"mul_mat_prompt<{self.k}, {CHUNK_ROWS}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, "
+                f"{g.prompt_columns // TILE}, {segments}>",
+                team=g.prompt_team,
+                registers=patches.REGISTERS,
+                agree=matrices_agree(*self.segments),
+            )
         return Kernel(
             operator="mul_mat",
             variant=f"{self.k}_{formats}_{row_suffix(rows)}",
@@ -53,7 +66,11 @@ class MulMat:
     def launch(self, rows: int, **arguments: Argument) -> Launch:
         """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32;
         row_count i32."""
-        groups = -(-self.columns // self._geometry.mul_mat_columns)
+        g = self._geometry
+        groups = -(-self.columns // g.mul_mat_columns)
+        if patches.in_patches(rows, g):
+            columns = sum(segment.tiles // patches.patch_tiles(segment.tiles, g) for segment in self.segments)
+            groups = columns * patches.teams(patches.row_patches(g), g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

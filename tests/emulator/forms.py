@@ -31,7 +31,7 @@ FORMS = {
     "math.invm": "f,f,f",
     "math.rsqtm": "f,f",
     "madm": "f,f,f,f",
-    "dpas": "d,d,u4,b d,d,ub,b d,d,u2,b",
+    "dpas": "d,d,u4,b d,d,ub,b d,d,u2,b d,d,s4,b d,d,b,b",
 }
 WITHOUT_OPERANDS = ("send", "sync", "jmpi", "goto", "join", "call", "ret", "nop", "illegal")
 MESSAGES_BY_NAME = ("load", "store", "atomic_iinc", "atomic_iadd", "fence")  # for send, in the compiler's own text

@@ -113,15 +113,16 @@ inline void experts_gate_up_prompt(const u8 *weights, const u8 *shared_weights, 
     for_patches<ROWS>(entries, work);
 }
 
-/// As experts_down for a prompt chunk; MOST_TILES tiles a thread, or fewer, as divide a row's.
-template <int K, int SHARED_K, int CHUNK, int EXPERTS, int USED, int WIDTH, int ROWS, int SLICES, int TEAM,
-          int MOST_TILES, class DOWN, class SHARED_DOWN>
+/// As experts_down for a prompt chunk; TILES tiles a thread.
+template <int K, int SHARED_K, int CHUNK, int EXPERTS, int USED, int WIDTH, int ROWS, int SLICES, int TEAM, int TILES,
+          class DOWN, class SHARED_DOWN>
 inline void experts_down_prompt(const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised,
                                 const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain,
                                 const int *selected, const float *slot_weights, float *partials, const int *row_count) {
     using Entries = ExpertEntries<TEAM, CHUNK>;
     simd::reserve_team_memory<Entries::BYTES>();
-    constexpr int tiles = patch_tiles(WIDTH / LANES, MOST_TILES), columns = tiles * LANES;
+    constexpr int columns = TILES * LANES;
+    static_assert(WIDTH % columns == 0);
     constexpr int spans = (WIDTH / columns + TEAM - 1) / TEAM;
     using Format = typename DOWN::Format;
     using SharedFormat = typename SHARED_DOWN::Format;
@@ -130,7 +131,7 @@ inline void experts_down_prompt(const u8 *weights, const u8 *shared_weights, con
     if (group >= EXPERTS * spans) {
         const int first = (group / spans - EXPERTS) * ROWS;
         if (first < rows && column < WIDTH)
-            DownPatch<SharedFormat, SHARED_K, WIDTH, tiles, SLICES, USED, true>{
+            DownPatch<SharedFormat, SHARED_K, WIDTH, TILES, SLICES, USED, true>{
                 shared_weights + SHARED_DOWN::OFFSET, shared_quantised, shared_plain, slot_weights, partials, column}
                 .template run<ROWS>(rows_from<ROWS>(first, rows));
         return;
@@ -140,7 +141,7 @@ inline void experts_down_prompt(const u8 *weights, const u8 *shared_weights, con
     if (column >= WIDTH)
         return;
     const u8 *down = weights + DOWN::OFFSET + expert * (WIDTH / LANES * tile_bytes<Format, K>());
-    for_patches<ROWS>(entries, DownPatch<Format, K, WIDTH, tiles, SLICES, USED, false>{
+    for_patches<ROWS>(entries, DownPatch<Format, K, WIDTH, TILES, SLICES, USED, false>{
                                    down, hidden_quantised, hidden_plain, slot_weights, partials, column});
 }
 

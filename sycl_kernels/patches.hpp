@@ -9,13 +9,6 @@
 
 namespace arcmtp {
 
-/// The most tiles, up to `most`, of which `tiles` are a multiple: a thread's.
-constexpr int patch_tiles(int tiles, int most) {
-    while (tiles % most)
-        --most;
-    return most;
-}
-
 /// Where the rows of a patch are, and their numbers.
 template <int ROWS> struct PatchRows {
     const u8 *quantised;

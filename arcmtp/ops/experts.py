@@ -58,6 +58,7 @@ class ExpertsGateUp:
         self._formats = _formats(gate, up, shared_gate, shared_up)
         self._consumers, self._shared_consumers = consumers, shared_consumers
         self._geometry = geometry
+        self._patch_rows = patches.gate_up_rows(geometry, *routed, *shared)
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -73,7 +74,7 @@ class ExpertsGateUp:
                 header="experts_prompt.hpp",
                 parameters=_GATE_UP,
                 call=f"experts_gate_up_prompt<{gate.k}, {CHUNK_ROWS}, {gate.experts}, {self.used}, {gate.n}, "
-                f"{shared.n}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._segments}, "
+                f"{shared.n}, {self._patch_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._segments}, "
                 f"{self._consumers.template}, {self._shared_consumers.template}>",
                 team=g.prompt_team,
                 team_memory=patches.list_bytes(g),
@@ -105,7 +106,7 @@ class ExpertsGateUp:
         groups = _spans(self._shared_gate.n, g) + units * _spans(self._gate.n, g)
         if patches.in_patches(rows, g):
             routed, shared = (m.n // patches.GATE_UP_COLUMNS for m in (self._gate, self._shared_gate))
-            groups = units * patches.teams(routed, g) + patches.row_patches(g) * patches.teams(shared, g)
+            groups = units * patches.teams(routed, g) + patches.row_patches(self._patch_rows) * patches.teams(shared, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
@@ -127,6 +128,7 @@ class ExpertsDown:
         self.used = used
         self._down, self._shared_down = down, shared_down
         self._geometry = geometry
+        self._patch_tiles = patches.patch_tiles(geometry, down.n // LANES, down, shared_down)
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -139,7 +141,7 @@ class ExpertsDown:
                 header="experts_prompt.hpp",
                 parameters=_DOWN,
                 call=f"experts_down_prompt<{down.k}, {shared.k}, {CHUNK_ROWS}, {down.experts}, {self.used}, {down.n}, "
-                f"{g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, {g.prompt_columns // LANES}, {segment(down)}, "
+                f"{g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._patch_tiles}, {segment(down)}, "
                 f"{segment(shared)}>",
                 team=g.prompt_team,
                 team_memory=patches.list_bytes(g),
@@ -171,8 +173,8 @@ class ExpertsDown:
         units = rows * self.used if compiled_rows(rows) else self._down.experts
         groups = (1 + units) * _spans(self._down.n, g)
         if patches.in_patches(rows, g):
-            tiles = self._down.n // LANES
-            groups = (units + patches.row_patches(g)) * patches.teams(tiles // patches.patch_tiles(tiles, g), g)
+            threads = self._down.n // LANES // self._patch_tiles
+            groups = (units + patches.row_patches(g.prompt_rows)) * patches.teams(threads, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

@@ -23,6 +23,7 @@ class FeedForwardGateUp:
         self._gate, self._up = gate, up
         self._consumers = consumers
         self._geometry = geometry
+        self._patch_rows = patches.gate_up_rows(geometry, gate, up)
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -34,7 +35,7 @@ class FeedForwardGateUp:
                 variant=f"{gate.k}_{gate.n}_{formats}_{self._consumers.suffix}_prompt",
                 header="feed_forward.hpp",
                 parameters=PARAMETERS,
-                call=f"feed_forward_gate_up_prompt<{gate.k}, {gate.n}, {g.prompt_rows}, {g.mul_mat_team}, "
+                call=f"feed_forward_gate_up_prompt<{gate.k}, {gate.n}, {self._patch_rows}, {g.mul_mat_team}, "
                 f"{g.prompt_team}, {segment(gate)}, {segment(up)}, {self._consumers.template}>",
                 team=g.prompt_team,
                 registers=patches.REGISTERS,
@@ -66,7 +67,7 @@ class FeedForwardGateUp:
         g = self._geometry
         groups = -(-self._gate.n // g.expert_columns)
         if patches.in_patches(rows, g):
-            groups = patches.row_patches(g) * patches.teams(self._gate.n // patches.GATE_UP_COLUMNS, g)
+            groups = patches.row_patches(self._patch_rows) * patches.teams(self._gate.n // patches.GATE_UP_COLUMNS, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

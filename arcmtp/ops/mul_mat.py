@@ -38,19 +38,21 @@ class MulMat:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g = self._geometry
         formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
-        segments = ", ".join(map(segment, self.segments))
         if patches.in_patches(rows, g):
+            each = (f"PatchSegment<{segment(s)}, {patches.segment_tiles(g, s)}>" for s in self.segments)
+            segments = ", ".join(each)
             return Kernel(
                 operator="mul_mat",
                 variant=f"{self.k}_{formats}_prompt",
                 header="mul_mat.hpp",
                 parameters=PARAMETERS,
                 call=f"mul_mat_prompt<{self.k}, {CHUNK_ROWS}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, "
-                f"{g.prompt_columns // TILE}, {segments}>",
+                f"{segments}>",
                 team=g.prompt_team,
                 registers=patches.REGISTERS,
                 agree=matrices_agree(*self.segments),
             )
+        segments = ", ".join(map(segment, self.segments))
         return Kernel(
             operator="mul_mat",
             variant=f"{self.k}_{formats}_{row_suffix(rows)}",
@@ -69,8 +71,8 @@ class MulMat:
         g = self._geometry
         groups = -(-self.columns // g.mul_mat_columns)
         if patches.in_patches(rows, g):
-            columns = sum(segment.tiles // patches.patch_tiles(segment.tiles, g) for segment in self.segments)
-            groups = columns * patches.teams(patches.row_patches(g), g)
+            columns = sum(s.tiles // patches.segment_tiles(g, s) for s in self.segments)
+            groups = columns * patches.teams(patches.row_patches(g.prompt_rows), g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

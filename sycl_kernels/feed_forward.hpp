@@ -97,4 +97,50 @@ inline void feed_forward_gate_up(const u8 *weights, const u8 *quantised, const f
         simd::group_index() * COLUMNS, ROWS > 0 ? ROWS : row_count[0]);
 }
 
+/// GateUp for a patch of a thread: ROWS rows that belong to `entries`, and the 32 columns from `column` on.
+template <class GATE, class UP, int K, int WIDTH, int SLICES, int ENTRIES_PER_ROW, bool QUANTISED, bool PLAIN>
+struct GateUpPatch {
+    const u8 *gate, *up;
+    const u8 *quantised;
+    const float *plain;
+    RowSink<WIDTH, QUANTISED, PLAIN> sink;
+    int column;
+
+    template <int ROWS> inline void run(vec<int, ROWS> entries) const {
+        const PatchRows<ROWS> from{quantised, plain, vec<int, ROWS>(entries / ENTRIES_PER_ROW)};
+        simd::RowSums<ROWS> of_gate[2], of_up[2];
+        Patch<GATE, K, ROWS, 2, SLICES>::run(gate + column / LANES * tile_bytes<GATE, K>(), from, of_gate);
+        Patch<UP, K, ROWS, 2, SLICES>::run(up + column / LANES * tile_bytes<UP, K>(), from, of_up);
+        for (int r = 0; r < ROWS; ++r)
+            sink.put(simd::lane<int, ROWS>(entries, r), column / 32,
+                     Lanes(simd::silu<LANES>(of_gate[0][r]) * of_up[0][r]),
+                     Lanes(simd::silu<LANES>(of_gate[1][r]) * of_up[1][r]));
+    }
+};
+
+/// hidden[row] = silu(gate · x[row]) * (up · x[row]) of the rows of a prompt chunk, which groups of TEAM threads with
+/// ROWS rows share: `group` of them, 32 columns a thread.
+template <int K, int WIDTH, int ROWS, int SLICES, int TEAM, class GATE, class UP, bool QUANTISED, bool PLAIN>
+inline void gate_up_prompt(int group, const u8 *weights, const u8 *quantised, const float *plain,
+                           RowSink<WIDTH, QUANTISED, PLAIN> hidden, int count) {
+    using G = typename GATE::Format;
+    using U = typename UP::Format;
+    constexpr int spans = (WIDTH / 32 + TEAM - 1) / TEAM;
+    const int first = group / spans * ROWS, column = (group % spans * TEAM + simd::team_rank()) * 32;
+    if (first >= count || column >= WIDTH)
+        return;
+    GateUpPatch<G, U, K, WIDTH, SLICES, 1, QUANTISED, PLAIN>{
+        weights + GATE::OFFSET, weights + UP::OFFSET, quantised, plain, hidden, column}
+        .template run<ROWS>(rows_from<ROWS>(first, count));
+}
+
+/// As feed_forward_gate_up for a prompt chunk.
+template <int K, int WIDTH, int ROWS, int SLICES, int TEAM, class GATE, class UP, bool QUANTISED, bool PLAIN>
+inline void feed_forward_gate_up_prompt(const u8 *weights, const u8 *quantised, const float *plain,
+                                        u8 *hidden_quantised, float *hidden_plain, const int *row_count) {
+    gate_up_prompt<K, WIDTH, ROWS, SLICES, TEAM, GATE, UP>(
+        simd::group_index(), weights, quantised, plain,
+        RowSink<WIDTH, QUANTISED, PLAIN>{hidden_quantised, hidden_plain}, row_count[0]);
+}
+
 } // namespace arcmtp

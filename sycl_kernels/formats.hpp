@@ -119,6 +119,35 @@ template <class F> struct Planes {
           scales(low + F::SPAN * F::CODE_BYTES), group(int(g % F::SPAN)) {}
 };
 
+/// The scales of the columns in a group, of its halves where these have one each, and what is added for each input.
+template <class F> inline void load_scales(const Planes<F> &planes, Lanes (&scale)[2], Lanes (&minimum)[2]) {
+    const int group = planes.group;
+    const u8 *scales = planes.scales, *super = scales + scale_bytes(F::SCHEME) - (F::MINIMUM ? 64 : 32);
+    if constexpr (F::SCHEME == Scheme::group || F::SCHEME == Scheme::group_min) {
+        scale[0] = load_half<LANES>(scales + group * 32);
+        if constexpr (F::SCHEME == Scheme::group_min)
+            minimum[0] = load_half<LANES>(scales + (F::SPAN + group) * 32);
+    } else if constexpr (F::SCHEME == Scheme::exponent)
+        scale[0] = power_of_two<LANES>(load_small<u8>(scales + group * 16));
+    else if constexpr (F::SCHEME == Scheme::super_min) {
+        scale[0] = load_half<LANES>(super) * to_float(load_small<u8>(scales + group * 16));
+        minimum[0] = load_half<LANES>(super + 32) * to_float(load_small<u8>(scales + (F::SPAN + group) * 16)) * -1.0f;
+    } else if constexpr (F::SCHEME == Scheme::super16_min) {
+#pragma unroll
+        for (int part = 0; part < 2; ++part) {
+            const vec<int, LANES> both = load_small<u8>(scales + group * 32 + part * 16);
+            scale[part] = load_half<LANES>(super) * to_float(vec<int, LANES>(both & 15));
+            minimum[part] = load_half<LANES>(super + 32) * to_float(vec<int, LANES>(both >> 4)) * -1.0f;
+        }
+    } else {
+        const Lanes d = load_half<LANES>(super) * (1.0f / F::DIVISOR);
+        constexpr int parts = F::HALVES ? 2 : 1;
+#pragma unroll
+        for (int part = 0; part < parts; ++part)
+            scale[part] = d * to_float(load_small<simd::i8>(scales + (group * parts + part) * 16));
+    }
+}
+
 /// How far ahead a CPU thread asks for weights, in bytes (docs/log.md).
 constexpr int STREAM_DISTANCE = 6912;
 
@@ -213,35 +242,6 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
                 simd::fma<float, LANES>(simd::convert<float, int, LANES>(dots[r]), Lanes(scale * row_scale), acc[r]);
             if constexpr (F::MINIMUM)
                 acc[r] = simd::fma<float, LANES>(minimum, Lanes(row_scale * float(-minus_sum[r])), acc[r]);
-        }
-    }
-
-    static inline void load_scales(const Planes<F> &planes, Lanes (&scale)[2], Lanes (&minimum)[2]) {
-        const int group = planes.group;
-        const u8 *scales = planes.scales, *super = scales + scale_bytes(F::SCHEME) - (F::MINIMUM ? 64 : 32);
-        if constexpr (F::SCHEME == Scheme::group || F::SCHEME == Scheme::group_min) {
-            scale[0] = load_half<LANES>(scales + group * 32);
-            if constexpr (F::SCHEME == Scheme::group_min)
-                minimum[0] = load_half<LANES>(scales + (F::SPAN + group) * 32);
-        } else if constexpr (F::SCHEME == Scheme::exponent)
-            scale[0] = power_of_two<LANES>(load_small<u8>(scales + group * 16));
-        else if constexpr (F::SCHEME == Scheme::super_min) {
-            scale[0] = load_half<LANES>(super) * to_float(load_small<u8>(scales + group * 16));
-            minimum[0] =
-                load_half<LANES>(super + 32) * to_float(load_small<u8>(scales + (F::SPAN + group) * 16)) * -1.0f;
-        } else if constexpr (F::SCHEME == Scheme::super16_min) {
-#pragma unroll
-            for (int part = 0; part < 2; ++part) {
-                const vec<int, LANES> both = load_small<u8>(scales + group * 32 + part * 16);
-                scale[part] = load_half<LANES>(super) * to_float(vec<int, LANES>(both & 15));
-                minimum[part] = load_half<LANES>(super + 32) * to_float(vec<int, LANES>(both >> 4)) * -1.0f;
-            }
-        } else {
-            const Lanes d = load_half<LANES>(super) * (1.0f / F::DIVISOR);
-            constexpr int parts = F::HALVES ? 2 : 1;
-#pragma unroll
-            for (int part = 0; part < parts; ++part)
-                scale[part] = d * to_float(load_small<simd::i8>(scales + (group * parts + part) * 16));
         }
     }
 };

@@ -1,7 +1,7 @@
 // MUL_MAT: one launch for several matrices that share their input, a work-group for one or some column tiles.
 #pragma once
 
-#include "formats.hpp"
+#include "patches.hpp"
 
 namespace arcmtp {
 
@@ -74,6 +74,45 @@ inline void mul_mat(const u8 *weights, const u8 *quantised, const float *plain, 
     for (int tile = first; tile < first + group_tiles; ++tile)
         mul_mat_segment<K, ROWS, PASS, SLICES, SEGMENTS...>(tile, ROWS > 0 ? ROWS : rows[0], weights, quantised, plain,
                                                             output, stride);
+}
+
+/// A segment of which a thread computes PATCH tiles at a time.
+template <class SEGMENT, int PATCH_> struct PatchSegment : SEGMENT {
+    static constexpr int PATCH = PATCH_, PATCHES = SEGMENT::TILES / PATCH;
+    static_assert(SEGMENT::TILES % PATCH == 0);
+};
+
+/// A thread's patch of ROWS rows from `first` on, `count` in all, in the segment that has it; patch 0 is FIRST's first.
+template <int K, int ROWS, int SLICES, class FIRST, class... REST>
+inline void patch_of_segment(int patch, int first, int count, const u8 *weights, const PatchRows<ROWS> &rows,
+                             float *output, int stride) {
+    using F = typename FIRST::Format;
+    constexpr int tiles = FIRST::PATCH;
+    if (patch < FIRST::PATCHES) {
+        simd::RowSums<ROWS> sums[tiles];
+        Patch<F, K, ROWS, tiles, SLICES>::run(weights + FIRST::OFFSET + patch * tiles * tile_bytes<F, K>(), rows, sums);
+        ARCMTP_UNROLL_ON_GPU
+        for (int r = 0; r < ROWS; ++r)
+            if (first + r < count)
+                store_columns<tiles>(output + simd::u64(first + r) * stride + patch * tiles * LANES,
+                                     [&](int t) { return sums[t][r]; });
+    } else if constexpr (sizeof...(REST) > 0)
+        patch_of_segment<K, ROWS, SLICES, REST...>(patch - FIRST::PATCHES, first, count, weights, rows,
+                                                   output + FIRST::TILES * LANES, stride);
+}
+
+/// As mul_mat for the rows of a prompt chunk, `count[0]` of at most CHUNK. Each thread of a TEAM has ROWS rows more of
+/// the same columns. SEGMENTS are PatchSegments.
+template <int K, int CHUNK, int ROWS, int SLICES, int TEAM, class... SEGMENTS>
+inline void mul_mat_prompt(const u8 *weights, const u8 *quantised, const float *plain, float *output,
+                           const int *count) {
+    constexpr int stride = (SEGMENTS::TILES + ...) * LANES, teams = (CHUNK + TEAM * ROWS - 1) / (TEAM * ROWS);
+    const int group = simd::group_index(), rows = count[0];
+    const int first = (group % teams * TEAM + simd::team_rank()) * ROWS;
+    if (first < rows)
+        patch_of_segment<K, ROWS, SLICES, SEGMENTS...>(group / teams, first, rows, weights,
+                                                       PatchRows<ROWS>{quantised, plain, rows_from<ROWS>(first, rows)},
+                                                       output, stride);
 }
 
 } // namespace arcmtp

@@ -1,9 +1,9 @@
 // Explicit SIMD for kernels that are written once: a work-item is a hardware thread that holds whole vectors.
 //
-// What differs between devices has two bodies, simd_gpu.hpp over ESIMD and simd_cpu.hpp over vector types, and this
-// header is the only place that asks which device it is on (ARCMTP_GPU is defined for a GPU). Integer sums are exact,
-// every float operation is an explicit IEEE one in a written order, and exp and log are this project's own, so that a
-// value's bits do not depend on how it was vectorised.
+// What differs between devices has two bodies, simd_gpu.hpp over ESIMD and simd_cpu.hpp over vector types (of patches
+// simd_patches_gpu.hpp and simd_patches_cpu.hpp), and this header is the only place that asks which device it is on
+// (ARCMTP_GPU is defined for a GPU). Integer sums are exact, every float operation is an explicit IEEE one in a written
+// order, and exp and log are this project's own, so that a value's bits do not depend on how it was vectorised.
 #pragma once
 
 // Not <sycl/sycl.hpp>, which declares what hosts need too: with it a small kernel compiles in 1.7 instead of 0.4 s on
@@ -66,9 +66,9 @@ template <int... VALUES> struct Levels {
 } // namespace simd
 
 #ifdef ARCMTP_GPU
-#include "simd_gpu.hpp"
+#include "simd_patches_gpu.hpp"
 #else
-#include "simd_cpu.hpp"
+#include "simd_patches_cpu.hpp"
 #endif
 
 namespace simd {

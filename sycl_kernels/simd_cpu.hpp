@@ -137,6 +137,7 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
 
 #define ARCMTP_KERNEL(name)                                                                                            \
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name
+#define ARCMTP_KERNEL_256(name) ARCMTP_KERNEL(name)
 
 #ifndef ARCMTP_TEAM_MEMORY
 #define ARCMTP_TEAM_MEMORY 64
@@ -213,6 +214,10 @@ inline vec<int, LANES> dot_bytes(vec<int, LANES> acc, vec<u32, LANES> unsigned_b
 template <int ROWS> struct Dots {
     vec<int, LANES> sums[ROWS];
     vec<int, LANES> operator[](int row) const { return sums[row]; }
+    inline void add(const Dots &other, int factor) {
+        for (int r = 0; r < ROWS; ++r)
+            sums[r] += other.sums[r] * factor;
+    }
 };
 
 template <int ROWS> struct Activations {
@@ -305,6 +310,9 @@ inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, 
         dots.sums[r] = chains == 2 ? sums[0][r] + (sums[chains - 1][r] >> BITS) : sums[0][r];
     return dots;
 }
+
+constexpr bool SIGNED_WEIGHTS = false;
+template <int PART, int BITS> Dots<8> dot_signed(const Weights<BITS> &, const Activations<8> &); // never called
 
 /// The levels of each byte's code, 0 … LEVELS::COUNT - 1. (The table is made of constants by name: what the driver's
 /// compiler had to evaluate took 12 times as long as the whole product.)

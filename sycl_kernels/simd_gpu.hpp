@@ -3,6 +3,7 @@
 
 #include <sycl/ext/intel/esimd.hpp>
 #include <sycl/ext/intel/experimental/esimd/math.hpp>
+#include <sycl/ext/intel/experimental/grf_size_properties.hpp>
 
 namespace simd {
 
@@ -146,6 +147,11 @@ inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> cod
     extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>))                \
         SYCL_ESIMD_KERNEL void name
 
+/// A kernel whose threads have 256 registers instead of 128, half as many threads at a time.
+#define ARCMTP_KERNEL_256(name)                                                                                        \
+    extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>))                \
+        SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::intel::experimental::grf_size<256>)) SYCL_ESIMD_KERNEL void name
+
 template <int BYTES> inline void reserve_team_memory() { esimd::slm_init<BYTES>(); }
 template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
     return esimd::slm_block_load<typename element<T>::type, N>(byte_offset);
@@ -194,6 +200,7 @@ template <int ROWS> struct Dots {
         vec<int, ROWS * LANES> all = sums;
         return all.template select<LANES, 1>(row * LANES);
     }
+    inline void add(const Dots &other, int factor) { sums += other.sums * factor; }
 };
 
 template <int ROWS> struct Activations {
@@ -315,7 +322,19 @@ inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, 
         sums, words, vec<u32, ROWS * 8>(codes.template bit_cast_view<u32>()))};
 }
 
-/// The same of weights whose codes are places in LEVELS.
+/// Whether codes c of BITS bits that mean c - 2^(BITS - 1) can be taken as weights with a sign.
+constexpr bool SIGNED_WEIGHTS = true;
+/// The same of these weights, with nothing to start from.
+template <int PART, int BITS> inline Dots<8> dot_signed(const Weights<BITS> &weights, const Activations<8> &a) {
+    using esimd::xmx::dpas_argument_type;
+    constexpr auto byte = dpas_argument_type::s8, width = BITS == 4 ? dpas_argument_type::s4 : byte;
+    const vec<u32, BITS * 16> words = weights.words ^ (BITS == 4 ? 0x88888888u : 0x80808080u);
+    vec<i8, 8 * 32> codes = a.template only<PART>();
+    return {esimd::xmx::dpas<8, 8, int, u32, u32, width, byte>(words,
+                                                               vec<u32, 8 * 8>(codes.template bit_cast_view<u32>()))};
+}
+
+/// The same as dot of weights whose codes are places in LEVELS.
 template <class LEVELS, int PART, int BITS, int ROWS>
 inline Dots<ROWS> dot_levels(const Weights<BITS> &weights, const Activations<ROWS> &a,
                              const vec<int, LANES> (&start)[ROWS]) {

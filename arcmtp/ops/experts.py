@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from arcmtp.formats.matrix import Matrix
+from arcmtp.formats.matrix import LANES, Matrix
+from arcmtp.ops import patches
 from arcmtp.ops.cost import consumed_bytes, product_cost
 from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
@@ -57,10 +58,29 @@ class ExpertsGateUp:
         self._formats = _formats(gate, up, shared_gate, shared_up)
         self._consumers, self._shared_consumers = consumers, shared_consumers
         self._geometry = geometry
+        self._patch_rows = patches.gate_up_rows(geometry, *routed, *shared)
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, gate, shared, count = self._geometry, self._gate, self._shared_gate, compiled_rows(rows)
+        shapes = (
+            f"{gate.k}_{gate.experts}x{gate.n}_{shared.n}_{self._formats}_{self._consumers.suffix}_"
+            f"{self._shared_consumers.suffix}"
+        )
+        if patches.in_patches(rows, g):
+            return Kernel(
+                operator="experts_gate_up",
+                variant=f"{shapes}_prompt",
+                header="experts_prompt.hpp",
+                parameters=_GATE_UP,
+                call=f"experts_gate_up_prompt<{gate.k}, {CHUNK_ROWS}, {gate.experts}, {self.used}, {gate.n}, "
+                f"{shared.n}, {self._patch_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._segments}, "
+                f"{self._consumers.template}, {self._shared_consumers.template}>",
+                team=g.prompt_team,
+                team_memory=patches.list_bytes(g),
+                registers=patches.REGISTERS,
+                agree=matrices_agree(*self._routed, *self._shared),
+            )
         template = (
             f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {count}, {_rows_per_pass(rows, g)}, "
             f"{g.mul_mat_team}, {g.expert_columns}, {self._segments}, {self._consumers.template}, "
@@ -68,8 +88,7 @@ class ExpertsGateUp:
         )
         return Kernel(
             operator="experts_gate_up",
-            variant=f"{gate.k}_{gate.experts}x{gate.n}_{shared.n}_{self._formats}_{self._consumers.suffix}_"
-            f"{self._shared_consumers.suffix}_{row_suffix(rows)}",
+            variant=f"{shapes}_{row_suffix(rows)}",
             header="experts.hpp",
             parameters=_GATE_UP,
             call=f"experts_gate_up<{template}>",
@@ -82,8 +101,12 @@ class ExpertsGateUp:
         """weights, shared_weights: tiles; quantised, plain: rows of k; selected [rows, used] i32, readable to a
         multiple of 16; hidden_quantised, hidden_plain, shared_quantised, shared_plain: the consumers' rows; row_count
         i32."""
+        g = self._geometry
         units = rows * self.used if compiled_rows(rows) else self._gate.experts
-        groups = _spans(self._shared_gate.n, self._geometry) + units * _spans(self._gate.n, self._geometry)
+        groups = _spans(self._shared_gate.n, g) + units * _spans(self._gate.n, g)
+        if patches.in_patches(rows, g):
+            routed, shared = (m.n // patches.GATE_UP_COLUMNS for m in (self._gate, self._shared_gate))
+            groups = units * patches.teams(routed, g) + patches.row_patches(self._patch_rows) * patches.teams(shared, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
@@ -105,15 +128,30 @@ class ExpertsDown:
         self.used = used
         self._down, self._shared_down = down, shared_down
         self._geometry = geometry
+        self._patch_tiles = patches.patch_tiles(geometry, down.n // LANES, down, shared_down)
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, down, shared, count = self._geometry, self._down, self._shared_down, compiled_rows(rows)
+        shapes = f"{down.k}_{shared.k}_{down.experts}x{down.n}"
+        if patches.in_patches(rows, g):
+            return Kernel(
+                operator="experts_down",
+                variant=f"{shapes}_{_formats(down, shared)}_prompt",
+                header="experts_prompt.hpp",
+                parameters=_DOWN,
+                call=f"experts_down_prompt<{down.k}, {shared.k}, {CHUNK_ROWS}, {down.experts}, {self.used}, {down.n}, "
+                f"{g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._patch_tiles}, {segment(down)}, "
+                f"{segment(shared)}>",
+                team=g.prompt_team,
+                team_memory=patches.list_bytes(g),
+                registers=patches.REGISTERS,
+                agree=matrices_agree(down, shared),
+            )
         template = (
             f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {count}, {_rows_per_pass(rows, g)}, "
             f"{g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
         )
-        shapes = f"{down.k}_{shared.k}_{down.experts}x{down.n}"
         return Kernel(
             operator="experts_down",
             variant=f"{shapes}_{_formats(down, shared)}_{row_suffix(rows)}",
@@ -129,10 +167,14 @@ class ExpertsDown:
         """slot_weights [rows, used + 1] f32; partials [rows, used + 1, n] f32; the rest as ExpertsGateUp wrote it.
 
         Counted rows of the shared expert are computed in whole passes of `mul_mat_rows`: rows up to the pass's end are
-        read and written too.
+        read and written too. Those of a prompt chunk in patches are not.
         """
+        g = self._geometry
         units = rows * self.used if compiled_rows(rows) else self._down.experts
-        groups = (1 + units) * _spans(self._down.n, self._geometry)
+        groups = (1 + units) * _spans(self._down.n, g)
+        if patches.in_patches(rows, g):
+            threads = self._down.n // LANES // self._patch_tiles
+            groups = (units + patches.row_patches(g.prompt_rows)) * patches.teams(threads, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
+from arcmtp.ops import patches
 from arcmtp.ops.cost import consumed_bytes, product_cost
 from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
@@ -22,16 +23,29 @@ class FeedForwardGateUp:
         self._gate, self._up = gate, up
         self._consumers = consumers
         self._geometry = geometry
+        self._patch_rows = patches.gate_up_rows(geometry, gate, up)
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, gate, up, count = self._geometry, self._gate, self._up, compiled_rows(rows)
+        formats = f"{gate.format.name.lower()}_{up.format.name.lower()}"
+        if patches.in_patches(rows, g):
+            return Kernel(
+                operator="feed_forward_gate_up",
+                variant=f"{gate.k}_{gate.n}_{formats}_{self._consumers.suffix}_prompt",
+                header="feed_forward.hpp",
+                parameters=PARAMETERS,
+                call=f"feed_forward_gate_up_prompt<{gate.k}, {gate.n}, {self._patch_rows}, {g.mul_mat_team}, "
+                f"{g.prompt_team}, {segment(gate)}, {segment(up)}, {self._consumers.template}>",
+                team=g.prompt_team,
+                registers=patches.REGISTERS,
+                agree=matrices_agree(gate, up),
+            )
         rows_per_pass = min(count or g.mul_mat_rows, g.mul_mat_rows)
         template = (
             f"{gate.k}, {gate.n}, {count}, {rows_per_pass}, {g.mul_mat_team}, {g.expert_columns}, "
             f"{segment(gate)}, {segment(up)}, {self._consumers.template}"
         )
-        formats = f"{gate.format.name.lower()}_{up.format.name.lower()}"
         return Kernel(
             operator="feed_forward_gate_up",
             variant=f"{gate.k}_{gate.n}_{formats}_{self._consumers.suffix}_{row_suffix(rows)}",
@@ -48,8 +62,12 @@ class FeedForwardGateUp:
         width, of which those that the consumers want are written; row_count i32.
 
         Counted rows are computed in whole passes of `mul_mat_rows`: rows up to the pass's end are read and written too.
+        Those of a prompt chunk in patches are not.
         """
-        groups = -(-self._gate.n // self._geometry.expert_columns)
+        g = self._geometry
+        groups = -(-self._gate.n // g.expert_columns)
+        if patches.in_patches(rows, g):
+            groups = patches.row_patches(self._patch_rows) * patches.teams(self._gate.n // patches.GATE_UP_COLUMNS, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

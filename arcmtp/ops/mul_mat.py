@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from arcmtp.formats.matrix import Matrix
+from arcmtp.ops import patches
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
+from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -37,6 +38,20 @@ class MulMat:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g = self._geometry
         formats = "_".join(f"{s.format.name.lower()}x{s.tiles}" for s in self.segments)
+        if patches.in_patches(rows, g):
+            each = (f"PatchSegment<{segment(s)}, {patches.segment_tiles(g, s)}>" for s in self.segments)
+            segments = ", ".join(each)
+            return Kernel(
+                operator="mul_mat",
+                variant=f"{self.k}_{formats}_prompt",
+                header="mul_mat.hpp",
+                parameters=PARAMETERS,
+                call=f"mul_mat_prompt<{self.k}, {CHUNK_ROWS}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, "
+                f"{segments}>",
+                team=g.prompt_team,
+                registers=patches.REGISTERS,
+                agree=matrices_agree(*self.segments),
+            )
         segments = ", ".join(map(segment, self.segments))
         return Kernel(
             operator="mul_mat",
@@ -53,7 +68,11 @@ class MulMat:
     def launch(self, rows: int, **arguments: Argument) -> Launch:
         """weights: the segments' tiles; quantised: activation rows; plain [rows, k], output [rows, columns] f32;
         row_count i32."""
-        groups = -(-self.columns // self._geometry.mul_mat_columns)
+        g = self._geometry
+        groups = -(-self.columns // g.mul_mat_columns)
+        if patches.in_patches(rows, g):
+            columns = sum(s.tiles // patches.segment_tiles(g, s) for s in self.segments)
+            groups = columns * patches.teams(patches.row_patches(g.prompt_rows), g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

@@ -182,7 +182,7 @@ def digest(operator: str) -> str:
     waiting = [f"{HEADERS.get(operator, operator)}.hpp"]
     while waiting:
         name = waiting.pop()
-        if name in sources or name == "simd_cpu.hpp":
+        if name in sources or name.endswith("_cpu.hpp"):
             continue
         text = (kernel_dir() / name).read_text(encoding="utf-8")
         sources[name] = re.sub(r"\s+", " ", re.sub(r"//[^\n]*", "", text))

@@ -59,8 +59,9 @@ class Kernel:
 
     `call` is a C++ expression with the template's arguments; the kernel's own parameters follow it in order, unless
     `body` holds the statements. `team` is the work-items of a work-group (a work-item is one hardware thread holding
-    vectors), `team_memory` the bytes of shared local memory that the body reserves. `agree`: C++ constants and the
-    values that Python takes for them; the kernel does not compile where they differ.
+    vectors), `team_memory` the bytes of shared local memory that the body reserves, `registers` those of a thread: 128
+    or 256. `agree`: C++ constants and the values that Python takes for them; the kernel does not compile where they
+    differ.
     """
 
     operator: str
@@ -71,6 +72,7 @@ class Kernel:
     body: str = ""
     team: int = 1
     team_memory: int = 0
+    registers: int = 128
     agree: Agreement = ()
 
     @property
@@ -106,12 +108,13 @@ class Kernel:
     def source(self, packed: bool) -> str:
         """Its entry point; `packed` makes the parameters members of a struct, the only parameter then."""
         declared = [f"{parameter.cpp} {name}" for name, parameter in self.parameters]
+        entry = "ARCMTP_KERNEL" if self.registers == 128 else f"ARCMTP_KERNEL_{self.registers}"
         if not packed:
-            return f"ARCMTP_KERNEL({self.name})({', '.join(declared)}) {{\n    {self.statements}\n}}\n"
+            return f"{entry}({self.name})({', '.join(declared)}) {{\n    {self.statements}\n}}\n"
         arguments, names = f"{self.name}_arguments", ", ".join(name for name, _ in self.parameters)
         return (
             f"struct {arguments} {{ {'; '.join(declared)}; }};\n"
-            f"ARCMTP_KERNEL({self.name})({arguments} arguments) {{\n"
+            f"{entry}({self.name})({arguments} arguments) {{\n"
             f"    const auto [{names}] = arguments;\n    {self.statements}\n}}\n"
         )
 

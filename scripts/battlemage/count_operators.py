@@ -29,6 +29,7 @@ from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.predict.counts import COUNTED, CountFile, Counts, digest, row_class, units_of
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
+from arcmtp.runtime.tensor import Tensor
 from scripts.battlemage.count_launches import (
     Emulator,
     Phase,
@@ -127,8 +128,18 @@ def of_rows(
         run = partial(model.device.run, model.device.bind([launch]))
         report = only(emulator.reports(run))
         if launch.operator == "router":
+            if not rows:  # the choices of a network without weights are far from even
+                choose_evenly(launch, model.config)
             experts = distinct_experts(launch, len(positions), model.config.experts_used)
         yield sample(launch, report, Work(len(positions), context, experts))
+
+
+def choose_evenly(router: Launch, config: Config) -> None:
+    """Write other choices of a prompt chunk's rows: any expert as often as another one, as predictions take it."""
+    rng, selected = np.random.default_rng(0), router.arguments["selected"]
+    assert isinstance(selected, Tensor)
+    chosen = [rng.permutation(config.experts)[: config.experts_used] for _ in range(CHUNK_ROWS)]
+    selected.write(np.array(chosen, np.int32))
 
 
 def sample(launch: Launch, report: Report, work: Work) -> Sample:

@@ -14,7 +14,7 @@ FORMS = {
     "mac": "f,f,f",
     "mach": "ud,ud,ud d,d,d d,d,ud",
     "macl": "d,d,d ud,ud,ud",
-    "sel": "f,f,f uw,uw,uw d,d,d d,d,w d,w,w ud,ud,uw ud,ud,ud",
+    "sel": "f,f,f uw,uw,uw d,d,d d,d,w d,w,w ud,ud,uw ud,ud,ud w,w,w",
     "cmp": "d,d,w f,f,f d,d,d uw,uw,uw ud,ud,ud ud,ud,uw w,w,w d,ud,ud d,ud,uw d,d,uw w,uw,uw uw,ub,uw",
     "and": "ud,ud,ud uw,uw,uw ud,ud,d ud,ud,uw d,uw,w d,d,w d,d,d w,w,w d,uw,uw",
     "or": "ud,ud,uw d,d,w ud,ud,ud d,d,d uw,uw,uw ud,ud,d d,d,uw ud,ud,w b,b,w d,uw,w",
@@ -31,7 +31,7 @@ FORMS = {
     "math.invm": "f,f,f",
     "math.rsqtm": "f,f",
     "madm": "f,f,f,f",
-    "dpas": "d,d,u4,b d,d,ub,b d,d,u2,b",
+    "dpas": "d,d,u4,b d,d,ub,b d,d,u2,b d,d,s4,b d,d,b,b",
 }
 WITHOUT_OPERANDS = ("send", "sync", "jmpi", "goto", "join", "call", "ret", "nop", "illegal")
 MESSAGES_BY_NAME = ("load", "store", "atomic_iinc", "atomic_iadd", "fence")  # for send, in the compiler's own text
@@ -39,11 +39,11 @@ LANES = (1, 2, 4, 8, 16, 32)
 REGIONS = ("<1>", "<2>", "<4>", "<0;1,0>", "<1;1,0>", "<2;1,0>", "<4;1,0>", "<8;1,0>", "<1;0>", "<0;0>", "<4;2>", "<0>")
 LOADS = {  # element, with "t" where one run of elements lies behind one address
     "slm": ["d32", "d32x3t", "d32x4t", "d64", "d64x2t", "d64x3t", "d64x4t", "d64x8t", "d64x16t", "d64x32t"],
-    "ugm": ["d32", "d16u32", "d32x2t", "d32x4t", "d32x8t", "d32x16t", "d32x32t", "d32x64t"],
+    "ugm": ["d32", "d32x2", "d32x4", "d16u32", "d32x2t", "d32x4t", "d32x8t", "d32x16t", "d32x32t", "d32x64t"],
 }
 STORES = {
     "slm": ["d32", "d64x2t", "d64x4t", "d64x8t", "d64x32t"],
-    "ugm": ["d32", "d16u32", "d8u32", "d32x8t", "d32x16t", "d32x64t"],
+    "ugm": ["d32", "d16u32", "d8u32", "d32x8t", "d32x16t", "d32x32t", "d32x64t"],
 }
 ARGUMENT_LOADS = ("d32x8t", "d32x16t", "d32x32t")  # of a kernel's prologue: not in these tests
 OTHER_MESSAGES = (
@@ -52,7 +52,7 @@ OTHER_MESSAGES = (
 )  # fmt: skip
 
 _INSTRUCTION = re.compile(r"\s*(?:\([^)]*\))?\s*([a-z][\w.]*)(?!\w*:)\s*(?:\((\d+)\|M0\))?\s*(.*)$")
-_TYPE = re.compile(r":(uq|ud|uw|ub|uv|u4|u2|hf|q|d|w|b|f|v)\b(?!\d)")
+_TYPE = re.compile(r":(uq|ud|uw|ub|uv|u4|s4|u2|hf|q|d|w|b|f|v)\b(?!\d)")
 
 
 def every_form() -> set[str]:

@@ -1,4 +1,4 @@
-"""dpas: d = c + a x b, of weights (b) of 2, 4 or 8 bits without sign and activations (a) of 8 bits with sign.
+"""dpas: d = c + a x b, of weights (b) of 2, 4 or 8 bits and activations (a) of 8 bits with sign.
 
 Source: vISA's page DPAS. Row r of the activations holds 32 bytes; of weight k of column n its dword n of register
 k * bits / 32 holds the bits from k * bits % 32 on.
@@ -12,18 +12,21 @@ from tests.emulator.machine import REGISTER, State, run
 
 pytestmark = pytest.mark.emulated
 
-BITS = {"u2": 2, "u4": 4, "ub": 8}
+BITS = {"u2": 2, "u4": 4, "ub": 8, "s4": 4, "b": 8}
 DEPTH, COLUMNS, MOST_ROWS = 32, 16, 8
 C, WEIGHTS, ACTIVATIONS, TARGET = 10, 20, 30, 40  # registers
 
 
-def product(c: np.ndarray, registers: np.ndarray, activations: np.ndarray, bits: int, rows: int) -> np.ndarray:
+def product(c: np.ndarray, registers: np.ndarray, activations: np.ndarray, kind: str, rows: int) -> np.ndarray:
     """[rows, 16] of c [rows, 16], dwords [registers, 16] and activations [rows, 32]."""
+    bits, signed = BITS[kind], not kind.startswith("u")
     result = c.astype(np.int64)
     for row in range(rows):
         for column in range(COLUMNS):
             for k in range(DEPTH):
                 weight = int(registers[k * bits // 32, column]) >> k * bits % 32 & (1 << bits) - 1
+                if signed and weight >> bits - 1:
+                    weight -= 1 << bits
                 result[row, column] += weight * int(activations[row, k])
     return result.astype(np.int32)  # wraps
 
@@ -55,9 +58,8 @@ def test_dpas_adds_the_product_to_a_register_or_to_nothing(form: str, rows: int)
         ],
         state,
     )
-    bits = BITS[kind]
-    expected = product(c, weights, activations, bits, rows)[:rows]
-    alone = product(np.zeros_like(c), weights, activations, bits, rows)[:rows]
+    expected = product(c, weights, activations, kind, rows)[:rows]
+    alone = product(np.zeros_like(c), weights, activations, kind, rows)[:rows]
     for register, rows_ in ((TARGET, expected), (TARGET + 10, alone), (C, expected)):
         got = state.get(register * REGISTER, rows * COLUMNS, np.int32)[0, 0].reshape(rows, COLUMNS)
         assert (got == rows_).all()
@@ -68,5 +70,5 @@ def test_dpas_adds_the_product_to_a_register_or_to_nothing(form: str, rows: int)
 def test_activations_may_begin_in_the_middle_of_a_register() -> None:
     state, c, weights, activations = state_of(9)
     run([f"dpas.8x1 (16|M0) r{TARGET}:d r{C}:d r{WEIGHTS}:u4 r{ACTIVATIONS}.32:b"], state)
-    expected = product(c, weights, activations[1:], 4, 1)[:1]
+    expected = product(c, weights, activations[1:], "u4", 1)[:1]
     assert (state.get(TARGET * REGISTER, COLUMNS, np.int32)[0] == expected).all()

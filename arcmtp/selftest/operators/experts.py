@@ -23,6 +23,7 @@ from arcmtp.formats.matrix import (
 )
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
+from arcmtp.ops.patches import in_patches
 from arcmtp.runtime.memory import Buffer
 from arcmtp.selftest.bench import ROW_COUNTS, SOME_KERNELS, Bench, require
 from arcmtp.selftest.findings import Difference, close
@@ -109,8 +110,10 @@ class Case:
         return result, bench.rows(shared, self.shared_rows(rows, launched), self.shared_width)[:rows]
 
     def shared_rows(self, rows: int, launched: int) -> int:
-        """Rows of the shared expert that a launch writes: whole passes where they are counted when it runs."""
-        each = self.bench.geometry.mul_mat_rows if compiled_rows(launched) == 0 else 1
+        """Rows of the shared expert that a launch writes: whole passes where they are counted when it runs, but in
+        patches."""
+        g = self.bench.geometry
+        each = g.mul_mat_rows if compiled_rows(launched) == 0 and not in_patches(launched, g) else 1
         return -(-rows // each) * each
 
     def run_down(

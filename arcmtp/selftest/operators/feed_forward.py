@@ -9,6 +9,7 @@ from arcmtp.formats.activations import dequantise, quantise
 from arcmtp.formats.matrix import F16, F32, W4, W4_K, W6_16, W6_K, W8, Format, Scheme
 from arcmtp.ops.feed_forward import FeedForwardGateUp, reference
 from arcmtp.ops.launch import Consumers, compiled_rows
+from arcmtp.ops.patches import in_patches
 from arcmtp.selftest.bench import SOME_ROWS, Bench, require
 from arcmtp.selftest.findings import Difference, close
 from arcmtp.selftest.operators.mul_mat import merged
@@ -47,7 +48,8 @@ class Case:
             hidden_plain=hidden, row_count=bench.ints([rows]),
         )  # fmt: skip
         bench.run(launch)
-        each = bench.geometry.mul_mat_rows if compiled_rows(launched) == 0 else 1
+        g = bench.geometry
+        each = g.mul_mat_rows if compiled_rows(launched) == 0 and not in_patches(launched, g) else 1
         computed = -(-rows // each) * each
         everything = np.full((MAX_ROWS, self.width), np.nan, np.float32)
         codes, scales = bench.read_activations(hidden_q, everything)

@@ -131,7 +131,8 @@ void take_dpas(Words &words, Instruction &in, const std::string &suffix) {
     in.target = part(words.take(), "d");
     in.source[0] = part(words.take(), "d");
     const std::string weights = words.take(), type = weights.substr(weights.find(':') + 1);
-    in.weight_bits = type == "u2" ? 2 : type == "u4" ? 4 : type == "ub" ? 8 : 0;
+    in.weight_bits = type == "u2" ? 2 : type == "u4" || type == "s4" ? 4 : type == "ub" || type == "b" ? 8 : 0;
+    in.signed_weights = type == "s4" || type == "b";
     in.source[1] = part(weights, type.c_str());
     in.source[2] = part(words.take(), "b");
 }

@@ -1,4 +1,4 @@
-// dpas: 8 channels deep, rows of int8 activations times unsigned weights of 2, 4 or 8 bits, 16 columns.
+// dpas: 8 channels deep, rows of int8 activations times weights of 2, 4 or 8 bits, 16 columns.
 #include "handlers.hpp"
 #include "thread.hpp"
 
@@ -9,7 +9,7 @@ constexpr int DEPTH = 32; // inputs: 8 channels deep, 4 a channel
 
 /// Weights lie packed in 32-bit words, a column a lane, further ones in the next register; each row of activations is
 /// 32 bytes. Source: vISA documentation, DPAS, with four operations a channel.
-template <int BITS> const Instruction *multiply(Thread &t, const Instruction *in) {
+template <int BITS, bool SIGNED> const Instruction *multiply(Thread &t, const Instruction *in) {
     constexpr int PER_WORD = 32 / BITS;
     const std::uint8_t *const words = t.bytes + in->source[1].offset;
     const std::uint8_t *const activations = t.bytes + in->source[2].offset;
@@ -19,7 +19,8 @@ template <int BITS> const Instruction *multiply(Thread &t, const Instruction *in
             in->source[0].form == Form::NONE ? Ints{} : peek<Ints>(t.bytes + in->source[0].offset + row * REGISTER);
     for (int k = 0; k < DEPTH; ++k) {
         const auto packed = peek<Lanes<std::uint32_t>>(words + k / PER_WORD * REGISTER);
-        const Ints weights = Ints(packed >> (k % PER_WORD * BITS) & ((1u << BITS) - 1));
+        const auto highest = packed << (32 - BITS - k % PER_WORD * BITS);
+        const Ints weights = SIGNED ? Ints(highest) >> (32 - BITS) : Ints(highest >> (32 - BITS));
         for (int row = 0; row < in->rows; ++row)
             sums[row] += weights * std::int32_t(std::int8_t(activations[row * DEPTH + k]));
     }
@@ -33,9 +34,11 @@ template <int BITS> const Instruction *multiply(Thread &t, const Instruction *in
 Handler dpas_handler(const Instruction &in) {
     if (in.lanes != LANES || in.rows < 1 || in.rows > 8 || in.predicated)
         return nullptr;
-    return in.weight_bits == 2   ? multiply<2>
-           : in.weight_bits == 4 ? multiply<4>
-           : in.weight_bits == 8 ? multiply<8>
+    if (in.signed_weights)
+        return in.weight_bits == 4 ? multiply<4, true> : multiply<8, true>;
+    return in.weight_bits == 2   ? multiply<2, false>
+           : in.weight_bits == 4 ? multiply<4, false>
+           : in.weight_bits == 8 ? multiply<8, false>
                                  : nullptr;
 }
 

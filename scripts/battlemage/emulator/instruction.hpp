@@ -111,6 +111,7 @@ struct Instruction {
     Condition condition = Condition::NONE;
     std::uint8_t lanes = 1, sources = 0, function = 0; // bfn's truth table
     std::uint8_t rows = 0, weight_bits = 0;            // of dpas
+    bool signed_weights = false;                       // the same
     bool saturate = false, predicated = false, inverse = false;
     std::uint16_t predicate = 0, flag = 0; // places in Thread::bytes
     Operand target, source[3];

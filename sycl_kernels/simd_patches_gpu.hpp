@@ -1,0 +1,74 @@
+// The GPU's body of what a patch of a prompt chunk is made of (patches.hpp).
+#pragma once
+
+#include "simd_gpu.hpp"
+
+namespace simd {
+
+/// GROUPS groups of 32 codes, from `group` on, of ROWS activation rows of k values, which begin `offset` bytes behind
+/// `rows`: as dpas takes eight rows.
+template <int ROWS, int GROUPS> struct RowCodes {
+    Activations<8> octets[GROUPS][ROWS / 8];
+    inline RowCodes(const u8 *rows, vec<u32, ROWS> offset, int, int group) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+            vec<i8, 32 * GROUPS> row =
+                simd::load<i8, 32 * GROUPS>(reinterpret_cast<const i8 *>(rows + 32 * group + u32(offset[r])));
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g)
+                octets[g][r / 8].codes.template select<32, 1>(r % 8 * 32) = row.template select<32, 1>(32 * g);
+        }
+    }
+    template <int BITS> inline const Activations<8> &octet(int group, int number) const {
+        return octets[group][number];
+    }
+};
+
+/// GROUPS words from `from` on for each of ROWS rows that lie `offset` bytes behind; [group] has one of each row.
+template <class T, int ROWS, int GROUPS> struct RowWords {
+    vec<T, ROWS * GROUPS> values;
+    inline RowWords(const void *from, vec<u32, ROWS> offset)
+        : values(esimd::gather<T, ROWS * GROUPS, GROUPS>(static_cast<const T *>(from), offset)) {}
+    inline vec<T, ROWS> operator[](int group) const {
+        vec<T, ROWS * GROUPS> all = values;
+        return all.template select<ROWS, 1>(group * ROWS);
+    }
+};
+
+/// Sums of the 16 columns of a tile for each of ROWS rows.
+template <int ROWS> struct RowSums {
+    vec<float, ROWS * LANES> values;
+    inline void clear() { values = 0.0f; }
+    inline void add(const RowSums &other) { values += other.values; }
+    inline void set(int row, vec<float, LANES> sums) { values.template select<LANES, 1>(row * LANES) = sums; }
+    inline vec<float, LANES> operator[](int row) const {
+        vec<float, ROWS * LANES> all = values;
+        return all.template select<LANES, 1>(row * LANES);
+    }
+    /// Add dots * (scale * factor of the row) to the eight rows from `first` on.
+    inline void add_products(int first, const Dots<8> &dots, vec<float, LANES> scale, vec<float, ROWS> factors) {
+        vec<float, 8 * LANES> products;
+#pragma unroll
+        for (int r = 0; r < 8; ++r)
+            products.template select<LANES, 1>(r * LANES) = scale * float(factors[first + r]);
+        add_to(first, simd::convert<float, int, 8 * LANES>(dots.sums), products);
+    }
+    /// Add column * factor of the row.
+    inline void add_outer(int first, vec<float, LANES> column, vec<float, ROWS> factors) {
+        vec<float, 8 * LANES> columns, spread;
+#pragma unroll
+        for (int r = 0; r < 8; ++r) {
+            columns.template select<LANES, 1>(r * LANES) = column;
+            spread.template select<LANES, 1>(r * LANES) = vec<float, LANES>(float(factors[first + r]));
+        }
+        add_to(first, columns, spread);
+    }
+
+  private:
+    inline void add_to(int first, vec<float, 8 * LANES> a, vec<float, 8 * LANES> b) {
+        const vec<float, 8 * LANES> before = values.template select<8 * LANES, 1>(first * LANES);
+        values.template select<8 * LANES, 1>(first * LANES) = simd::fma<float, 8 * LANES>(a, b, before);
+    }
+};
+
+} // namespace simd

@@ -15,14 +15,16 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
     using Kv = typename S::Kv;
     using Layout = typename S::Layout;
     static constexpr int QUERIES = Rows::QUERIES, PASS = Rows::PASS, OWNED = Rows::OWNED, BLOCKS = Layout::BLOCKS;
-    static constexpr int QUERY = Rows::OF_TILES;                                // i8 [QUERIES][HEAD_DIM]
-    static constexpr int QUERY_SCALE = QUERY + QUERIES * S::HEAD_DIM;           // float [QUERIES][BLOCKS]
-    static constexpr int QUERY_START = QUERY_SCALE + QUERIES * BLOCKS * 4;      // int [QUERIES][BLOCKS]
-    static constexpr int WEIGHT = QUERY_START + QUERIES * BLOCKS * 4;           // i8 [QUERIES][BLOCKS][high, low][TILE]
-    static constexpr int WEIGHT_UNIT = WEIGHT + QUERIES * BLOCKS * 2 * S::TILE; // float [QUERIES][BLOCKS]
-    static constexpr int WEIGHT_START = WEIGHT_UNIT + QUERIES * BLOCKS * 4;     // int [QUERIES][BLOCKS][high, low]
-    static constexpr int END = WEIGHT_START + QUERIES * BLOCKS * 8;
-    static constexpr int OUTPUT = Rows::OF_TILES; // float [QUERIES][HEAD_DIM], when all keys are weighed
+    static constexpr int QUERY = Rows::OF_TILES;                           // i8 [QUERIES][HEAD_DIM]
+    static constexpr int QUERY_SCALE = QUERY + QUERIES * S::HEAD_DIM;      // float [QUERIES][BLOCKS]
+    static constexpr int QUERY_START = QUERY_SCALE + QUERIES * BLOCKS * 4; // int [QUERIES][BLOCKS]
+    // Of a weighed query, which is a query of a tile
+    static constexpr int WEIGHED = Rows::TILES * QUERIES;
+    static constexpr int WEIGHT = QUERY_START + QUERIES * BLOCKS * 4;           // i8 [WEIGHED][BLOCKS][high, low][TILE]
+    static constexpr int WEIGHT_UNIT = WEIGHT + WEIGHED * BLOCKS * 2 * S::TILE; // float [WEIGHED][BLOCKS]
+    static constexpr int WEIGHT_START = WEIGHT_UNIT + WEIGHED * BLOCKS * 4;     // int [WEIGHED][BLOCKS][high, low]
+    static constexpr int END = WEIGHT_START + WEIGHED * BLOCKS * 8;
+    static constexpr int OUTPUT = Rows::SCORE; // float [QUERIES][HEAD_DIM], when all keys are weighed
     static constexpr int OUTPUT_END = OUTPUT + QUERIES * S::HEAD_DIM * 4;
     static constexpr int TEAM_MEMORY = END > OUTPUT_END ? END : OUTPUT_END;
     static constexpr int ZERO = 128;          // the byte of a code 0
@@ -57,18 +59,20 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
         }
     }
 
-    /// Both chains of the scores of rows first … first + PASS - 1 with `keys` keys from position `start`, and with
-    /// unseen ones up to a multiple of 16. The values of the same keys are prefetched meanwhile.
-    inline void score(int start, int first, int keys) const {
-        constexpr int SUMS = PASS * S::SCORE_HEADS, PIECE = divisor(SUMS, 8), GROUPS = Layout::BLOCK / 32;
-        constexpr int OF_CHAIN = BLOCKS / S::CHAINS, AHEAD = Layout::TILE_BYTES / (S::CHAINS * S::SCORE_PARTS) / 4 * 4;
-        const int units = (keys + LANES - 1) / LANES * S::CHAINS * S::SCORE_PARTS;
-        for (int unit = rank; unit < units; unit += S::TEAM) {
-            const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
-            const int key = unit / (S::SCORE_PARTS * S::CHAINS) * LANES;
-            const int query = first * S::RATIO + part * S::SCORE_HEADS;
-            const u8 *tile = cache.keys(kv_head, start + key);
-            simd::prefetch<AHEAD>(cache.values(kv_head, start + key) + unit % (S::CHAINS * S::SCORE_PARTS) * AHEAD);
+    /// Both chains of the scores of rows first … end - 1 with the keys that they see of the tiles from position
+    /// `start`, and with unseen ones up to a multiple of 16. The values of the same keys are prefetched meanwhile.
+    inline void score(int start, int first, int end) const {
+        constexpr int HEADS = Rows::SCORE_HEADS, PARTS = S::CHAINS * Rows::SCORE_PARTS, UNITS = S::TILE / LANES * PARTS;
+        constexpr int SUMS = PASS * HEADS, PIECE = divisor(SUMS, 8), GROUPS = Layout::BLOCK / 32;
+        constexpr int OF_CHAIN = BLOCKS / S::CHAINS, AHEAD = Layout::TILE_BYTES / PARTS / 4 * 4;
+        for (int unit = rank; unit < Rows::TILES * UNITS; unit += S::TEAM) {
+            const int t = unit / UNITS, key = unit % UNITS / PARTS * LANES, from = start + t * S::SPLITS * S::TILE;
+            const int part = unit % Rows::SCORE_PARTS, chain = unit / Rows::SCORE_PARTS % S::CHAINS;
+            const int query = first * S::RATIO + part * HEADS;
+            if (key >= Rows::keys_of(from, end))
+                return;
+            const u8 *tile = cache.keys(kv_head, from + key);
+            simd::prefetch<AHEAD>(cache.values(kv_head, from + key) + unit % PARTS * AHEAD);
             Lanes sums[SUMS];
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; ++i)
@@ -77,36 +81,35 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
                 vec<int, LANES> dots[SUMS];
 #pragma clang loop unroll(full)
                 for (int i = 0; i < SUMS; ++i)
-                    dots[i] = get<int>(QUERY_START + ((query + place<S::SCORE_HEADS>(i)) * BLOCKS + block) * 4);
+                    dots[i] = get<int>(QUERY_START + ((query + place<HEADS>(i)) * BLOCKS + block) * 4);
                 for (int g = block * GROUPS; g < (block + 1) * GROUPS; ++g) {
                     simd::ByteTile bytes;
-                    Kv::template load<S::HEAD_DIM>(tile, 2 * g, bytes, 0);
-                    Kv::template load<S::HEAD_DIM>(tile, 2 * g + 1, bytes, 4);
+                    Kv::template load<S::HEAD_DIM, 2>(tile, 2 * g, bytes, 0);
 #pragma clang loop unroll(full)
                     for (int i = 0; i < SUMS; i += PIECE)
                         add_products<PIECE>(bytes, dots + i, [=](int r) {
-                            return QUERY + (query + place<S::SCORE_HEADS>(i + r)) * S::HEAD_DIM + g * 32;
+                            return QUERY + (query + place<HEADS>(i + r)) * S::HEAD_DIM + g * 32;
                         });
                 }
                 const Lanes scale = Layout::scale(tile, block);
 #pragma clang loop unroll(full)
                 for (int i = 0; i < SUMS; ++i) {
-                    const int at = QUERY_SCALE + ((query + place<S::SCORE_HEADS>(i)) * BLOCKS + block) * 4;
+                    const int at = QUERY_SCALE + ((query + place<HEADS>(i)) * BLOCKS + block) * 4;
                     sums[i] = simd::fma<float, LANES>(simd::convert<float, int, LANES>(dots[i]),
                                                       Lanes(scale * get<float>(at)), sums[i]);
                 }
             }
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; ++i)
-                simd::team_store<float, LANES>(Rows::score_at(chain, query + place<S::SCORE_HEADS>(i)) + key * 4,
-                                               sums[i]);
+                simd::team_store<float, LANES>(Rows::score_at(t, chain, query + place<HEADS>(i)) + key * 4, sums[i]);
         }
     }
 
-    /// The weights of a query's keys from position `start`, of which it sees reach + 1.
-    inline void put_weights(int query, int start, int reach, const Lanes (&weights)[S::TILE / LANES]) const {
+    /// The weights of a query's keys in tile t, from position `start`, of which it sees reach + 1.
+    inline void put_weights(int t, int query, int start, int reach, const Lanes (&weights)[S::TILE / LANES]) const {
         constexpr int SUBTILES = S::TILE / LANES;
         constexpr float UNITS = 32639.0f;
+        const int weighed = t * QUERIES + query;
         for (int b = 0; b < BLOCKS; ++b) {
             Lanes scaled[SUBTILES], most = 0.0f, lost = 0.0f, high_sum = 0.0f, low_sum = 0.0f;
 #pragma clang loop unroll(full)
@@ -122,7 +125,7 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
             }
             const Lanes largest = simd::max<float, LANES>(simd::largest<float, LANES>(most), Lanes(SMALLEST));
             const Lanes inverse = simd::divide<LANES>(Lanes(UNITS), largest);
-            const int to = WEIGHT + (query * BLOCKS + b) * 2 * S::TILE;
+            const int to = WEIGHT + (weighed * BLOCKS + b) * 2 * S::TILE;
 #pragma clang loop unroll(full)
             for (int s = 0; s < SUBTILES; ++s) {
                 const Lanes code = simd::rint<LANES>(Lanes(scaled[s] * inverse));
@@ -133,66 +136,67 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
                 high_sum = high_sum + simd::convert<float, int, LANES>(high);
                 low_sum = low_sum + simd::convert<float, int, LANES>(low);
             }
-            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4,
+            put<float>(WEIGHT_UNIT + (weighed * BLOCKS + b) * 4,
                        Lanes(simd::divide<LANES>(largest, Lanes(UNITS)) + simd::sum<LANES>(lost)));
-            put<int>(WEIGHT_START + (query * BLOCKS + b) * 8, -ZERO * int(simd::sum<LANES>(high_sum)));
-            put<int>(WEIGHT_START + (query * BLOCKS + b) * 8 + 4, -ZERO * int(simd::sum<LANES>(low_sum)));
+            put<int>(WEIGHT_START + (weighed * BLOCKS + b) * 8, -ZERO * int(simd::sum<LANES>(high_sum)));
+            put<int>(WEIGHT_START + (weighed * BLOCKS + b) * 8 + 4, -ZERO * int(simd::sum<LANES>(low_sum)));
         }
     }
-    /// The query sees none of the keys.
-    inline void put_no_weights(int query) const {
-        set_state(query, Rows::KEEP, 1.0f);
+    /// The query sees none of the keys in tile t.
+    inline void put_no_weights(int t, int query) const {
+        set_state(query, Rows::KEEP + t, 1.0f);
         for (int b = 0; b < BLOCKS; ++b)
-            put<float>(WEIGHT_UNIT + (query * BLOCKS + b) * 4, 0.0f);
+            put<float>(WEIGHT_UNIT + ((t * QUERIES + query) * BLOCKS + b) * 4, 0.0f);
     }
 
-    /// values = values * keep + weight * value of the keys from position `start`. The keys of the split's next tile are
-    /// prefetched meanwhile.
-    inline void add_values(int start, int first, int, Lanes (&values)[OWNED * S::VECTORS]) const {
+    /// values = values * keep + weight * value of the keys in tile t, from position `start`. The keys of a next tile
+    /// are prefetched meanwhile.
+    inline void add_values(int t, int start, int first, int, Lanes (&values)[OWNED * S::VECTORS]) const {
         constexpr int SUMS = PASS * S::VALUE_HEADS, PIECE = divisor(SUMS, 4), HALVES = S::TILE / (2 * LANES);
-        constexpr int NEXT = S::SPLITS * S::TILE, OWNERS = S::DIM_PARTS * S::VALUE_PARTS * S::VECTORS;
+        constexpr int OWNERS = S::DIM_PARTS * S::VALUE_PARTS * S::VECTORS;
         constexpr int AHEAD = S::TILE / LANES * Layout::TILE_BYTES / OWNERS / 4 * 4;
-        const int query = first * S::RATIO + head_of(0);
+        const int query = first * S::RATIO + head_of(0), weighed = t * QUERIES + query;
         ARCMTP_UNROLL_ON_GPU
         for (int v = 0; v < S::VECTORS; ++v) {
             const int matrix = first_dim() / LANES + v, block = matrix * LANES / Layout::BLOCK;
-            if (start + NEXT <= last)
-                simd::prefetch<AHEAD>(cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) * AHEAD);
+            if (start + Rows::NEXT <= last)
+                simd::prefetch<AHEAD>(cache.keys(kv_head, start + Rows::NEXT) + (rank * S::VECTORS + v) * AHEAD);
             simd::ByteTile tiles[HALVES]; // unseen keys weigh 0, whatever their codes are
             ARCMTP_UNROLL_ON_GPU
             for (int h = 0; h < HALVES; ++h) {
                 const u8 *of_half = cache.values(kv_head, start + h * 2 * LANES);
-                Kv::template load<S::HEAD_DIM>(of_half, matrix, tiles[h], 0);
-                Kv::template load<S::HEAD_DIM>(of_half + Layout::TILE_BYTES, matrix, tiles[h], 4);
+                Kv::template load<S::HEAD_DIM, 1>(of_half, matrix, tiles[h], 0);
+                Kv::template load<S::HEAD_DIM, 1>(of_half + Layout::TILE_BYTES, matrix, tiles[h], 4);
             }
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; i += PIECE) {
                 vec<int, LANES> dots[2 * PIECE];
 #pragma clang loop unroll(full)
                 for (int r = 0; r < 2 * PIECE; ++r)
-                    dots[r] = get<int>(WEIGHT_START + row_of_weights(query, 2 * i + r, block) * 4);
+                    dots[r] = get<int>(WEIGHT_START + row_of_weights(weighed, 2 * i + r, block) * 4);
 #pragma clang loop unroll(full)
                 for (int h = 0; h < HALVES; ++h)
                     add_products<2 * PIECE>(tiles[h], dots, [=](int r) {
-                        return WEIGHT + row_of_weights(query, 2 * i + r, block) * S::TILE + h * 2 * LANES;
+                        return WEIGHT + row_of_weights(weighed, 2 * i + r, block) * S::TILE + h * 2 * LANES;
                     });
 #pragma clang loop unroll(full)
                 for (int r = 0; r < PIECE; ++r) {
-                    const int of = query + place<S::VALUE_HEADS>(i + r);
+                    const int of = place<S::VALUE_HEADS>(i + r);
                     const vec<int, LANES> sum = vec<int, LANES>(dots[2 * r] << 8) + dots[2 * r + 1];
                     Lanes &value = values[(first * S::VALUE_HEADS + i + r) * S::VECTORS + v];
-                    value = simd::fma<float, LANES>(simd::convert<float, int, LANES>(sum),
-                                                    Lanes(get<float>(WEIGHT_UNIT + (of * BLOCKS + block) * 4)),
-                                                    Lanes(value * state(of, Rows::KEEP)));
+                    value =
+                        simd::fma<float, LANES>(simd::convert<float, int, LANES>(sum),
+                                                Lanes(get<float>(WEIGHT_UNIT + ((weighed + of) * BLOCKS + block) * 4)),
+                                                Lanes(value * state(query + of, Rows::KEEP + t)));
                 }
             }
         }
     }
 
   private:
-    /// The high (i even) or low weights of the i / 2-th query from `query` on.
-    static constexpr int row_of_weights(int query, int i, int block) {
-        return ((query + place<S::VALUE_HEADS>(i / 2)) * BLOCKS + block) * 2 + i % 2;
+    /// The high (i even) or low weights of the i / 2-th weighed query from `weighed` on.
+    static constexpr int row_of_weights(int weighed, int i, int block) {
+        return ((weighed + place<S::VALUE_HEADS>(i / 2)) * BLOCKS + block) * 2 + i % 2;
     }
 
     /// dots[r] += the tile times the 32 codes at row(r).

@@ -128,7 +128,13 @@ template <class T, int COUNT> struct Vectors {
         vec<T, COUNT * LANES> copy = values;
         return copy.template select<LANES, 1>(index * LANES);
     }
+    template <int N> inline vec<T, N * LANES> together(int index) const {
+        vec<T, COUNT * LANES> copy = values;
+        return copy.template select<N * LANES, 1>(index * LANES);
+    }
 };
+/// Vectors of codes that are decoded together: of 16 lanes an instruction would use half of what it can.
+constexpr int DECODED = 4;
 
 /// The int8 codes of group `group` of an activation row of k values.
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
@@ -292,12 +298,19 @@ template <class LEVELS, int BITS> struct LevelPlanes {
 
 struct ByteTile {
     vec<u32, 8 * LANES> words;
-    inline void set(int index, vec<u32, LANES> v) { words.template select<LANES, 1>(index * LANES) = v; }
+    template <int N> inline void set(int index, vec<u32, N * LANES> v) {
+        words.template select<N * LANES, 1>(index * LANES) = v;
+    }
     inline Weights<8> weights() const { return {words}; }
 };
+/// Each bit of `yes` where that of `where` is 1, of `no` where it is 0.
+template <int N>
+inline esimd::simd<u32, N> choose_bits(esimd::simd<u32, N> where, esimd::simd<u32, N> yes, esimd::simd<u32, N> no) {
+    return esimd::bfn<esimd::bfn_t(0xca)>(no, yes, where);
+}
 /// Registers can be looked up in by one lane at a time only.
 constexpr bool LOOKS_UP_BYTES = false;
-vec<u32, LANES> look_up_bytes(vec<u32, LANES> index, u32 a, u32 b, u32 c, u32 d); // never called
+template <int N> vec<u32, N> look_up_bytes(esimd::simd<u32, N> index, u32 a, u32 b, u32 c, u32 d); // never called
 
 template <int PART, int BITS, int ROWS>
 inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, const vec<int, LANES> (&start)[ROWS]) {

@@ -9,15 +9,19 @@ namespace arcmtp {
 /// What is kept of a query, where so many tiles are taken at once.
 constexpr int states_of(int tiles) { return tiles == 1 ? 3 : 3 + 2 * tiles; }
 
+/// So many bytes, rounded up to cache lines.
+constexpr int whole_lines(int nbytes) { return (nbytes + 63) / 64 * 64; }
+
 /// Tiles that a team takes at once: halves one after the other; codes four, two or one, as many as a team has threads
 /// for and as let two work-groups share the team memory of an Xe core.
 template <class S, int ROWS> constexpr int tiles_at_once() {
     if constexpr (S::Kv::CODED) {
         for (int tiles = 4; tiles > 1; tiles /= 2) {
-            constexpr int BLOCKS = S::Layout::BLOCKS;
-            const int scores = states_of(tiles) * 16 + tiles * S::CHAINS * S::TILE * 4;
+            constexpr int BLOCKS = S::Layout::BLOCKS, QUERIES = ROWS * S::RATIO;
+            const int scores = tiles * S::CHAINS * S::TILE * 4;
             const int codes = S::HEAD_DIM + 8 * BLOCKS + tiles * BLOCKS * (2 * S::TILE + 12);
-            if (tiles * S::TILE / LANES * S::CHAINS <= S::TEAM && ROWS * S::RATIO * (scores + codes) <= 64 << 10)
+            if (tiles * S::TILE / LANES * S::CHAINS <= S::TEAM &&
+                whole_lines(states_of(tiles) * QUERIES * 4) + QUERIES * (scores + codes) <= 64 << 10)
                 return tiles;
         }
     }
@@ -37,8 +41,8 @@ template <class S, int ROWS> struct AttentionRows {
     static constexpr int LARGEST = 0, TOTAL = 1, KEEP = 2, SUM = KEEP + TILES, NEXT_LARGEST = SUM + TILES;
     static constexpr int STATES = states_of(TILES);
     // Team memory, in bytes
-    static constexpr int STATE = 0;                             // float [QUERIES][STATES][4 copies]
-    static constexpr int SCORE = STATE + QUERIES * STATES * 16; // float [TILES][CHAINS][QUERIES][TILE]
+    static constexpr int STATE = 0;                                         // float [STATES][QUERIES]
+    static constexpr int SCORE = STATE + whole_lines(STATES * QUERIES * 4); // float [TILES][CHAINS][QUERIES][TILE]
     static constexpr int OF_TILES = SCORE + TILES * S::CHAINS * QUERIES * S::TILE * 4; // what a format needs
     using Element = typename S::Element;
 
@@ -71,11 +75,12 @@ template <class S, int ROWS> struct AttentionRows {
     /// Distance of the i-th (row, head) of a thread with HEADS heads from its first, in queries.
     template <int HEADS> static constexpr int place(int i) { return i / HEADS * S::RATIO + i % HEADS; }
 
+    static constexpr int state_at(int query, int which) { return STATE + (which * QUERIES + query) * 4; }
     static inline Lanes state(int query, int which) {
-        return Lanes(simd::lane<float, 4>(simd::team_load<float, 4>(STATE + (query * STATES + which) * 16), 0));
+        return Lanes(simd::lane<float, 1>(simd::team_load<float, 1>(state_at(query, which)), 0));
     }
     static inline void set_state(int query, int which, Lanes value) {
-        simd::team_store<float, 4>(STATE + (query * STATES + which) * 16, simd::part<4, 0, float, LANES>(value));
+        simd::team_store<float, 1>(state_at(query, which), simd::part<1, 0, float, LANES>(value));
     }
     static constexpr int score_at(int tile, int chain, int query) {
         return SCORE + ((tile * S::CHAINS + chain) * QUERIES + query) * S::TILE * 4;

@@ -227,7 +227,7 @@ template <int ROWS> struct Activations {
             words[r] = reinterpret_cast<const int *>(row(r) + 32 * group);
     }
     /// 32 codes of each row from team memory.
-    template <class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
+    template <int TOGETHER, class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             words[r] = reinterpret_cast<const int *>(&team_memory[row(r)]);

@@ -163,10 +163,19 @@ template <class T, int N> inline void team_store(int byte_offset, vec<T, N> valu
 template <class T, int N> struct TeamUniform {
     vec<T, N> values;
     TeamUniform() = default;
-    explicit inline TeamUniform(int byte_offset) : values(simd::team_load<T, N>(byte_offset)) {}
+    explicit inline TeamUniform(int byte_offset) { load<0>(byte_offset); }
     inline T operator[](int index) const {
         vec<T, N> copy = values;
         return copy[index];
+    }
+
+  private:
+    /// A message has a power of two.
+    template <int FIRST> inline void load(int byte_offset) {
+        constexpr int COUNT = power_of_two_within(N - FIRST);
+        values.template select<COUNT, 1>(FIRST) = simd::team_load<T, COUNT>(byte_offset + FIRST * int(sizeof(T)));
+        if constexpr (FIRST + COUNT < N)
+            load<FIRST + COUNT>(byte_offset);
     }
 };
 template <int TEAM> inline void team_barrier() {
@@ -209,11 +218,12 @@ template <int ROWS> struct Activations {
         for (int r = 0; r < ROWS; ++r)
             codes.template select<32, 1>(r * 32) = simd::load<i8, 32>(row(r) + 32 * group);
     }
-    template <class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
+    /// 32 codes of each row from team memory, where TOGETHER rows lie one behind the other.
+    template <int TOGETHER, class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) {
-            vec<u32, 8> words = simd::team_load<u32, 8>(row(r));
-            codes.template select<32, 1>(r * 32) = words.template bit_cast_view<i8>();
+        for (int r = 0; r < ROWS; r += TOGETHER) {
+            const TeamUniform<u32, TOGETHER * 8> words(row(r));
+            codes.template select<TOGETHER * 32, 1>(r * 32) = simd::bitcast<i8, u32, TOGETHER * 8>(words.values);
         }
     }
     template <int PART> inline vec<i8, ROWS * 32> only() const {

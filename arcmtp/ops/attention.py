@@ -187,17 +187,22 @@ class Attention:
     def _team_memory(self, rows: int) -> int:
         queries, dim = rows * self.heads.q // self.heads.kv, self.heads.dim
         if not isinstance(self.kv, CodedKv):
-            return queries * (3 * 16 + (dim + 3 * KEY_TILE) * 4)
+            return _lines(3 * queries * 4) + queries * (dim + 3 * KEY_TILE) * 4
         blocks = self.kv.blocks(dim)
         chains = 2 - blocks % 2
         for tiles in (4, 2, 1):  # that are taken at once
-            state = 16 * (3 if tiles == 1 else 3 + 2 * tiles)
+            state = _lines(4 * queries * (3 if tiles == 1 else 3 + 2 * tiles))
             # The second and third are of codes, of queries and of weights, with scales and sums.
             nbytes = tiles * chains * KEY_TILE * 4 + dim + 8 * blocks + tiles * blocks * (2 * KEY_TILE + 12)
             threads = tiles * KEY_TILE // TILE * chains
-            if tiles == 1 or (threads <= self._team and queries * (state + nbytes) <= SHARED_TEAM_MEMORY):
+            if tiles == 1 or (threads <= self._team and state + queries * nbytes <= SHARED_TEAM_MEMORY):
                 break
-        return queries * (state + max(nbytes, 4 * dim))
+        return state + queries * max(nbytes, 4 * dim)
+
+
+def _lines(nbytes: int) -> int:
+    """Rounded up to cache lines."""
+    return -(-nbytes // 64) * 64
 
 
 def rope_table(context: int, rope_dim: int, theta: float) -> np.ndarray:

@@ -61,7 +61,7 @@ template <class S, int ROWS> struct Partials {
                     if (attention.reaches(r, split + a))
                         fold(total, next[a]);
             }
-            attention.emit(sink, r, head, dim, total.values[0], total.values[1], total.weight);
+            attention.emit(sink, r, head, dim, total);
         }
         attention.finish(sink);
     }
@@ -122,12 +122,8 @@ inline void attention_chunk(const AttentionInput<S> &in, int rows, const SINK &s
         simd::team_barrier<S::TEAM>(); // the last tile's weights are read
     ARCMTP_UNROLL_ON_GPU
     for (int i = 0; i < OWNED; ++i)
-        if (attention.owns_values() && i / S::VALUE_HEADS < attention.live) {
-            ARCMTP_UNROLL_ON_GPU
-            for (int v = 0; v < S::VECTORS; v += 2)
-                attention.emit(sink, i / S::VALUE_HEADS, attention.head_of(i), attention.first_dim() + v * LANES,
-                               totals[i].values[v], totals[i].values[v + 1], totals[i].weight);
-        }
+        if (attention.owns_values() && i / S::VALUE_HEADS < attention.live)
+            attention.emit(sink, i / S::VALUE_HEADS, attention.head_of(i), attention.first_dim(), totals[i]);
     attention.finish(sink);
 }
 

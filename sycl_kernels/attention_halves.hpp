@@ -24,16 +24,17 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
             simd::team_store<float, LANES>(QUERY + (query * S::HEAD_DIM + i * LANES) * 4, head.v[i]);
     }
 
-    /// Both chains of the scores of rows first … first + PASS - 1 with `keys` keys from position `start`, and with
+    /// Both chains of the scores of rows first … end - 1 with the keys from position `start` that they see, and with
     /// unseen ones up to a multiple of 16 * KEY_VECTORS. The values of the same keys are prefetched meanwhile.
-    inline void score(int start, int first, int keys) const {
-        constexpr int STEP = S::SCORE_STEP, SUMS = PASS * S::SCORE_HEADS, UNIT = S::KEY_VECTORS * LANES;
-        constexpr int AHEAD = STEP * UNIT / S::SCORE_PARTS / 2 * 2; // whole words
-        const int units = (keys + UNIT - 1) / UNIT * S::CHAINS * S::SCORE_PARTS;
+    inline void score(int start, int first, int end) const {
+        const int keys = Rows::keys_of(start, end);
+        constexpr int STEP = S::SCORE_STEP, SUMS = PASS * Rows::SCORE_HEADS, UNIT = S::KEY_VECTORS * LANES;
+        constexpr int AHEAD = STEP * UNIT / Rows::SCORE_PARTS / 2 * 2; // whole words
+        const int units = (keys + UNIT - 1) / UNIT * S::CHAINS * Rows::SCORE_PARTS;
         for (int unit = rank; unit < units; unit += S::TEAM) {
-            const int part = unit % S::SCORE_PARTS, chain = unit / S::SCORE_PARTS % S::CHAINS;
-            const int key = unit / (S::SCORE_PARTS * S::CHAINS) * UNIT, dim = chain * S::CHAIN;
-            const int query = first * S::RATIO + part * S::SCORE_HEADS;
+            const int part = unit % Rows::SCORE_PARTS, chain = unit / Rows::SCORE_PARTS % S::CHAINS;
+            const int key = unit / (Rows::SCORE_PARTS * S::CHAINS) * UNIT, dim = chain * S::CHAIN;
+            const int query = first * S::RATIO + part * Rows::SCORE_HEADS;
             const Element *from = cache.keys(kv_head, start + key) + dim * LANES;
             const Element *ahead = cache.values(kv_head, start + key) + dim * UNIT + part * AHEAD;
             Lanes sums[SUMS * S::KEY_VECTORS];
@@ -48,7 +49,7 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
             for (int i = 0; i < SUMS; ++i)
 #pragma clang loop unroll(full)
                 for (int k = 0; k < S::KEY_VECTORS; ++k)
-                    simd::team_store<float, LANES>(Rows::score_at(chain, query + place<S::SCORE_HEADS>(i)) +
+                    simd::team_store<float, LANES>(Rows::score_at(0, chain, query + place<Rows::SCORE_HEADS>(i)) +
                                                        (key + k * LANES) * 4,
                                                    sums[i * S::KEY_VECTORS + k]);
         }
@@ -64,7 +65,7 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
             keys[k] = typename S::Kv::template Loaded<STEP>(from + k * S::HEAD_DIM * LANES);
 #pragma clang loop unroll(full)
         for (int i = 0; i < PAIRS; ++i)
-            q[i] = simd::TeamUniform<float, STEP>(query + place<S::SCORE_HEADS>(i) * S::HEAD_DIM * 4);
+            q[i] = simd::TeamUniform<float, STEP>(query + place<Rows::SCORE_HEADS>(i) * S::HEAD_DIM * 4);
 #pragma clang loop unroll(full)
         for (int d = 0; d < STEP; ++d) {
             Lanes key[S::KEY_VECTORS];
@@ -82,16 +83,16 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
     }
 
     /// The weights of a query's keys from position `start`, 0 beyond `reach` keys.
-    inline void put_weights(int query, int, int, const Lanes (&weights)[S::TILE / LANES]) const {
+    inline void put_weights(int, int query, int, int, const Lanes (&weights)[S::TILE / LANES]) const {
 #pragma clang loop unroll(full)
         for (int s = 0; s < S::TILE / LANES; ++s)
             simd::team_store<float, LANES>(WEIGHT + (query * S::TILE + s * LANES) * 4, weights[s]);
     }
     /// The query sees none of the keys.
-    inline void put_no_weights(int) const {}
+    inline void put_no_weights(int, int) const {}
 
     /// The values of `keys` keys from position `start` are added.
-    inline void add_values(int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
+    inline void add_values(int, int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
         if (base + first - start >= S::TILE - 1)
             add_values<true>(start, first, keys, values);
         else
@@ -103,12 +104,12 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
     /// sees. The keys of the split's next tile are prefetched meanwhile.
     template <bool ALL>
     inline void add_values(int start, int first, int keys, Lanes (&values)[OWNED * S::VECTORS]) const {
-        constexpr int WIDE = S::VECTORS_AT_ONCE, SUMS = PASS * S::VALUE_HEADS, NEXT = S::SPLITS * S::TILE;
+        constexpr int WIDE = S::VECTORS_AT_ONCE, SUMS = PASS * S::VALUE_HEADS;
         constexpr int AHEAD = LANES * S::HEAD_DIM * WIDE / (S::VECTORS * S::DIM_PARTS * S::VALUE_PARTS) / 2 * 2;
         const int query = first * S::RATIO + head_of(0), reach = base + first - start;
         for (int v = 0; v < S::VECTORS; v += WIDE) {
             const Element *from = cache.values(kv_head, start) + first_dim() + v * LANES;
-            const Element *ahead = cache.keys(kv_head, start + NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
+            const Element *ahead = cache.keys(kv_head, start + Rows::NEXT) + (rank * S::VECTORS + v) / WIDE * AHEAD;
             Lanes sums[SUMS * WIDE];
 #pragma clang loop unroll(full)
             for (int i = 0; i < SUMS; ++i) {
@@ -119,7 +120,7 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
                     sums[i * WIDE + w] = values[(first * S::VALUE_HEADS + i) * S::VECTORS + v + w] * keep;
             }
             for (int key = 0; key < keys; key += LANES) {
-                if (start + NEXT <= last)
+                if (start + Rows::NEXT <= last)
                     simd::prefetch<AHEAD * S::Kv::ELEMENT_BYTES>(ahead + key * S::HEAD_DIM);
                 add_16_values<ALL>(from + key * S::HEAD_DIM, WEIGHT + (query * S::TILE + key) * 4, reach - key, sums);
             }

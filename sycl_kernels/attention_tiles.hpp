@@ -44,20 +44,29 @@ template <class S, int ROWS> struct Attention : TilesOf<S, ROWS> {
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < OWNED * S::VECTORS; ++i)
             values[i] = 0.0f;
-        for (int start = split * S::TILE; start <= last; start += S::SPLITS * S::TILE)
+        for (int start = split * S::TILE; start <= last; start += Tiles::NEXT)
             for (int first = 0; first < ROWS && first < live; first += PASS) {
                 const int end = first + PASS < live ? first + PASS : live;
-                const int seen = base + end - start, keys = seen < S::TILE ? seen : S::TILE;
-                if (keys <= 0)
+                if (Tiles::keys_of(start, end) == 0)
                     continue;
-                this->score(start, first, keys);
+                this->score(start, first, end);
                 simd::team_barrier<S::TEAM>();
-                weigh(start, first, start == split * S::TILE);
+                for (int i = rank; i < Tiles::TILES * PASS * S::RATIO; i += S::TEAM)
+                    weigh(start, i / (PASS * S::RATIO), first * S::RATIO + i % (PASS * S::RATIO), split);
                 simd::team_barrier<S::TEAM>();
+                if constexpr (Tiles::TILES > 1)
+                    for (int query = rank; query < QUERIES; query += S::TEAM)
+                        carry(query, start == split * S::TILE);
                 if (!owns_values())
                     continue;
-                this->add_values(start, first, keys, values);
+                for (int t = 0; t < Tiles::TILES; ++t) {
+                    const int of_tile = start + t * S::SPLITS * S::TILE;
+                    if (const int keys = Tiles::keys_of(of_tile, end))
+                        this->add_values(t, of_tile, first, keys, values);
+                }
             }
+        if constexpr (Tiles::TILES > 1)
+            simd::team_barrier<S::TEAM>(); // what was carried is seen
     }
 
     /// The i-th owned (row, head) after attend().
@@ -70,17 +79,21 @@ template <class S, int ROWS> struct Attention : TilesOf<S, ROWS> {
         return sum;
     }
 
-    /// 32 dimensions of one row and head, divided by the sum of weights: to the consumers, or to team memory if they
-    /// are to be rotated back by finish().
-    template <class SINK>
-    inline void emit(const SINK &sink, int r, int head, int dim, Lanes low, Lanes high, Lanes weight) const {
-        const Lanes a = simd::divide<LANES>(low, weight), b = simd::divide<LANES>(high, weight);
+    /// One row's and head's values from dimension `dim` on, divided by the sum of weights: to the consumers, or to team
+    /// memory if they are to be rotated back by finish().
+    template <class SINK, int WIDTH>
+    inline void emit(const SINK &sink, int r, int head, int dim, const SoftmaxSum<WIDTH> &sum) const {
         if constexpr (S::Kv::CODED) {
             const int to = Tiles::OUTPUT + ((r * S::RATIO + head) * S::HEAD_DIM + dim) * 4;
-            simd::team_store<float, LANES>(to, a);
-            simd::team_store<float, LANES>(to + LANES * 4, b);
-        } else
-            emit_gated(sink, r, head, dim, a, b);
+            ARCMTP_UNROLL_ON_GPU
+            for (int v = 0; v < WIDTH; ++v)
+                simd::team_store<float, LANES>(to + v * LANES * 4, simd::divide<LANES>(sum.values[v], sum.weight));
+        } else {
+            ARCMTP_UNROLL_ON_GPU
+            for (int v = 0; v < WIDTH; v += 2)
+                emit_gated(sink, r, head, dim + v * LANES, simd::divide<LANES>(sum.values[v], sum.weight),
+                           simd::divide<LANES>(sum.values[v + 1], sum.weight));
+        }
     }
 
     /// After the whole team has emitted all dimensions.
@@ -111,40 +124,66 @@ template <class S, int ROWS> struct Attention : TilesOf<S, ROWS> {
         sink.put(row, (query_head * S::HEAD_DIM + dim) / 32, a, b);
     }
 
-    /// Weights e^(score - largest) of the keys that a query sees, 0 for the others, and what the earlier tiles' shrink
-    /// to.
-    inline void weigh(int start, int first, bool first_tile) const {
+    /// Weights e^(score - largest) of the keys that a query sees in tile t from `start`, 0 for the others, and what the
+    /// earlier tiles' shrink to. largest: of all keys up to this tile.
+    inline void weigh(int start, int t, int query, int split) const {
         constexpr int SUBTILES = S::TILE / LANES;
-        for (int i = rank; i < PASS * S::RATIO; i += S::TEAM) {
-            const int query = first * S::RATIO + i, reach = base + first + i / S::RATIO - start;
-            if (reach < 0) {
-                this->put_no_weights(query);
-                continue;
-            }
-            const Lanes before = first_tile ? Lanes(LOWEST) : state(query, Tiles::LARGEST);
-            Lanes scores[SUBTILES], weights[SUBTILES], largest = before, total = 0.0f;
+        const int of_tile = start + t * S::SPLITS * S::TILE, reach = base + query / S::RATIO - of_tile;
+        const bool first_tile = start == split * S::TILE;
+        Lanes before = first_tile ? Lanes(LOWEST) : state(query, Tiles::LARGEST);
+        Lanes scores[SUBTILES], weights[SUBTILES], total = 0.0f;
+        for (int earlier = 0; earlier < t; ++earlier)
+            before = seen_scores(scores, query, earlier, reach + (t - earlier) * S::SPLITS * S::TILE, before);
+        const Lanes largest = seen_scores(scores, query, t, reach, before);
+        if (Tiles::TILES > 1 && t == Tiles::TILES - 1)
+            set_state(query, Tiles::NEXT_LARGEST, largest);
+        if (reach < 0) {
+            if constexpr (Tiles::TILES > 1)
+                set_state(query, Tiles::SUM + t, 0.0f);
+            this->put_no_weights(t, query);
+            return;
+        }
 #pragma clang loop unroll(full)
-            for (int s = 0; s < SUBTILES; ++s) {
-                Lanes score = simd::team_load<float, LANES>(Tiles::score_at(0, query) + s * LANES * 4);
-                if constexpr (S::CHAINS == 2)
-                    score = score + simd::team_load<float, LANES>(Tiles::score_at(1, query) + s * LANES * 4);
-                const simd::mask<LANES> seen = simd::iota<LANES>() + s * LANES <= vec<int, LANES>(reach);
-                scores[s] = simd::select<float, LANES>(seen, score, Lanes(LOWEST));
-                largest = simd::max<float, LANES>(largest, scores[s]);
-            }
-            largest = simd::largest<float, LANES>(largest);
-#pragma clang loop unroll(full)
-            for (int s = 0; s < SUBTILES; ++s) {
-                weights[s] = simd::exp<LANES>(scores[s] - largest);
-                total += weights[s];
-            }
-            this->put_weights(query, start, reach, weights);
-            const Lanes keep = simd::exp<LANES>(before - largest), sum = simd::sum<LANES>(total);
+        for (int s = 0; s < SUBTILES; ++s) {
+            weights[s] = simd::exp<LANES>(scores[s] - largest);
+            total += weights[s];
+        }
+        this->put_weights(t, query, of_tile, reach, weights);
+        const Lanes keep = simd::exp<LANES>(before - largest), sum = simd::sum<LANES>(total);
+        set_state(query, Tiles::KEEP + t, keep);
+        if constexpr (Tiles::TILES > 1)
+            set_state(query, Tiles::SUM + t, sum);
+        else {
             set_state(query, Tiles::TOTAL,
                       first_tile ? sum : simd::fma<float, LANES>(state(query, Tiles::TOTAL), keep, sum));
             set_state(query, Tiles::LARGEST, largest);
-            set_state(query, Tiles::KEEP, keep);
         }
+    }
+
+    /// The scores of the keys in tile t, of which the query sees reach + 1, LOWEST for the others. The largest of them
+    /// and of `largest`.
+    inline Lanes seen_scores(Lanes (&scores)[S::TILE / LANES], int query, int t, int reach, Lanes largest) const {
+        if (reach < 0)
+            return largest;
+#pragma clang loop unroll(full)
+        for (int s = 0; s < S::TILE / LANES; ++s) {
+            Lanes score = simd::team_load<float, LANES>(Tiles::score_at(t, 0, query) + s * LANES * 4);
+            if constexpr (S::CHAINS == 2)
+                score = score + simd::team_load<float, LANES>(Tiles::score_at(t, 1, query) + s * LANES * 4);
+            const simd::mask<LANES> seen = simd::iota<LANES>() + s * LANES <= vec<int, LANES>(reach);
+            scores[s] = simd::select<float, LANES>(seen, score, Lanes(LOWEST));
+            largest = simd::max<float, LANES>(largest, scores[s]);
+        }
+        return simd::largest<float, LANES>(largest);
+    }
+
+    /// The sum of a query's weights and its largest score after the tiles that were weighed.
+    inline void carry(int query, bool first_tile) const {
+        Lanes total = first_tile ? Lanes(0.0f) : state(query, Tiles::TOTAL);
+        for (int t = 0; t < Tiles::TILES; ++t)
+            total = simd::fma<float, LANES>(total, state(query, Tiles::KEEP + t), state(query, Tiles::SUM + t));
+        set_state(query, Tiles::TOTAL, total);
+        set_state(query, Tiles::LARGEST, state(query, Tiles::NEXT_LARGEST));
     }
 };
 

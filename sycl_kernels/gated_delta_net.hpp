@@ -49,7 +49,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     using Row = TeamRow<NET>;
     using Sink = RowSink<NET::V_HEADS * NET::V_DIM, QUANTISED, PLAIN>;
     using Keys = Floats<NET::K_DIM>;
-    static constexpr int COLUMNS = 8, SLICES = NET::V_DIM / COLUMNS;
+    static constexpr int COLUMNS = NET::V_DIM / 4 <= TEAM ? 4 : 8, SLICES = NET::V_DIM / COLUMNS;
     static constexpr int PASS = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
     static constexpr bool IN_REGISTERS = SLICES <= TEAM;        // a thread has one slice and keeps it from pass to pass
     using Slice = StateSlice<NET::K_DIM, COLUMNS, IN_REGISTERS>;

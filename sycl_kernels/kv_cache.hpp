@@ -29,11 +29,9 @@ struct AttentionShape {
     using Layout = KvHead<KV, HEAD_DIM>;
     static constexpr int CHAINS = Layout::CHAINS; // a score is the sum of CHAINS sums over CHAIN dimensions
     static constexpr int CHAIN = HEAD_DIM / CHAINS;
-    static constexpr int SCORE_PARTS =
-        divisor(RATIO, TEAM / (TILE / LANES * CHAINS)); // a thread scores SCORE_HEADS heads
-    static constexpr int SCORE_HEADS = RATIO / SCORE_PARTS;
-    static constexpr int OWN_DIMS = Kv::CODED ? 32 : 64; // at least: decoding codes for one head costs more than halves
-    static constexpr int DIM_PARTS = divisor(HEAD_DIM / 32, TEAM < HEAD_DIM / OWN_DIMS ? TEAM : HEAD_DIM / OWN_DIMS);
+    static constexpr int OWN_DIMS = Kv::CODED ? 16 : 64; // at least: codes are decoded for as many heads as possible
+    static constexpr int DIM_PARTS =
+        divisor(HEAD_DIM / (OWN_DIMS < 32 ? OWN_DIMS : 32), TEAM < HEAD_DIM / OWN_DIMS ? TEAM : HEAD_DIM / OWN_DIMS);
     static constexpr int VALUE_PARTS =
         divisor(RATIO, TEAM / DIM_PARTS); // a thread owns VALUE_HEADS heads' sums of VECTORS * 16
     static constexpr int VALUE_HEADS = RATIO / VALUE_PARTS,

@@ -33,12 +33,18 @@ struct KvQ8 {
     static constexpr float SMALLEST = 1e-8f; // a scale that is not 0 is more
     static constexpr int code_bytes(int head_dim) { return head_dim * LANES; }
 
-    /// The four vectors of matrix m, as bytes value + 128, to vectors first … of `tile`.
-    template <int HEAD_DIM> static inline void load(const u8 *codes, int m, simd::ByteTile &tile, int first) {
-        const simd::Vectors<simd::u32, 4> words(reinterpret_cast<const simd::u32 *>(codes + m * 256));
+    /// The four vectors of COUNT matrices from m on, as bytes value + 128, to vectors first … of `tile`; two begin with
+    /// an even one.
+    template <int HEAD_DIM, int COUNT>
+    static inline void load(const u8 *codes, int m, simd::ByteTile &tile, int first) {
+        using simd::DECODED;
 #pragma clang loop unroll(full)
-        for (int w = 0; w < 4; ++w)
-            tile.set(first + w, words[w]);
+        for (int i = 0; i < COUNT; ++i) {
+            const simd::Vectors<simd::u32, 4> words(reinterpret_cast<const simd::u32 *>(codes + (m + i) * 256));
+#pragma clang loop unroll(full)
+            for (int w = 0; w < 4; w += DECODED)
+                tile.set<DECODED>(first + 4 * i + w, words.template together<DECODED>(w));
+        }
     }
 
     /// The codes of a block, and its scale.
@@ -85,8 +91,10 @@ template <class CENTROIDS> struct KvTurbo {
 
     /// As KvQ8's. With 4 bits two matrices share bytes. With 3 bits four share the bytes of their levels, eight those
     /// of their signs.
-    template <int HEAD_DIM> static inline void load(const u8 *codes, int m, simd::ByteTile &tile, int first) {
-        using Words = vec<simd::u32, LANES>;
+    template <int HEAD_DIM, int COUNT>
+    static inline void load(const u8 *codes, int m, simd::ByteTile &tile, int first) {
+        using simd::DECODED;
+        using Words = vec<simd::u32, DECODED * LANES>;
         constexpr int SHARE = BITS == 4 ? 2 : 4;
         const simd::Vectors<simd::u32, 4> low(reinterpret_cast<const simd::u32 *>(codes + m / SHARE * 256));
         simd::Vectors<simd::u32, 4> high;
@@ -94,13 +102,15 @@ template <class CENTROIDS> struct KvTurbo {
             high = simd::Vectors<simd::u32, 4>(
                 reinterpret_cast<const simd::u32 *>(codes + low_bytes(HEAD_DIM) + m / 8 * 256));
 #pragma clang loop unroll(full)
-        for (int w = 0; w < 4; ++w) {
-            const Words shifted = low[w] >> simd::u32(m % SHARE * (8 / SHARE));
+        for (int at = 0; at < 4 * COUNT; at += DECODED) {
+            const int w = at % 4, i = at / 4;
+            const Words shifted = low.template together<DECODED>(w) >> simd::u32((m % SHARE + i) * (8 / SHARE));
             if constexpr (BITS == 4)
-                tile.set(first + w, look_up(Words(shifted & 0x0f0f0f0fu)));
+                tile.set<DECODED>(first + at, look_up(shifted));
             else {
-                const Words signs = Words(high[w] >> simd::u32(m % 8)) & 0x01010101u;
-                tile.set(first + w, look_up(Words(Words(shifted & 0x03030303u) | Words(signs << 2u))));
+                const Words signs = high.template together<DECODED>(w) >> simd::u32(m % 8 + i);
+                tile.set<DECODED>(first + at,
+                                  look_up(simd::choose_bits(Words(0x03030303u), shifted, Words(signs << 2u))));
             }
         }
     }
@@ -159,45 +169,37 @@ template <class CENTROIDS> struct KvTurbo {
   private:
     static inline float root(float x) { return simd::lane<float, LANES>(simd::sqrt<LANES>(Lanes(x)), 0); }
 
-    /// Bytes value + 128 of bytes that are codes.
-    static inline vec<simd::u32, LANES> look_up(vec<simd::u32, LANES> codes) {
-        using Words = vec<simd::u32, LANES>;
+    /// Bytes value + 128 of bytes whose lowest BITS bits are codes.
+    template <class WORDS> static inline WORDS look_up(WORDS codes) {
         if constexpr (simd::LOOKS_UP_BYTES)
-            return simd::look_up_bytes(codes, TABLE.words[0], TABLE.words[1], TABLE.words[2], TABLE.words[3]);
-        // A magnitude is the sum of what each bit of its level, and each product of bits, adds to it. As magnitudes
-        // grow ever faster no part is negative, and bytes do not carry.
-        Words magnitude = TABLE.part[0] * 0x01010101u;
-        Words bit[BITS - 1];
-#pragma clang loop unroll(full)
-        for (int b = 0; b < BITS - 1; ++b)
-            bit[b] = Words(codes >> simd::u32(b)) & 0x01010101u;
-#pragma clang loop unroll(full)
-        for (int l = 1; l < LEVELS; ++l) {
-            Words product = 0x01010101u;
-#pragma clang loop unroll(full)
-            for (int b = 0; b < BITS - 1; ++b)
-                if (l >> b & 1)
-                    product = product & bit[b];
-            magnitude = magnitude + Words(product * TABLE.part[l]);
+            return simd::look_up_bytes(codes & (2 * LEVELS - 1) * 0x01010101u, TABLE.words[0], TABLE.words[1],
+                                       TABLE.words[2], TABLE.words[3]);
+        else {
+            // Where a byte is negative, the complement of 128 + magnitude is 127 - magnitude.
+            const WORDS sign = WORDS(codes >> simd::u32(BITS - 1)) & 0x01010101u;
+            return WORDS(choose<BITS - 1, 0>(codes) ^ WORDS(sign * 255u)) + sign;
         }
-        const Words sign = Words(codes >> simd::u32(BITS - 1)) & 0x01010101u;
-        const Words negative = sign * 255u;
-        return Words(Words(magnitude + 0x80808080u) & ~negative) | Words(Words(0x80808080u - magnitude) & negative);
+    }
+
+    /// Bytes 128 + magnitude, that of level FIRST where all bits are 0: the lowest BIT bits choose, one after the
+    /// other.
+    template <int BIT, int FIRST, class WORDS> static inline WORDS choose(WORDS levels) {
+        if constexpr (BIT == 0)
+            return WORDS((128u + CENTROIDS::MAGNITUDES[FIRST]) * 0x01010101u);
+        else {
+            const WORDS chosen = WORDS(WORDS(levels >> simd::u32(BIT - 1)) & 0x01010101u) * 255u;
+            return simd::choose_bits(chosen, choose<BIT - 1, FIRST + (1 << (BIT - 1))>(levels),
+                                     choose<BIT - 1, FIRST>(levels));
+        }
     }
 
     struct Table {
-        simd::u32 words[4], part[LEVELS];
-        constexpr Table() : words(), part() {
+        simd::u32 words[4];
+        constexpr Table() : words() {
             for (int i = 0; i < 16; ++i) {
                 const int magnitude = CENTROIDS::MAGNITUDES[i % LEVELS];
                 words[i / 4] |= simd::u32(128 + (i / LEVELS % 2 ? -magnitude : magnitude)) << i % 4 * 8;
             }
-            for (int l = 0; l < LEVELS; ++l)
-                part[l] = simd::u32(CENTROIDS::MAGNITUDES[l]);
-            for (int b = 1; b < LEVELS; b *= 2)
-                for (int l = 0; l < LEVELS; ++l)
-                    if (l & b)
-                        part[l] -= part[l ^ b];
         }
     };
     static constexpr Table TABLE{};

@@ -116,7 +116,11 @@ template <class T, int COUNT> struct Vectors {
     Vectors() = default;
     explicit inline Vectors(const T *from) : from(from) {}
     inline vec<T, LANES> operator[](int index) const { return simd::load<T, LANES>(from + index * LANES); }
+    template <int N> inline vec<T, N * LANES> together(int index) const {
+        return simd::load<T, N * LANES>(from + index * LANES);
+    }
 };
+constexpr int DECODED = 1; // vectors of codes that are decoded together
 
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
     const vec<i8, 32> c = simd::convert<i8, int, 32>(simd::convert<int, float, 32>(codes));
@@ -228,7 +232,7 @@ template <int ROWS> struct Activations {
             words[r] = reinterpret_cast<const int *>(row(r) + 32 * group);
     }
     /// 32 codes of each row from team memory.
-    template <class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
+    template <int TOGETHER, class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
             words[r] = reinterpret_cast<const int *>(&team_memory[row(r)]);
@@ -255,7 +259,7 @@ template <class LEVELS, int BIT, int FIRST = 0> inline vec<u32, LANES> choose_le
 /// Eight vectors of words that are made, not loaded, and weights of 8 bits then.
 struct ByteTile {
     vec<u32, LANES> words[8];
-    inline void set(int index, vec<u32, LANES> v) { words[index] = v; }
+    template <int N> inline void set(int index, vec<u32, LANES> v) { words[index] = v; }
     inline Weights<8> weights() const { return {reinterpret_cast<const u32 *>(words)}; }
 };
 
@@ -265,6 +269,10 @@ constexpr bool LOOKS_UP_BYTES = true;
 #else
 constexpr bool LOOKS_UP_BYTES = false;
 #endif
+/// Each bit of `yes` where that of `where` is 1, of `no` where it is 0.
+inline vec<u32, LANES> choose_bits(vec<u32, LANES> where, vec<u32, LANES> yes, vec<u32, LANES> no) {
+    return no ^ (where & (yes ^ no));
+}
 /// Each byte of `index`, 0 … 15, replaced by a byte of the words a, b, c, d.
 inline vec<u32, LANES> look_up_bytes(vec<u32, LANES> index, u32 a, u32 b, u32 c, u32 d) {
     const vec<u32, LANES> table = {a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d};

@@ -129,7 +129,13 @@ template <class T, int COUNT> struct Vectors {
         vec<T, COUNT * LANES> copy = values;
         return copy.template select<LANES, 1>(index * LANES);
     }
+    template <int N> inline vec<T, N * LANES> together(int index) const {
+        vec<T, COUNT * LANES> copy = values;
+        return copy.template select<N * LANES, 1>(index * LANES);
+    }
 };
+/// Vectors of codes that are decoded together: of 16 lanes an instruction would use half of what it can.
+constexpr int DECODED = 4;
 
 /// The int8 codes of group `group` of an activation row of k values.
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
@@ -163,10 +169,19 @@ template <class T, int N> inline void team_store(int byte_offset, vec<T, N> valu
 template <class T, int N> struct TeamUniform {
     vec<T, N> values;
     TeamUniform() = default;
-    explicit inline TeamUniform(int byte_offset) : values(simd::team_load<T, N>(byte_offset)) {}
+    explicit inline TeamUniform(int byte_offset) { load<0>(byte_offset); }
     inline T operator[](int index) const {
         vec<T, N> copy = values;
         return copy[index];
+    }
+
+  private:
+    /// A message has a power of two.
+    template <int FIRST> inline void load(int byte_offset) {
+        constexpr int COUNT = power_of_two_within(N - FIRST);
+        values.template select<COUNT, 1>(FIRST) = simd::team_load<T, COUNT>(byte_offset + FIRST * int(sizeof(T)));
+        if constexpr (FIRST + COUNT < N)
+            load<FIRST + COUNT>(byte_offset);
     }
 };
 template <int TEAM> inline void team_barrier() {
@@ -210,11 +225,12 @@ template <int ROWS> struct Activations {
         for (int r = 0; r < ROWS; ++r)
             codes.template select<32, 1>(r * 32) = simd::load<i8, 32>(row(r) + 32 * group);
     }
-    template <class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
+    /// 32 codes of each row from team memory, where TOGETHER rows lie one behind the other.
+    template <int TOGETHER, class BYTE_OFFSET> inline void team_load(BYTE_OFFSET row) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) {
-            vec<u32, 8> words = simd::team_load<u32, 8>(row(r));
-            codes.template select<32, 1>(r * 32) = words.template bit_cast_view<i8>();
+        for (int r = 0; r < ROWS; r += TOGETHER) {
+            const TeamUniform<u32, TOGETHER * 8> words(row(r));
+            codes.template select<TOGETHER * 32, 1>(r * 32) = simd::bitcast<i8, u32, TOGETHER * 8>(words.values);
         }
     }
     template <int PART> inline vec<i8, ROWS * 32> only() const {
@@ -299,12 +315,19 @@ template <class LEVELS, int BITS> struct LevelPlanes {
 
 struct ByteTile {
     vec<u32, 8 * LANES> words;
-    inline void set(int index, vec<u32, LANES> v) { words.template select<LANES, 1>(index * LANES) = v; }
+    template <int N> inline void set(int index, vec<u32, N * LANES> v) {
+        words.template select<N * LANES, 1>(index * LANES) = v;
+    }
     inline Weights<8> weights() const { return {words}; }
 };
+/// Each bit of `yes` where that of `where` is 1, of `no` where it is 0.
+template <int N>
+inline esimd::simd<u32, N> choose_bits(esimd::simd<u32, N> where, esimd::simd<u32, N> yes, esimd::simd<u32, N> no) {
+    return esimd::bfn<esimd::bfn_t(0xca)>(no, yes, where);
+}
 /// Registers can be looked up in by one lane at a time only.
 constexpr bool LOOKS_UP_BYTES = false;
-vec<u32, LANES> look_up_bytes(vec<u32, LANES> index, u32 a, u32 b, u32 c, u32 d); // never called
+template <int N> vec<u32, N> look_up_bytes(esimd::simd<u32, N> index, u32 a, u32 b, u32 c, u32 d); // never called
 
 template <int PART, int BITS, int ROWS>
 inline Dots<ROWS> dot(const Weights<BITS> &weights, const Activations<ROWS> &a, const vec<int, LANES> (&start)[ROWS]) {

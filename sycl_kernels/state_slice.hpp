@@ -68,6 +68,15 @@ template <int COUNT> inline Lanes add_neighbours(const Lanes *v) {
     }
 }
 
+/// The rest of these sums: parts that lie together are added until each of COUNT sums is one.
+template <int COUNT, int N> inline vec<float, COUNT> add_parts(vec<float, N> parts) {
+    if constexpr (N == COUNT)
+        return parts;
+    else
+        return add_parts<COUNT, N / 2>(simd::every<N / 2, 2, 0, float, N>(parts) +
+                                       simd::every<N / 2, 2, 1, float, N>(parts));
+}
+
 /// COLUMNS columns of the state: in registers from row to row, or, where a thread has too few, in memory.
 template <int K_DIM, int COLUMNS, bool IN_REGISTERS> struct StateSlice {
     static constexpr int FLOATS = COLUMNS * K_DIM;
@@ -152,8 +161,7 @@ template <int K_DIM, int COLUMNS, bool IN_REGISTERS> struct StateSlice {
         return values;
     }
     static inline Columns add_lanes(const Lanes (&sums)[COLUMNS]) {
-        const Lanes pairs = add_neighbours<COLUMNS>(sums);
-        return simd::every<COLUMNS, 2, 0, float, LANES>(pairs) + simd::every<COLUMNS, 2, 1, float, LANES>(pairs);
+        return add_parts<COLUMNS, LANES>(add_neighbours<COLUMNS>(sums));
     }
 };
 

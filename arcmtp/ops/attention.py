@@ -30,6 +30,7 @@ from arcmtp.runtime.tensor import F16, F32, I32, U8, DType
 
 GROUP_ROWS = 4  # of a prompt chunk, that a work-group takes
 CODED_GROUP_ROWS = 2  # with a cache of codes: with 4 Battlemage's compiler spills where 6 query heads share a KV head
+SHARED_TEAM_MEMORY = 64 << 10  # bytes that let two work-groups share an Xe core
 STORE_ROWS = 16  # whose keys and values a work-group stores
 
 _ROWS = parameters(quantised=writes(U8), plain=writes(F32))
@@ -184,13 +185,24 @@ class Attention:
         )
 
     def _team_memory(self, rows: int) -> int:
-        queries, dim, state = rows * self.heads.q // self.heads.kv, self.heads.dim, 3 * 16
+        queries, dim = rows * self.heads.q // self.heads.kv, self.heads.dim
         if not isinstance(self.kv, CodedKv):
-            return queries * (state + (dim + 3 * KEY_TILE) * 4)
+            return _lines(3 * queries * 4) + queries * (dim + 3 * KEY_TILE) * 4
         blocks = self.kv.blocks(dim)
-        scores = (2 - blocks % 2) * KEY_TILE * 4
-        codes = dim + 2 * KEY_TILE * blocks + 5 * 4 * blocks  # of queries and weights, with scales and sums
-        return queries * (state + scores + max(codes, 4 * dim))
+        chains = 2 - blocks % 2
+        for tiles in (4, 2, 1):  # that are taken at once
+            state = _lines(4 * queries * (3 if tiles == 1 else 3 + 2 * tiles))
+            # The second and third are of codes, of queries and of weights, with scales and sums.
+            nbytes = tiles * chains * KEY_TILE * 4 + dim + 8 * blocks + tiles * blocks * (2 * KEY_TILE + 12)
+            threads = tiles * KEY_TILE // TILE * chains
+            if tiles == 1 or (threads <= self._team and state + queries * nbytes <= SHARED_TEAM_MEMORY):
+                break
+        return state + queries * max(nbytes, 4 * dim)
+
+
+def _lines(nbytes: int) -> int:
+    """Rounded up to cache lines."""
+    return -(-nbytes // 64) * 64
 
 
 def rope_table(context: int, rope_dim: int, theta: float) -> np.ndarray:

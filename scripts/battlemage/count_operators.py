@@ -43,9 +43,9 @@ from scripts.battlemage.count_launches import (
 from scripts.battlemage.fit_counts import Sample, differences, fitted
 from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 
-CONTEXTS = (1024, 4096)  # tokens that a row of a step sees
+CONTEXTS = (8192, 16384)  # tokens that a row of a step sees: whole loads of a team with keys in codes
 PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")
-CHUNK_CONTEXTS = (512, 1024)  # the last row of a prompt chunk
+CHUNK_CONTEXTS = (1024, 2048)  # the last row of a prompt chunk
 ROWS = (1, 2, 4, 8, 0)
 FEW_ROWS = (1, 4, 0)
 HALF = replace(

@@ -23,6 +23,7 @@ from arcmtp.selftest.operators.attention import (
     Shape,
     difference,
     operator,
+    splits,
 )
 from tests.ops.bench import Bench, agree
 from tests.ops.conftest import CHUNK_COUNTS, FREE_SLOTS, ROW_COUNTS, RUN_ROWS, RUN_SLOTS, SLOTS
@@ -112,7 +113,7 @@ def test_rows_that_were_written_over_leave_nothing_behind(bench: Bench, kv: KvFo
 
 @formats_often(KV_F16)
 def test_rows_that_do_not_see_the_next_tile_of_their_split_keep_its_sums(bench: Bench, kv: KvFormat) -> None:
-    past = KEY_TILE * bench.geometry.attention_splits - 2
+    past = KEY_TILE * splits(bench) - 2
     case = Case(bench, SMALL, past + 4, kv=kv)
     case.fill(past)
     alone = np.concatenate([case.run(i, case.rows[i : i + 1]) for i in range(past, past + 4)])
@@ -130,7 +131,7 @@ def test_a_value_that_is_no_number_makes_no_number_of_the_rows_that_see_it(bench
 @formats_often(KV_F16)
 @pytest.mark.parametrize("rows", [pytest.param(1, marks=nightly), 3, pytest.param(8, marks=nightly)])
 def test_runs_in_any_slots_give_what_each_gives_alone(bench: Bench, rows: int, kv: KvFormat) -> None:
-    last_split = KEY_TILE * bench.geometry.attention_splits  # behind it come tiles of the first split again
+    last_split = KEY_TILE * splits(bench)  # behind it come tiles of the first split again
     alone, together = (Case(bench, SMALL, 3 * (last_split + rows), slots, kv) for slots in (1, SLOTS))
     sequences = np.split(together.rows, 3)
     for past in ((last_split - 2, 0, KEY_TILE - 1), (KEY_TILE, last_split, 2 * KEY_TILE - rows)):

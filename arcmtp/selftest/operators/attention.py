@@ -6,7 +6,7 @@ the largest output was seen. So does a code, of a key or of a query.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,7 +46,13 @@ SHAPES = (REAL, Shape(4, 1, 64, 16), Shape(2, 2, 64, 32), Shape(3, 1, 32, 16))
 
 def operator(bench: Bench, shape: Shape, kv: KvFormat = KV_F16) -> Attention:
     heads = Heads(shape.q_heads, shape.kv_heads, shape.head_dim, shape.rope_dim)
-    return Attention(heads, shape.columns, EPS, Consumers(quantised=True, plain=True), bench.geometry, kv)
+    geometry = replace(bench.geometry, attention_splits=splits(bench))
+    return Attention(heads, shape.columns, EPS, Consumers(quantised=True, plain=True), geometry, kv)
+
+
+def splits(bench: Bench) -> int:
+    """Fewer than a card's: some hundred keys are four tiles of each split then, which a team takes at once."""
+    return min(bench.geometry.attention_splits, 4 if bench.geometry.kind == "gpu" else 8)
 
 
 def cache_bytes(op: Attention, context: int) -> int:

@@ -169,3 +169,13 @@ def test_what_another_checkpoint_on_the_device_needs_stays_there() -> None:
         saved(cache, pages, [*range(PAGE_TOKENS), last])
     assert [one.on_device for one in cache._used] == [False, True, True]
     assert all(node.page and node.page.pool is pages.device for one in cache._used for node in one.path)
+
+
+def test_what_is_in_host_memory_goes_with_the_last_one_that_keeps_its_beginning_on_the_device() -> None:
+    cache, pages = made(2 * (STATE_PAGES + 1) + 1, STATE_PAGES + 1)
+    for ids in ([*range(PAGE_TOKENS), 1], [*range(PAGE_TOKENS), 2], [5]):
+        saved(cache, pages, ids)
+    assert [one.on_device for one in cache._used] == [False, True, True]
+    saved(cache, pages, [6])  # host memory has no room for a checkpoint with its beginning
+    assert [tokens_of(one) for one in cache._used] == [[5], [6]]
+    check_pages(cache, pages)

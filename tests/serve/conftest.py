@@ -1,5 +1,6 @@
 """Real server processes on loopback, started once per session, and OpenAI's and Anthropic's own clients."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from pydantic import TypeAdapter
 
 from tests.serve import scripted_model
 
@@ -71,6 +73,16 @@ class Server:
         line = self.process.stdout.readline().rstrip("\n")
         assert line, self.log()
         return line
+
+
+def named_events(answer: httpx.Response, kinds: TypeAdapter[Any]) -> list[dict[str, Any]]:
+    """The events of a stream, each of which must be of these types and named by its own."""
+    blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]
+    found = [json.loads(data.removeprefix("data: ")) for _, data in blocks]
+    assert [name for name, _ in blocks] == [f"event: {event['type']}" for event in found]
+    for event in found:
+        kinds.validate_python(event)
+    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from arcmtp.serve.errors import ApiError
 from arcmtp.serve.messages_api import request as requests
 from arcmtp.serve.messages_api.request import MessagesRequest, PromptRequest
-from tests.serve.conftest import Server
+from tests.serve.conftest import Server, named_events
 from tests.serve.test_scripted import CALLS, PARAMETERS, TIME
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
@@ -37,14 +37,8 @@ def http(scripted: Server) -> Iterator[httpx.Client]:
 
 
 def events(http: httpx.Client, **fields: Any) -> list[dict[str, Any]]:
-    """The events of a stream, each of which must be of Anthropic's types and named by its own."""
-    answer = http.post("/v1/messages?beta=true", json={**ASKED, "stream": True, **fields})
-    blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]
-    found = [json.loads(data.removeprefix("data: ")) for _, data in blocks]
-    assert [name for name, _ in blocks] == [f"event: {event['type']}" for event in found]
-    for event in found:
-        EVENTS.validate_python(event)
-    return found
+    """The events of a stream, each of Anthropic's types."""
+    return named_events(http.post("/v1/messages?beta=true", json={**ASKED, "stream": True, **fields}), EVENTS)
 
 
 def comparable(message: Message) -> dict[str, Any]:

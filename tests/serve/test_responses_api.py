@@ -15,7 +15,7 @@ from arcmtp.serve.protocol import ChatRequest
 from arcmtp.serve.responses_api import request as requests
 from arcmtp.serve.responses_api.request import MessageItem, ResponsesRequest, sealed, unsealed
 from arcmtp.serve.responses_api.store import Store
-from tests.serve.conftest import Server
+from tests.serve.conftest import Server, named_events
 from tests.serve.test_scripted import CALLS, PARAMETERS, TIME
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -41,14 +41,8 @@ def http(scripted: Server) -> Iterator[httpx.Client]:
 
 
 def events(http: httpx.Client, **fields: Any) -> list[dict[str, Any]]:
-    """The events of a stream, each of which must be of OpenAI's types and named by its own."""
-    answer = http.post("/v1/responses", json={**ASKED, "stream": True, **fields})
-    blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]
-    found = [json.loads(data.removeprefix("data: ")) for _, data in blocks]
-    assert [name for name, _ in blocks] == [f"event: {event['type']}" for event in found]
-    for event in found:
-        EVENTS.validate_python(event)
-    return found
+    """The events of a stream, each of OpenAI's types."""
+    return named_events(http.post("/v1/responses", json={**ASKED, "stream": True, **fields}), EVENTS)
 
 
 def comparable(response: dict[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """llama-server's own requests, as completions."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ def _is_prompt(value: Any) -> bool:
     return several or _is_mixed(value)
 
 
-class NativeRequest(GenerationRequest):
+class NativeRequest(GenerationRequest, ABC):
     """What both requests have; without a limit a text goes on to the end of the context."""
 
     max_tokens: TokensOrNone | None = Field(None, description="0: the prompt is evaluated, and nothing chosen")
@@ -40,9 +41,9 @@ class NativeRequest(GenerationRequest):
         """Whether the answer is a list."""
         return (self.n or 1) > 1
 
+    @abstractmethod
     def prompts(self, llm: LLM) -> list[list[int]]:
         """Token ids of each prompt. ApiError or ArcmtpError for what the model cannot take."""
-        raise NotImplementedError
 
     def completion(self, llm: LLM) -> CompletionRequest:
         """The same in OpenAI's words."""

@@ -40,24 +40,42 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     const int given = tokens[source], id = given < 0 ? 0 : given < VOCAB ? given : VOCAB - 1;
     const u8 *tile = weights + OFFSET + id / LANES * tile_bytes<F, K>();
     const RowSink<2 * K, QUANTISED, PLAIN> sink{quantised, plain};
-    const auto embedding = [=](int v) { return LaneValues<F, K>::load(tile, id % LANES, v); };
-    const auto previous = [=](int v) { return simd::load<float, LANES>(before + v * LANES); };
-    const auto normed = [=](auto load, const float *weight, int first_group) {
-        Lanes squares = 0.0f;
-        for (int v = rank; v < K / LANES; v += TEAM) {
-            const Lanes value = load(v);
-            squares = simd::fma<float, LANES>(value, value, squares);
-        }
-        const float scale = inverse_rms<K, TEAM>(squares, eps);
-        for (int group = rank; group < K / 32; group += TEAM) {
-            const int v = group * 2;
-            const Lanes low = load(v) * scale * simd::load<float, LANES>(weight + v * LANES);
-            const Lanes high = load(v + 1) * scale * simd::load<float, LANES>(weight + (v + 1) * LANES);
-            sink.put(row, first_group + group, low, high);
-        }
+    const auto load = [=](int half, int group) { // of the result, and 32 values there
+        if (half == 1)
+            return simd::load<float, 32>(before + group * 32);
+        return simd::join<float, LANES>(LaneValues<F, K>::load(tile, id % LANES, group * 2),
+                                        LaneValues<F, K>::load(tile, id % LANES, group * 2 + 1));
     };
-    normed(embedding, token_norm, 0);
-    normed(previous, hidden_norm, K / 32);
+    constexpr int GROUPS = (K / 32 + TEAM - 1) / TEAM; // of a thread
+    constexpr bool HELD = GROUPS <= 8;                 // in registers; else they are loaded again
+    vec<float, 32> held[HELD ? 2 * GROUPS : 1];
+    Lanes squares[2] = {0.0f, 0.0f};
+    ARCMTP_UNROLL_ON_GPU
+    for (int i = 0; i < 2 * GROUPS; ++i) {
+        const int half = i % 2, group = rank + i / 2 * TEAM;
+        if (group >= K / 32)
+            break;
+        const vec<float, 32> value = load(half, group);
+        squares[half] = add_squares(value, squares[half]);
+        if constexpr (HELD)
+            held[i] = value;
+    }
+    const Lanes scale = inverse_rms<K, TEAM, 2>(squares, eps);
+    ARCMTP_UNROLL_ON_GPU
+    for (int i = 0; i < 2 * GROUPS; ++i) {
+        const int half = i % 2, group = rank + i / 2 * TEAM;
+        if (group >= K / 32)
+            break;
+        vec<float, 32> value;
+        if constexpr (HELD)
+            value = held[i];
+        else
+            value = load(half, group);
+        const float *weight = (half == 0 ? token_norm : hidden_norm) + group * 32;
+        const vec<float, 32> normed = value * simd::lane<float, LANES>(scale, half) * simd::load<float, 32>(weight);
+        sink.put(row, half * (K / 32) + group, simd::part<LANES, 0, float, 32>(normed),
+                 simd::part<LANES, LANES, float, 32>(normed));
+    }
 }
 
 /// The hidden row of a prompt chunk's last token is carried to the sequence's next row.

@@ -246,9 +246,23 @@ template <class F, int K, int ROWS, int SLICES> struct TileSlice {
     }
 };
 
+/// acc += 16 inputs x of each row times their plain weights, [16][16 columns].
+template <class T, int ROWS>
+inline void add_inputs(const T *weights, const vec<float, LANES> (&x)[ROWS], Lanes (&acc)[ROWS]) {
+    simd::stream_ahead<LANES * LANES * sizeof(T)>(reinterpret_cast<const u8 *>(weights) + STREAM_DISTANCE);
+    const simd::Vectors<T, LANES> columns(weights);
+#pragma unroll
+    for (int i = 0; i < LANES; ++i) {
+        const Lanes w = widen<T, LANES>(columns[i]);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            acc[r] = simd::fma<float, LANES>(w, Lanes(simd::lane<float, LANES>(x[r], i)), acc[r]);
+    }
+}
+
 /// F16, BF16 and F32 weights: float activations, row(r)(k) gives 16 of them from input k.
 template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, ROWS, SLICES> {
-    static constexpr int VECTOR = 16, VECTORS = K / VECTOR, PER_SLICE = (VECTORS + SLICES - 1) / SLICES;
+    static constexpr int VECTORS = K / LANES, PER_SLICE = (VECTORS + SLICES - 1) / SLICES;
 
     template <class ROW> static inline void run(const u8 *tile, ROW row, int slice, Lanes (&acc)[ROWS]) {
 #pragma unroll
@@ -257,18 +271,11 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
         const T *weights = reinterpret_cast<const T *>(tile);
         const int end = (slice + 1) * PER_SLICE < VECTORS ? (slice + 1) * PER_SLICE : VECTORS;
         for (int v = slice * PER_SLICE; v < end; ++v) {
-            simd::stream_ahead<VECTOR * LANES * sizeof(T)>(tile + v * VECTOR * LANES * sizeof(T) + STREAM_DISTANCE);
-            vec<float, VECTOR> x[ROWS];
+            Lanes x[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
-                x[r] = row(r)(v * VECTOR);
-#pragma unroll
-            for (int i = 0; i < VECTOR; ++i) {
-                const Lanes w = widen<T, LANES>(simd::load<T, LANES>(weights + (v * VECTOR + i) * LANES));
-#pragma unroll
-                for (int r = 0; r < ROWS; ++r)
-                    acc[r] = simd::fma<float, LANES>(w, Lanes(simd::lane<float, VECTOR>(x[r], i)), acc[r]);
-            }
+                x[r] = row(r)(v * LANES);
+            add_inputs<T, ROWS>(weights + v * LANES * LANES, x, acc);
         }
     }
 };

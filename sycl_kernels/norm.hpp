@@ -5,19 +5,48 @@
 
 namespace arcmtp {
 
-/// 1 / sqrt(mean of squares + EPS) of a row of K values; each thread of the team brings the squares of its own vectors.
-/// Team memory: TEAM * 64 bytes from byte 0.
-template <int K, int TEAM> inline float inverse_rms(Lanes squares, float eps) {
+/// The least power of two that is not below a team.
+constexpr int team_places(int team) { return team < 2 ? 1 : 2 * team_places((team + 1) / 2); }
+
+/// 1 / sqrt(mean of squares + EPS) of ROWS rows of K values, in lanes; each thread of the team brings the squares of
+/// its own values. Team memory: ROWS * 4 bytes a thread of a team of the next power of two, from byte 0.
+template <int K, int TEAM, int ROWS> inline Lanes inverse_rms(const Lanes (&squares)[ROWS], float eps) {
+    static_assert(ROWS <= LANES);
+    constexpr int PLACES = team_places(TEAM);
+    float sums[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        sums[r] = simd::sum<LANES>(squares[r]);
     if constexpr (TEAM > 1) {
-        simd::team_store<float, LANES>(simd::team_rank() * LANES * 4, squares);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            simd::team_store<float, 1>((r * PLACES + simd::team_rank()) * 4, vec<float, 1>(sums[r]));
         simd::team_barrier<TEAM>();
-        squares = simd::team_load<float, LANES>(0);
-        for (int thread = 1; thread < TEAM; ++thread)
-            squares += simd::team_load<float, LANES>(thread * LANES * 4);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+            vec<float, PLACES> parts = simd::team_load<float, PLACES>(r * PLACES * 4);
+            if constexpr (PLACES > TEAM)
+                parts = simd::select<float, PLACES>(simd::iota<PLACES>() < TEAM, parts, vec<float, PLACES>(0.0f));
+            sums[r] = simd::sum<PLACES>(parts);
+        }
         simd::team_barrier<TEAM>();
     }
-    const Lanes mean = simd::divide(simd::sum<LANES>(squares), K) + eps;
-    return simd::divide(1.0f, simd::lane<float, LANES>(simd::sqrt<LANES>(mean), 0));
+    Lanes all = sums[0];
+#pragma unroll
+    for (int r = 1; r < ROWS; ++r)
+        all = simd::select<float, LANES>(simd::iota<LANES>() == r, Lanes(sums[r]), all);
+    const Lanes mean = simd::divide<LANES>(all, Lanes(float(K))) + eps;
+    return simd::divide<LANES>(Lanes(1.0f), simd::sqrt<LANES>(mean));
+}
+template <int K, int TEAM> inline float inverse_rms(Lanes squares, float eps) {
+    const Lanes row[1] = {squares};
+    return simd::lane<float, LANES>(inverse_rms<K, TEAM, 1>(row, eps), 0);
+}
+
+/// squares + those of 32 values, the first 16 before the others.
+inline Lanes add_squares(vec<float, 32> values, Lanes squares) {
+    const Lanes low = simd::part<LANES, 0, float, 32>(values), high = simd::part<LANES, LANES, float, 32>(values);
+    return simd::fma<float, LANES>(high, high, simd::fma<float, LANES>(low, low, squares));
 }
 
 /// x_out[row] = x[row] + partials[row][0] + partials[row][1] + …, and its norm times `weight` to a RowSink. A
@@ -33,30 +62,40 @@ inline void norm(const float *x, const float *partials, float *x_out, const floa
     const simd::u64 source = GATHER ? source_rows[row] : row;
     const float *from = x + source * K, *add = partials + source * SLOTS * K;
     float *sums = x_out + simd::u64(row) * K;
+    constexpr int GROUPS = (K / 32 + TEAM - 1) / TEAM; // of a thread
+    constexpr bool HELD = GROUPS <= 8;                 // in registers; else they are read again
+    vec<float, 32> held[HELD ? GROUPS : 1];
     Lanes squares = 0.0f;
-    for (int v = simd::team_rank() * 2; v < K / LANES; v += TEAM * 2) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int at = (v + half) * LANES;
-            Lanes value = simd::load<float, LANES>(from + at);
-            for (int slot = 0; slot < SLOTS; ++slot)
-                value += simd::load<float, LANES>(add + slot * K + at);
-            if constexpr (SLOTS > 0)
-                simd::store<float, LANES>(sums + at, value);
-            squares = simd::fma<float, LANES>(value, value, squares);
-        }
+    ARCMTP_UNROLL_ON_GPU
+    for (int i = 0; i < GROUPS; ++i) {
+        const int group = simd::team_rank() + i * TEAM, at = group * 32;
+        if (group >= K / 32)
+            break;
+        vec<float, 32> value = simd::load<float, 32>(from + at);
+        ARCMTP_UNROLL_ON_GPU
+        for (int slot = 0; slot < SLOTS; ++slot)
+            value += simd::load<float, 32>(add + slot * K + at);
+        if constexpr (SLOTS > 0)
+            simd::store<float, 32>(sums + at, value);
+        squares = add_squares(value, squares);
+        if constexpr (HELD)
+            held[i] = value;
     }
     const float scale = inverse_rms<K, TEAM>(squares, eps);
     const float *values = SLOTS > 0 ? sums : from;
     const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
-    for (int group = simd::team_rank(); group < K / 32; group += TEAM) {
-        Lanes normed[2];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int at = group * 32 + half * LANES;
-            normed[half] = simd::load<float, LANES>(values + at) * scale * simd::load<float, LANES>(weight + at);
-        }
-        sink.put(row, group, normed[0], normed[1]);
+    ARCMTP_UNROLL_ON_GPU
+    for (int i = 0; i < GROUPS; ++i) {
+        const int group = simd::team_rank() + i * TEAM, at = group * 32;
+        if (group >= K / 32)
+            break;
+        vec<float, 32> value;
+        if constexpr (HELD)
+            value = held[i];
+        else
+            value = simd::load<float, 32>(values + at);
+        value = value * scale * simd::load<float, 32>(weight + at);
+        sink.put(row, group, simd::part<LANES, 0, float, 32>(value), simd::part<LANES, LANES, float, 32>(value));
     }
 }
 

@@ -10,35 +10,32 @@ namespace arcmtp {
 /// The USED largest of EXPERTS logits (ties: lowest index), largest first, and their softmax.
 template <int EXPERTS, int USED> inline void choose_experts(const float *logits, int *selected, float *weights) {
     static_assert(USED <= LANES);
-    constexpr int VECTORS = (EXPERTS + LANES - 1) / LANES, LOWEST = -0x7fffffff - 1;
-    vec<int, LANES> keys[VECTORS]; // order-preserving integers: even NaN rows choose experts that exist
+    constexpr int WIDE = 32, VECTORS = (EXPERTS + WIDE - 1) / WIDE, LOWEST = -0x7fffffff - 1;
+    using Ints = vec<int, WIDE>;
+    Ints keys[VECTORS]; // order-preserving integers: even NaN rows choose experts that exist
 #pragma unroll
     for (int v = 0; v < VECTORS; ++v) {
-        const vec<int, LANES> bits = simd::bitcast<int, float, LANES>(simd::load<float, LANES>(logits + v * LANES));
+        const Ints bits = simd::bitcast<int, float, WIDE>(simd::load<float, WIDE>(logits + v * WIDE));
         keys[v] = bits ^ (bits >> 31 & 0x7fffffff);
-        if constexpr (EXPERTS % LANES)
+        if constexpr (EXPERTS % WIDE)
             if (v == VECTORS - 1)
-                keys[v] =
-                    simd::select<int, LANES>(simd::iota<LANES>() < EXPERTS % LANES, keys[v], vec<int, LANES>(LOWEST));
+                keys[v] = simd::select<int, WIDE>(simd::iota<WIDE>() < EXPERTS % WIDE, keys[v], Ints(LOWEST));
     }
     Lanes chosen = 0.0f;
     for (int slot = 0; slot < USED; ++slot) {
-        vec<int, LANES> best = keys[0];
+        Ints best = keys[0];
 #pragma unroll
         for (int v = 1; v < VECTORS; ++v)
-            best = simd::max<int, LANES>(best, keys[v]);
-        const int key = simd::largest<int, LANES>(best);
-        vec<int, LANES> index = VECTORS * LANES;
+            best = simd::max<int, WIDE>(best, keys[v]);
+        const int key = simd::largest<int, WIDE>(best);
+        Ints index = VECTORS * WIDE;
+#pragma unroll
+        for (int v = VECTORS - 1; v >= 0; --v)
+            index = simd::select<int, WIDE>(keys[v] == key, simd::iota<WIDE>() + v * WIDE, index);
+        const int expert = simd::smallest<int, WIDE>(index);
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
-            index =
-                simd::min<int, LANES>(index, simd::select<int, LANES>(keys[v] == key, simd::iota<LANES>() + v * LANES,
-                                                                      vec<int, LANES>(VECTORS * LANES)));
-        const int expert = simd::smallest<int, LANES>(index);
-#pragma unroll
-        for (int v = 0; v < VECTORS; ++v)
-            keys[v] =
-                simd::select<int, LANES>(simd::iota<LANES>() + v * LANES == expert, vec<int, LANES>(LOWEST), keys[v]);
+            keys[v] = simd::select<int, WIDE>(simd::iota<WIDE>() + v * WIDE == expert, Ints(LOWEST), keys[v]);
         const vec<int, LANES> bits = key ^ (key >> 31 & 0x7fffffff);
         chosen =
             simd::select<float, LANES>(simd::iota<LANES>() == slot, simd::bitcast<float, int, LANES>(bits), chosen);
@@ -65,45 +62,67 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
     const int rows = ROWS > 0 ? ROWS : row_count[0], first = pass * PASS;
     if (first >= rows)
         return;
-    auto sum_at = [=](int r, int k) {
-        const simd::u64 at = simd::u64(first + r) * K + k;
-        return Lanes(simd::load<float, LANES>(x + at) + simd::load<float, LANES>(y + at));
+    constexpr int GROUPS = (K / 32 + TEAM - 1) / TEAM; // of 32 inputs, of a thread
+    constexpr bool HELD = PASS * GROUPS <= 16;         // in registers; else they are read again
+    vec<float, 32> held[HELD ? PASS * GROUPS : 1];
+    auto load_sum = [=](int r, int group) {
+        const simd::u64 at = simd::u64(first + r) * K + group * 32;
+        return vec<float, 32>(simd::load<float, 32>(x + at) + simd::load<float, 32>(y + at));
     };
-    float scale[PASS];
+    Lanes squares[PASS];
 #pragma unroll
     for (int r = 0; r < PASS; ++r) {
-        Lanes squares = 0.0f;
-        for (int v = rank; v < K / LANES; v += TEAM) {
-            const Lanes value = sum_at(r, v * LANES);
-            squares = simd::fma<float, LANES>(value, value, squares);
-        }
-        scale[r] = inverse_rms<K, TEAM>(squares, eps);
-    }
-    if (tile == 0) {
-        const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
-#pragma unroll
-        for (int r = 0; r < PASS; ++r) {
-            if (first + r >= rows)
-                continue;
-            for (int group = rank; group < K / 32; group += TEAM) {
-                const int at = group * 32;
-                const Lanes low = sum_at(r, at), high = sum_at(r, at + LANES);
-                simd::store<float, LANES>(x_out + simd::u64(first + r) * K + at, low);
-                simd::store<float, LANES>(x_out + simd::u64(first + r) * K + at + LANES, high);
-                sink.put(first + r, group, low * scale[r] * simd::load<float, LANES>(weight + at),
-                         high * scale[r] * simd::load<float, LANES>(weight + at + LANES));
-            }
+        squares[r] = 0.0f;
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < GROUPS; ++i) {
+            if (rank + i * TEAM >= K / 32)
+                break;
+            const vec<float, 32> sum = load_sum(r, rank + i * TEAM);
+            squares[r] = add_squares(sum, squares[r]);
+            if constexpr (HELD)
+                held[r * GROUPS + i] = sum;
         }
     }
+    const Lanes scale = inverse_rms<K, TEAM, PASS>(squares, eps);
+    const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
     Lanes acc[PASS];
-    auto normed = [&](int r) {
-        return [=, s = scale[r]](int k) { return Lanes(sum_at(r, k) * s * simd::load<float, LANES>(weight + k)); };
+#pragma unroll
+    for (int r = 0; r < PASS; ++r)
+        acc[r] = 0.0f;
+    auto multiply = [&](auto *weights) {
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < GROUPS; ++i) {
+            const int group = rank + i * TEAM;
+            if (group >= K / 32)
+                break;
+            const vec<float, 32> norm_weights = simd::load<float, 32>(weight + group * 32);
+            Lanes low[PASS], high[PASS];
+#pragma unroll
+            for (int r = 0; r < PASS; ++r) {
+                vec<float, 32> sum;
+                if constexpr (HELD)
+                    sum = held[r * GROUPS + i];
+                else
+                    sum = load_sum(r, group);
+                const vec<float, 32> normed = sum * simd::lane<float, LANES>(scale, r) * norm_weights;
+                low[r] = simd::part<LANES, 0, float, 32>(normed);
+                high[r] = simd::part<LANES, LANES, float, 32>(normed);
+                if (tile == 0 && first + r < rows) {
+                    simd::store<float, 32>(x_out + simd::u64(first + r) * K + group * 32, sum);
+                    sink.put(first + r, group, low[r], high[r]);
+                }
+            }
+            add_inputs(weights + group * 32 * LANES, low, acc);
+            add_inputs(weights + (group * 32 + LANES) * LANES, high, acc);
+        }
     };
+    using Router = typename ROUTER::Format;
+    using Gate = typename GATE::Format;
+    const u8 *router_tile = router_weights + ROUTER::OFFSET + tile * tile_bytes<Router, K>();
     if (tile < ROUTER::TILES)
-        TileSlice<typename ROUTER::Format, K, PASS, TEAM>::run(
-            router_weights + ROUTER::OFFSET + tile * tile_bytes<typename ROUTER::Format, K>(), normed, rank, acc);
+        multiply(reinterpret_cast<const typename Router::Value *>(router_tile));
     else
-        TileSlice<typename GATE::Format, K, PASS, TEAM>::run(router_weights + GATE::OFFSET, normed, rank, acc);
+        multiply(reinterpret_cast<const typename Gate::Value *>(router_weights + GATE::OFFSET));
     reduce_slices<TEAM, PASS, 1>(acc, [=](int r, Lanes(&value)[1]) {
         simd::store<float, LANES>(logits + simd::u64(first + r) * STRIDE + tile * LANES, value[0]);
     });

@@ -169,7 +169,7 @@ def test_widths_that_no_work_group_divides(bench: Bench) -> None:
 
 def check_sums(case: Case, routed: tuple[Format, Format, Format], shared: tuple[Format, Format]) -> None:
     rng = np.random.default_rng(1)
-    for rows in (1, 4, 17):
+    for rows in (1, 4, 17, 75):
         x, selected = rng.standard_normal((rows, K)).astype(np.float32), choose(rng, rows)
         hidden, shared_hidden = case.run_gate_up(x, selected)
         if routed[0].scheme is routed[1].scheme:

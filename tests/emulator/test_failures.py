@@ -42,7 +42,7 @@ def refused(lines: Sequence[str], at: int, what: str, state: State | None = None
         "mov (16|M0) r20.0<1>:d r[a0.0]<1,0>:d",
         "mov (1|M0) r20.0<1>:ud sr0.0<0;1,0>:ud",
         "dpas.8x4 (16|M0) r20:f r10:f r12:bf r22.0:bf",
-        "dpas.8x4 (16|M0) r20:d r10:d r12:s4 r22.0:b",
+        "dpas.8x4 (16|M0) r20:d r10:d r12:s2 r22.0:b",
         "(f0.0.any) mov (16|M0) r20.0<1>:d r10.0<1;1,0>:d",
         "send.ugm (1|M0) r20 r10 null:0 0x0 0x0410058A",  # atomic_load
         "send.ugm (1|M0) r20 r10 null:0 0x0 0x02800403",  # a two-dimensional block

@@ -45,7 +45,7 @@ def test_no_two_profiles_match_the_same_part_of_a_name() -> None:
 def test_a_geometry_runs_in_the_work_groups_that_its_card_allows() -> None:
     for card in cards().values():
         teams = [getattr(card.geometry, f.name) for f in fields(Geometry) if f.name.endswith("_team")]
-        assert len(teams) == 5
+        assert len(teams) == 6
         assert max(teams) <= card.limits.work_group
 
 
@@ -58,6 +58,7 @@ def test_a_geometry_runs_in_the_work_groups_that_its_card_allows() -> None:
         ("xe_cores = 32", "xe_cores = true", "hardware.xe_cores is True and should be a whole number"),
         ("mul_mat_rows = 8", "mul_mat_rows = 9", "geometry.mul_mat_rows is 9 and should be a whole number from 1 to 8"),
         ("expert_columns = 32", "expert_columns = 40", "geometry.expert_columns is 40"),
+        ("prompt_rows = 16", "prompt_rows = 12", "geometry.prompt_rows is 12 and should be a whole number from 0"),
         ('kind = "gpu"', 'kind = "npu"', "geometry.kind is 'npu' and should be \"cpu\" or \"gpu\""),
         ("sub_groups = [16, 32]", "sub_groups = []", "limits.sub_groups is []"),
         ("spec_bandwidth_gbs = 608", "spec_bandwidth_gbs = nan", "hardware.spec_bandwidth_gbs is nan"),

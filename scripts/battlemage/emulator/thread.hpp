@@ -56,19 +56,19 @@ inline void set_flags(Thread &t, int place, std::uint32_t lanes, std::uint32_t v
         poke(at, std::uint16_t((peek<std::uint16_t>(at) & ~lanes) | (value & lanes)));
 }
 
+/// The byte offset of a lane's element from that of lane 0.
+inline int stride_to(const Operand &o, int lane) {
+    return size_of(o.type) * (lane / o.width * o.vertical + lane % o.width * o.horizontal);
+}
+
 /// Where an operand's first element lies.
 inline int place_of(const Thread &t, const Operand &o) {
     if (o.form != Form::INDIRECT)
         return o.offset;
     const int place = peek<std::uint16_t>(t.bytes + o.offset) + o.displacement;
-    if (place < 0 || place + LANES * 8 > ACC)
+    if (place < 0 || place + stride_to(o, LANES - 1) + size_of(o.type) > ACC)
         throw Fault("an indirect register beyond the last");
     return place;
-}
-
-/// The byte offset of a lane's element from that of lane 0.
-inline int stride_to(const Operand &o, int lane) {
-    return size_of(o.type) * (lane / o.width * o.vertical + lane % o.width * o.horizontal);
 }
 
 /// An integer as it lies in a register.

@@ -40,21 +40,26 @@ template <class S, int ROWS> struct Partials {
         }
     }
 
-    /// Fold the splits of every row and head, 32 dimensions at a time.
+    /// Fold the splits of every row and head, 64 dimensions at a time, or 32 where a head has no multiple of 64.
     template <class SINK> inline void fold_all(const SINK &sink) const {
-        constexpr int GROUPS = S::HEAD_DIM / 32,
+        constexpr int WIDTH = divisor(S::HEAD_DIM / LANES, 4) == 4 ? 4 : 2, GROUPS = S::HEAD_DIM / (WIDTH * LANES),
                       AHEAD = divisor(S::SPLITS, 8); // partials that are loaded before one is used
         for (int item = attention.rank; item < Attention<S, ROWS>::QUERIES * GROUPS; item += S::TEAM) {
-            const int r = item / (S::RATIO * GROUPS), head = item / GROUPS % S::RATIO, dim = item % GROUPS * 32;
-            SoftmaxSum<2> total, next[AHEAD];
+            const int r = item / (S::RATIO * GROUPS), head = item / GROUPS % S::RATIO,
+                      dim = item % GROUPS * WIDTH * LANES;
+            SoftmaxSum<WIDTH> total, next[AHEAD];
             clear(total);
             for (int split = 0; split < S::SPLITS && attention.reaches(r, split); split += AHEAD) {
                 ARCMTP_UNROLL_ON_GPU
                 for (int a = 0; a < AHEAD; ++a) {
                     const float *from = at(r, head, split + a);
-                    next[a] = {Lanes(simd::Uniform<float, 8>(from + LARGEST)[0]),
-                               Lanes(simd::Uniform<float, 8>(from + WEIGHT)[0]),
-                               {simd::load<float, LANES>(from + dim), simd::load<float, LANES>(from + dim + LANES)}};
+                    const simd::Uniform<float, 16> state(from + LARGEST);
+                    const simd::Vectors<float, WIDTH> values(from + dim);
+                    next[a].largest = state[0];
+                    next[a].weight = state[8];
+                    ARCMTP_UNROLL_ON_GPU
+                    for (int w = 0; w < WIDTH; ++w)
+                        next[a].values[w] = values[w];
                 }
                 ARCMTP_UNROLL_ON_GPU
                 for (int a = 0; a < AHEAD; ++a)

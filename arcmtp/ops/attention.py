@@ -138,7 +138,8 @@ class Attention:
         return {**arguments, "context": padded(context), "eps": float(self.rms_eps), **batch.arguments}
 
     def _step_cost(self, work: Work) -> Cost:
-        return self._store_cost(work) + self._weigh_cost(work)
+        folded = self.heads.q * work.rows * min(self._splits, -(-work.context // KEY_TILE))
+        return self._store_cost(work) + self._weigh_cost(work) + Cost(0, 0, {"splits": folded})
 
     def _weigh_cost(self, work: Work) -> Cost:
         rows, queries = work.rows, self.heads.q * self.heads.dim

@@ -43,7 +43,9 @@ from scripts.battlemage.count_launches import (
 from scripts.battlemage.fit_counts import Sample, differences, fitted
 from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
 
-CONTEXTS = (8192, 16384)  # tokens that a row of a step sees: whole loads of a team with keys in codes
+# Tokens that a row of a step sees: few splits of attention, then all, with as many tiles of each as a team takes.
+CONTEXTS = (512, 2048, 4096)
+CODED_CONTEXTS = (512, 8192, 16384)
 PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")
 CHUNK_CONTEXTS = (1024, 2048)  # the last row of a prompt chunk
 ROWS = (1, 2, 4, 8, 0)
@@ -96,13 +98,14 @@ def samples(counted: Counted, device: Device, emulator: Emulator, only_operator:
     if not wanted:
         return
     config = replace(counted.config, layers=4, layer_kinds=counted.config.layer_kinds[:4])
+    contexts = CONTEXTS if counted.kv == "f16" else CODED_CONTEXTS
     model = network(
-        device, config, counted.mix, counted.requant, context=max(CONTEXTS), kv=KV_FORMATS[counted.kv]
+        device, config, counted.mix, counted.requant, context=max(contexts), kv=KV_FORMATS[counted.kv]
     )
     model.load(loader=Unloaded)
     seen = set()
     for rows in counted.rows:
-        for context in CONTEXTS if rows else CHUNK_CONTEXTS:
+        for context in contexts if rows else CHUNK_CONTEXTS:
             launches = []
             for launch in model.launches(rows):
                 kind = (launch.kernel.name, context if launch.operator == "attention" else 0)

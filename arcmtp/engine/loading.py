@@ -36,7 +36,6 @@ AUTO: Literal["auto"] = "auto"
 
 USUAL_ROWS = 3  # of a step that verifies drafts
 
-
 Draft = int | Literal["auto"]
 
 

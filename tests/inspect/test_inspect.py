@@ -96,9 +96,10 @@ def test_each_card_has_a_plan_and_a_predicted_speed(report: Report) -> None:
         assert card.host_bytes == card.experts_host * 256 * EXPERT_BYTES
         assert card.device_bytes <= 0.95 * card.memory_gib * 2**30
         over_pcie = card.experts_host * 8 * EXPERT_BYTES
-        # Bytes, the time between launches, and what else bounds some kernels (tests/predict).
+        # Bytes, the time between launches, and what else bounds some kernels (tests/predict). A launch reads the shared
+        # expert from the card's memory while PCIe brings the others: 0.3 % of the time at most.
         least = (moved - over_pcie) / memory_gbs / 1e9 + over_pcie / pcie_gbs / 1e9 + (7 * 40 + 5) * 1.5e-6
-        assert 0.75 / least < card.tokens_per_second < 1 / least
+        assert 0.75 / least < card.tokens_per_second < 1.003 / least
 
 
 def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, header_only: None) -> None:

@@ -5,12 +5,13 @@ import re
 # The target's type, then the sources'.
 FORMS = {
     "mov": """ud,ud f,f d,d d,w f,hf f,d d,f ub,ub q,q q,ud hf,f uw,uw b,b q,w q,d d,uw d,v hf,hf w,v d,ud q,uw f,uw
-              uq,uq ud,f f,ud uw,ub ud,d w,b f,w d,uv uw,uv ud,w w,uv w,w b,w d,ub w,ub uw,f d,b""",
+              uq,uq ud,f f,ud uw,ub ud,d w,b f,w d,uv uw,uv ud,w w,uv w,w b,w d,ub w,ub uw,f d,b w,f""",
     "add": """q,q,q f,f,f q,q,w d,d,d q,q,ud d,d,w ud,ud,ud q,q,d q,q,uw ud,ud,uw q,ud,w uw,uw,uw uq,uq,ud uq,uq,uw
-              d,uw,w uq,uq,uq q,d,d uq,uq,d d,w,w d,d,uw q,d,q q,ud,d b,b,w ub,ub,w d,ub,d d,uw,d""",
+              d,uw,w uq,uq,uq q,d,d uq,uq,d d,w,w d,d,uw q,d,q q,ud,d b,b,w ub,ub,w d,ub,d d,uw,d
+              d,b,d q,ud,uw w,w,w ub,ub,uw""",
     "add3": "d,d,d,d d,w,d,d d,d,d,w d,d,d,uw ud,ud,ud,ud ud,ud,ud,uw ud,uw,ud,ud d,uw,d,d",
-    "mul": "f,f,f d,d,w d,d,uw ud,ud,uw d,w,w d,uw,w d,ub,uw w,b,w w,w,w",
-    "mad": "f,f,f,f ud,ud,uw,uw d,d,uw,w d,d,d,uw d,uw,d,uw w,w,w,w d,uw,uw,w",
+    "mul": "f,f,f d,d,w d,d,uw ud,ud,uw d,w,w d,uw,w d,ub,uw w,b,w w,w,w d,uw,uw",
+    "mad": "f,f,f,f ud,ud,uw,uw d,d,uw,w d,d,d,uw d,uw,d,uw w,w,w,w d,uw,uw,w d,d,w,w",
     "mac": "f,f,f",
     "mach": "ud,ud,ud d,d,d d,d,ud",
     "macl": "d,d,d ud,ud,ud",
@@ -18,12 +19,12 @@ FORMS = {
     "cmp": "d,d,w f,f,f d,d,d uw,uw,uw ud,ud,ud ud,ud,uw w,w,w d,ud,ud d,ud,uw d,d,uw w,uw,uw uw,ub,uw",
     "and": "ud,ud,ud uw,uw,uw ud,ud,d ud,ud,uw d,uw,w d,d,w d,d,d w,w,w d,uw,uw",
     "or": "ud,ud,uw d,d,w ud,ud,ud d,d,d uw,uw,uw ud,ud,d d,d,uw ud,ud,w b,b,w d,uw,w",
-    "xor": "d,d,d uw,uw,uw",
+    "xor": "d,d,d uw,uw,uw ud,ud,ud",
     "not": "d,d",
     "shl": "q,q,w d,d,w ud,ud,uw q,ud,w q,d,w q,uw,w d,uw,w uq,uq,uw ud,uw,uw w,w,w uq,ud,uw q,w,w d,b,w",
-    "shr": "ud,ud,uw ud,ud,ud ud,uw,uw uq,uq,uw uq,ud,uw uw,uw,uw",
+    "shr": "ud,ud,uw ud,ud,ud ud,uw,uw uq,uq,uw uq,ud,uw uw,uw,uw ub,ub,uw",
     "asr": "d,d,w q,q,w w,w,w",
-    "bfn": "ud,ud,ud,ud ud,ud,ud,uw uw,uw,uw,uw ud,uw,ud,ud",
+    "bfn": "ud,ud,ud,ud ud,ud,ud,uw uw,uw,uw,uw ud,uw,ud,ud ud,uw,ud,uw",
     "bfrev": "ud,ud",
     "lzd": "ud,ud",
     "rnde": "f,f",
@@ -43,7 +44,7 @@ LOADS = {  # element, with "t" where one run of elements lies behind one address
 }
 STORES = {
     "slm": ["d32", "d64x2t", "d64x4t", "d64x8t", "d64x32t"],
-    "ugm": ["d32", "d16u32", "d8u32", "d32x8t", "d32x16t", "d32x32t", "d32x64t"],
+    "ugm": ["d32", "d16u32", "d8u32", "d32x4t", "d32x8t", "d32x16t", "d32x32t", "d32x64t"],
 }
 ARGUMENT_LOADS = ("d32x8t", "d32x16t", "d32x32t")  # of a kernel's prologue: not in these tests
 OTHER_MESSAGES = (

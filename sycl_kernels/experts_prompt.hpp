@@ -14,7 +14,7 @@ template <int TEAM, int MOST> struct ExpertEntries {
     int count;
 
     inline ExpertEntries(const int *selected, int length, int expert) {
-        const int rank = simd::team_rank(), part = (length / TEAM + 63) / 64 * 64;
+        const int rank = simd::team_rank(), part = (length + 64 * TEAM - 1) / (64 * TEAM) * 64;
         const int first = rank * part, end = first + part < length ? first + part : length;
         int mine = 0;
         each(selected, first, end, expert, [&](int) { ++mine; });

@@ -42,3 +42,15 @@ def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -
         assert np.array_equal(got_hidden[place], hidden[0]), (rows, launched)
         assert np.array_equal(got_shared[place], shared[0]), (rows, launched)
         assert np.array_equal(case.run_down(h, s, selected, w, launched)[place], partials[0]), (rows, launched)
+
+
+def test_lists_of_an_experts_rows_hold_all_of_them(bench: Bench) -> None:
+    """In chunks of one row, and of a row more than the threads of a team share evenly."""
+    case, rng = Case(bench, (W4, W4, W4), (W4, W4), row_counts=(1, 0)), np.random.default_rng(3)
+    x, selected = rng.standard_normal((171, K)).astype(np.float32), choose(rng, 171)
+    chunk, _ = case.run_gate_up(x, selected)
+    for row in (0, 170):
+        one = slice(row, row + 1)
+        alone, _ = case.run_gate_up(x[one], selected[one])
+        np.testing.assert_array_equal(case.run_gate_up(x[one], selected[one], launched=0)[0], alone)
+        np.testing.assert_array_equal(chunk[one], alone)

@@ -156,7 +156,7 @@ def test_the_text_has_every_card_and_says_that_it_is_predicted(report: Report) -
     b580 = next(line for line in text.splitlines() if line.startswith("Arc B580"))
     assert report.running is not None
     speed = f"{report.running.cards[1].tokens_per_second:.0f}"
-    assert b580.split() == ["Arc", "B580", "12", "GiB", "8,192", "19", "layers,", "8.0", "GiB", "19,320", "f16", speed]
+    assert b580.split() == ["Arc", "B580", "12", "GiB", "8,192", "19", "layers,", "8.0", "GiB", "19,256", "f16", speed]
 
 
 def test_json_has_all_that_the_report_has(capsys: pytest.CaptureFixture[str], header_only: None) -> None:

@@ -63,11 +63,18 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
     if (first >= rows)
         return;
     constexpr int GROUPS = (K / 32 + TEAM - 1) / TEAM; // of 32 inputs, of a thread
-    constexpr bool HELD = PASS * GROUPS <= 16;         // in registers; else they are read again
+    constexpr int WIDE = simd::INPUTS, PARTS = WIDE / LANES;
+    constexpr bool HELD = WIDE == 32 && PASS * GROUPS <= 16; // in registers; else they are read again
     vec<float, 32> held[HELD ? PASS * GROUPS : 1];
-    auto load_sum = [=](int r, int group) {
-        const simd::u64 at = simd::u64(first + r) * K + group * 32;
-        return vec<float, 32>(simd::load<float, 32>(x + at) + simd::load<float, 32>(y + at));
+    auto load_sum = [=]<int N>(int r, int at) {
+        const simd::u64 place = simd::u64(first + r) * K + at;
+        return vec<float, N>(simd::load<float, N>(x + place) + simd::load<float, N>(y + place));
+    };
+    auto sum_of = [&]<int N>(int r, int i, int at) {
+        if constexpr (HELD)
+            return held[r * GROUPS + i];
+        else
+            return load_sum.template operator()<N>(r, at);
     };
     Lanes squares[PASS];
 #pragma unroll
@@ -75,16 +82,16 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         squares[r] = 0.0f;
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < GROUPS; ++i) {
-            if (rank + i * TEAM >= K / 32)
+            const int group = rank + i * TEAM;
+            if (group >= K / 32)
                 break;
-            const vec<float, 32> sum = load_sum(r, rank + i * TEAM);
+            const vec<float, 32> sum = load_sum.template operator()<32>(r, group * 32);
             squares[r] = add_squares(sum, squares[r]);
             if constexpr (HELD)
                 held[r * GROUPS + i] = sum;
         }
     }
     const Lanes scale = inverse_rms<K, TEAM, PASS>(squares, eps);
-    const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
     Lanes acc[PASS];
 #pragma unroll
     for (int r = 0; r < PASS; ++r)
@@ -95,25 +102,21 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
             const int group = rank + i * TEAM;
             if (group >= K / 32)
                 break;
-            const vec<float, 32> norm_weights = simd::load<float, 32>(weight + group * 32);
-            Lanes low[PASS], high[PASS];
+            for (int at = group * 32; at < group * 32 + 32; at += WIDE) {
+                stream_inputs<PARTS>(weights + at * LANES);
+                const vec<float, WIDE> norm_weights = simd::load<float, WIDE>(weight + at);
+                Lanes normed[PARTS][PASS];
 #pragma unroll
-            for (int r = 0; r < PASS; ++r) {
-                vec<float, 32> sum;
-                if constexpr (HELD)
-                    sum = held[r * GROUPS + i];
-                else
-                    sum = load_sum(r, group);
-                const vec<float, 32> normed = sum * simd::lane<float, LANES>(scale, r) * norm_weights;
-                low[r] = simd::part<LANES, 0, float, 32>(normed);
-                high[r] = simd::part<LANES, LANES, float, 32>(normed);
-                if (tile == 0 && first + r < rows) {
-                    simd::store<float, 32>(x_out + simd::u64(first + r) * K + group * 32, sum);
-                    sink.put(first + r, group, low[r], high[r]);
+                for (int r = 0; r < PASS; ++r) {
+                    const vec<float, WIDE> all =
+                        sum_of.template operator()<WIDE>(r, i, at) * simd::lane<float, LANES>(scale, r) * norm_weights;
+                    normed[0][r] = simd::part<LANES, 0, float, WIDE>(all);
+                    normed[PARTS - 1][r] = simd::part<LANES, WIDE - LANES, float, WIDE>(all);
                 }
+#pragma unroll
+                for (int part = 0; part < PARTS; ++part)
+                    add_inputs(weights + (at + part * LANES) * LANES, normed[part], acc);
             }
-            add_inputs(weights + group * 32 * LANES, low, acc);
-            add_inputs(weights + (group * 32 + LANES) * LANES, high, acc);
         }
     };
     using Router = typename ROUTER::Format;
@@ -123,6 +126,26 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         multiply(reinterpret_cast<const typename Router::Value *>(router_tile));
     else
         multiply(reinterpret_cast<const typename Gate::Value *>(router_weights + GATE::OFFSET));
+    if (tile == 0) {
+        const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
+#pragma unroll
+        for (int r = 0; r < PASS; ++r) {
+            if (first + r >= rows)
+                continue;
+            ARCMTP_UNROLL_ON_GPU
+            for (int i = 0; i < GROUPS; ++i) {
+                const int group = rank + i * TEAM, at = group * 32;
+                if (group >= K / 32)
+                    break;
+                const vec<float, 32> sum = sum_of.template operator()<32>(r, i, at);
+                const vec<float, 32> normed =
+                    sum * simd::lane<float, LANES>(scale, r) * simd::load<float, 32>(weight + at);
+                simd::store<float, 32>(x_out + simd::u64(first + r) * K + at, sum);
+                sink.put(first + r, group, simd::part<LANES, 0, float, 32>(normed),
+                         simd::part<LANES, LANES, float, 32>(normed));
+            }
+        }
+    }
     reduce_slices<TEAM, PASS, 1>(acc, [=](int r, Lanes(&value)[1]) {
         simd::store<float, LANES>(logits + simd::u64(first + r) * STRIDE + tile * LANES, value[0]);
     });

@@ -120,6 +120,7 @@ template <class T, int COUNT> struct Vectors {
         return simd::load<T, N * LANES>(from + index * LANES);
     }
 };
+constexpr int INPUTS = 16; // of a row that are loaded together
 constexpr int DECODED = 1; // vectors of codes that are decoded together
 
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {

@@ -134,6 +134,8 @@ template <class T, int COUNT> struct Vectors {
         return copy.template select<N * LANES, 1>(index * LANES);
     }
 };
+/// Inputs of a row that are loaded together where many follow each other.
+constexpr int INPUTS = 32;
 /// Vectors of codes that are decoded together: of 16 lanes an instruction would use half of what it can.
 constexpr int DECODED = 4;
 

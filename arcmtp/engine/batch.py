@@ -51,8 +51,9 @@ class Batch:
         self._drafted = False  # in the cycle before
         self._whole: list[int] = []  # positions of each member up to which the MTP block's KV cache is whole
         self._under_way: deque[_Cycle] = deque()
-        # Whether masks are made while logits are computed: for these a CPU needs the thread that waits (`_ahead`).
-        self.masks_beside = not network.device.is_cpu
+        # Whether the device is given a call's logits before the host knows the draft that they go on from. A CPU would
+        # work with one thread fewer while the host waits for the draft alone (`_ahead`).
+        self.logits_ahead = not network.device.is_cpu
 
     def advance(self, sequences: abc.Sequence[Sequence]) -> None:
         """A further cycle of sequences that decode, with equal policies, as many as `most_sequences` allows. Those
@@ -143,13 +144,14 @@ class Batch:
         self._under_way.append(cycle)
 
     def _submit_call(self, cycle: _Cycle, index: int, parts: tuple[LaunchList, ...]) -> _host.Event:
-        """Submit a draft call, or the step, behind `index` others, with the masks of its last row of each member."""
+        """Submit a draft call, or the step, behind `index` others, with the masks of its last row of each member, which
+        are made while the device computes logits."""
         *logits, choice = parts
-        if self._mode.masked and not self.masks_beside:
-            self._make_masks(cycle, index)
+        if self._mode.masked and index and not self.logits_ahead:
+            self.network.device.wait()
         for part in logits:
             self.network.stage.submit(part)
-        if self._mode.masked and self.masks_beside:
+        if self._mode.masked:
             self._make_masks(cycle, index)
         return self.network.stage.submit(choice)
 
@@ -157,7 +159,8 @@ class Batch:
         """The masks of row `row` of each member, once the drafts before it are known."""
         controls, guides = self.network.controls, [member.sampler.guide for member in self._members]
         if row:
-            cycle.event.wait() if self.masks_beside else self.network.device.wait()
+            if self.logits_ahead:
+                cycle.event.wait()
             drafts = controls.told.view()[(row - 1) * len(guides) : row * len(guides)].tolist()
             for guide, draft in zip(guides, drafts, strict=True):
                 if guide is not None:

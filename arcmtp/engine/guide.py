@@ -64,7 +64,7 @@ class Guide:
             return
         began, bits = time.perf_counter(), row[: self._words]
         if self._part == "constrained":
-            self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+            self._matcher.unsafe_compute_mask_ptr(bits.__array_interface__["data"][0], bits.nbytes)
         else:
             bits[:] = self._while_reasoning
         row[-1] = 1
@@ -102,9 +102,12 @@ class Guide:
 
 
 def write_masks(controls: Controls, row: int, guides: Sequence[Guide | None]) -> None:
-    """Mask row `row` of each sequence of a batch, and leave the rows of those without a guide free."""
-    masks = np.zeros((len(guides), controls.masks.shape[1]), np.uint32)
-    for mask, guide in zip(masks, guides, strict=True):
+    """Mask row `row` of each sequence of a batch, and leave the rows of those without a guide free. Nothing that reads
+    masks is under way."""
+    words = controls.masks.shape[1]
+    first = row * len(guides) * words
+    masks = controls.masks.view()[first : first + len(guides) * words]
+    masks.fill(0)
+    for index, guide in enumerate(guides):
         if guide is not None:
-            guide.allow(mask)
-    controls.masks.write(masks, row * masks.nbytes)
+            guide.allow(masks[index * words : (index + 1) * words])

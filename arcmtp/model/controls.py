@@ -18,8 +18,8 @@ class Controls:
     Per row of a step: `ids`, the tokens that it evaluates; `positions`; `source_rows`, the rows whose logits are
     wanted; `targets`, tokens whose log-probability is wanted, or -1; `sampled`, the chosen tokens; `stats` f32 [3],
     largest logit, log-sum-exp, log-probability of the target or else of the chosen token; `top_ids` and `top_logprobs`
-    f32 [MAX_TOP + 1] in host memory; `masks` u32 [mask_words], the tokens that may be chosen, and `told`, in host
-    memory, the tokens that were chosen by masks.
+    f32 [MAX_TOP + 1] in host memory; in host memory too, `masks` u32 [mask_words], the tokens that may be chosen, and
+    `told`, those that were chosen by masks.
     Per sequence of the batch: `slots`, where it is kept; `accepted`, the last row that counts; `drafted`, how many
     drafts of a cycle count at most. `goes_on`: whether any chain of draft calls does.
     Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
@@ -50,7 +50,7 @@ class Controls:
         )
         self.sampled = words("sampled", rows)
         self.stats = arena.tensor("stats", F32, rows, STATS, kind=Kind.STATE)
-        self.masks = arena.tensor("token masks", U32, rows, mask_words(stride), kind=Kind.STATE)
+        self.masks = arena.tensor("token masks", U32, rows, mask_words(stride), kind=Kind.HOST)
         self.told = arena.tensor("told tokens", I32, rows, kind=Kind.HOST)
         self.accepted = words("accepted", slots)
         self.drafted = arena.tensor(

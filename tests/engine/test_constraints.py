@@ -90,9 +90,9 @@ def test_graphs_and_launches_give_the_same_and_free_lists_are_as_before(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists = llm.network.stage.lists
-    for graphs, beside in itertools.product((False, True), repeat=2):
+    for graphs, ahead in itertools.product((False, True), repeat=2):
         monkeypatch.setattr(llm.network.stage.graphs, "enabled", graphs)
-        monkeypatch.setattr(llm.scheduler.batch, "masks_beside", beside)  # as on a GPU
+        monkeypatch.setattr(llm.scheduler.batch, "logits_ahead", ahead)  # as on a GPU
         results = [llm.generate("import os\n", 200, draft=k, constraint=OBJECT) for k in (0, 2)]
         assert same(*results) and results[0].finish_reason == "stop"
     llm.generate("import os\n", 4, draft=2)

@@ -10,6 +10,7 @@ import numpy as np
 from arcmtp.model.network import Network
 from arcmtp.model.pages import PAGE_TOKENS, Page, Pages, Pool
 
+SPACING = 64  # tokens that are evaluated again for less than it takes to keep another state
 _KEY_BYTES = 4 * PAGE_TOKENS  # of a node's token ids, as keys have them
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_policy import DraftPolicy, most_sequences
-from arcmtp.engine.prefix_cache import PrefixCache
-from arcmtp.engine.sequence import SPACING, Sequence, ended
+from arcmtp.engine.prefix_cache import SPACING, PrefixCache
+from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network

@@ -10,7 +10,7 @@ from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
 from arcmtp.engine.draft_log import DraftLog
 from arcmtp.engine.draft_policy import NO_DRAFTS, DraftPolicy
-from arcmtp.engine.prefix_cache import common
+from arcmtp.engine.prefix_cache import SPACING, common
 from arcmtp.engine.sampling import Sampler
 from arcmtp.engine.scores import Scores
 from arcmtp.engine.slot import Slot
@@ -21,7 +21,6 @@ from arcmtp.ops.accept import RECORD
 # and values of 3,000 tokens: more checkpoints would take more memory than what they lie between, and an edit costs at
 # most four whole prompt chunks.
 CHECKPOINT_EVERY = 2048
-SPACING = 64  # tokens that are evaluated again for less than it takes to keep another state
 
 State = Literal["waiting", "reading", "decoding", "finished", "ended"]
 

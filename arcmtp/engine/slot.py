@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from arcmtp.engine.cycle import TopLogprobs
-from arcmtp.engine.prefix_cache import Checkpoint, PrefixCache, common
+from arcmtp.engine.prefix_cache import SPACING, Checkpoint, PrefixCache, common
 from arcmtp.engine.sampling import Sampler
 from arcmtp.engine.scores import Scores, join
 from arcmtp.errors import ArcmtpError
@@ -53,7 +53,7 @@ class Slot:
 
     def resume(self, prompt: list[int]) -> int:
         """Go to the state after as many tokens of `prompt` as are known, but for the last one; how many there are. What
-        the slot has seen otherwise becomes a checkpoint."""
+        the slot has seen otherwise becomes a checkpoint, unless it is within SPACING tokens of one."""
         found = self.cache.find(prompt[:-1])
         cached = found.tokens if found else 0
         seen = common(self.ids, prompt[:-1])
@@ -62,7 +62,8 @@ class Slot:
             if not seen:
                 self.forget()
             return seen
-        self.save(spared=found)
+        if len(self.ids) - self.checkpoint >= SPACING:
+            self.save(spared=found)
         if found:
             self.cache.restore(found, self.index, seen)
             self.ids, self.checkpoint = prompt[:cached], cached

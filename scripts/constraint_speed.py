@@ -4,8 +4,8 @@
 
 Cycles of both kinds compute as many rows: the draft length is fixed, the schema's array is long, and no text may end.
 Other programs only take time away, so quantiles are compared: the lowest decile finds the quiet moments of a busy
-machine. A ratio below 1 is the share of its speed that constrained text keeps, drafts accepted alike. Tokens/s are those
-of whole texts; there constraints that leave few choices let more drafts be accepted.
+machine. A ratio below 1 is the share of its speed that constrained text keeps, drafts accepted alike. Tokens/s are of
+whole texts, where a constraint that leaves few choices lets more drafts be accepted.
 """
 
 import argparse

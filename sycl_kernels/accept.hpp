@@ -34,7 +34,7 @@ inline bool stops(const int *turn, int token) {
 /// that choice, and is a draft: rows behind the first `drafted` ones may hold anything. Of a generation that is done
 /// nothing counts, so that steps under way when it ends change nothing. The last row that counts is `accepted`, its
 /// hidden row is put among the `carried` (HIDDEN > 0). EVALUATED: the rows are pending; otherwise, after a prompt
-/// chunk, none is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS for each sequence, since
+/// chunk, its are. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS for each sequence, since
 /// the next step may have any number of them: positions; by sequence: drafted, accepted; by slot: pending_count, turns,
 /// states [STRIDE], records [RECORDS], carried.
 template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
@@ -68,7 +68,8 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
     put(turn + TURN_STEP, step + 1);
     put(turn + TURN_DONE, int(done));
     put(turn + TURN_LEFT, left - count);
-    put(pending_count + slot, EVALUATED ? count : 0);
+    if constexpr (EVALUATED)
+        put(pending_count + slot, count);
     put(accepted + sequence, last);
     if (was_done)
         return;

@@ -78,13 +78,19 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     }
 }
 
-/// The hidden row of a prompt chunk's last token is carried to the sequence's next row.
+/// The hidden row of a prompt chunk's last token is carried to the sequence's next row, and that before the `pending`
+/// last ones, from where a checkpoint goes on.
 template <int K>
-inline void carry_hidden(const float *hidden, const int *positions, int rows, float *carried, int slot) {
-    const float *from = hidden + simd::u64(rows - 1) * K;
-    float *to = carried_row<K>(carried, slot, positions[rows - 1]);
-    for (int at = 0; at < K; at += LANES)
-        simd::store<float, LANES>(to + at, simd::load<float, LANES>(from + at));
+inline void carry_hidden(const float *hidden, const int *positions, int rows, int pending, float *carried, int slot) {
+    auto carry = [=](int row) {
+        const float *from = hidden + simd::u64(row) * K;
+        float *to = carried_row<K>(carried, slot, positions[row]);
+        for (int at = 0; at < K; at += LANES)
+            simd::store<float, LANES>(to + at, simd::load<float, LANES>(from + at));
+    };
+    carry(rows - 1);
+    if (pending > 0 && pending < rows)
+        carry(rows - 1 - pending);
 }
 
 } // namespace arcmtp

@@ -43,7 +43,8 @@ template <class NET> struct TeamRow {
     static constexpr int BYTES = DECAY + LANES * 4;
 };
 
-/// One V head. ROWS > 0 is a step: its rows stay pending. ROWS = 0 is a prompt chunk, which commits all its rows.
+/// One V head. ROWS > 0 is a step: its rows stay pending. ROWS = 0 is a prompt chunk, which commits its rows but for
+/// the last ones, at most PENDING_ROWS, behind the first `committed`.
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct DeltaNetHead {
     using Memory = HeadMemory<NET>;
     using Row = TeamRow<NET>;
@@ -60,7 +61,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     float *memory;
     Sink sink;
     Batch batch;
-    int sequence, head, rank, pending, rows;
+    int sequence, head, rank, pending, rows, committed;
 
     inline void advance() {
         simd::reserve_team_memory<PASS * Row::BYTES>();
@@ -72,26 +73,28 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                 for (int j = 0; j < COLUMNS; ++j)
                     Keys::prefetch(slice_at(rank) + j * NET::K_DIM);
         }
+        int first = 0;
         // A chunk of no rows still commits what is pending.
-        for (int first = 0; first == 0 || first < rows; first += PASS) {
-            const int count = ROWS > 0 ? ROWS : rows - first < PASS ? rows - first : PASS;
+        do {
+            const bool commits = ROWS == 0 && first < committed; // otherwise the pass's rows stay pending
+            const int left = (commits ? committed : rows) - first, count = ROWS > 0 ? ROWS : left < PASS ? left : PASS;
             if constexpr (ROWS == 0)
                 for (int r = first + PASS + rank; r < first + 2 * PASS && r < rows; r += TEAM)
                     prefetch(row(r));
-            convolve(first, count);
+            convolve(first, count, commits);
             simd::team_barrier<TEAM>();
             for (int r = rank; r < count; r += TEAM)
                 prepare(r, row(first + r));
             simd::team_barrier<TEAM>();
             for (int index = rank; index < SLICES; index += TEAM)
-                advance_slice(slice, index, first, count);
+                advance_slice(slice, index, first, count, commits);
             simd::team_barrier<TEAM>();
             for (int task = rank; task < count * (NET::V_DIM / 32); task += TEAM)
                 finish(first, task / (NET::V_DIM / 32), task % (NET::V_DIM / 32));
-            if constexpr (ROWS > 0)
-                for (int r = rank; r < ROWS; r += TEAM)
-                    leave_pending(r);
-        }
+            for (int r = rank; !commits && r < count; r += TEAM)
+                leave_pending(r);
+            first += count;
+        } while (first < rows);
     }
 
   private:
@@ -116,7 +119,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 
     /// Convolution and SiLU of rows first … first + count - 1 to team memory, and the raw columns to history.
-    inline void convolve(int first, int count) {
+    inline void convolve(int first, int count, bool commits) {
         for (int c = rank * LANES; c < NET::CHANNELS; c += TEAM * LANES) {
             const int column = column_of(c, head);
             const vec<float, 4 * LANES> taps = simd::load<float, 4 * LANES>(conv + column * 4);
@@ -125,13 +128,15 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
             const Lanes tap2 = simd::every<LANES, 4, 2, float, 4 * LANES>(taps),
                         tap3 = simd::every<LANES, 4, 3, float, 4 * LANES>(taps);
             float *history = memory + Memory::HISTORY + c;
-            const float *before = first == 0 ? history + pending * NET::CHANNELS : row(first - WINDOW) + column;
-            const int stride = first == 0 ? NET::CHANNELS : NET::STRIDE;
+            const bool in_history = first == 0 || !commits;
+            const float *before =
+                in_history ? history + (first == 0 ? pending : 0) * NET::CHANNELS : row(first - WINDOW) + column;
+            const int stride = in_history ? NET::CHANNELS : NET::STRIDE;
             Lanes window[WINDOW];
 #pragma unroll
             for (int i = 0; i < WINDOW; ++i)
                 window[i] = simd::load<float, LANES>(before + i * stride);
-            if constexpr (ROWS > 0)
+            if (!commits)
                 keep(history, window);
             for (int r = 0; r < count; ++r) {
                 const Lanes now = simd::load<float, LANES>(row(first + r) + column);
@@ -140,13 +145,13 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                 sum = simd::fma<float, LANES>(window[2], tap2, sum);
                 sum = simd::fma<float, LANES>(now, tap3, sum);
                 simd::team_store<float, LANES>(r * Row::BYTES + c * 4, simd::silu<LANES>(sum));
-                if constexpr (ROWS > 0)
+                if (!commits)
                     simd::store<float, LANES>(history + (WINDOW + r) * NET::CHANNELS, now);
                 window[0] = window[1];
                 window[1] = window[2];
                 window[2] = now;
             }
-            if (ROWS == 0 && first + count >= rows)
+            if (commits && first + count == committed)
                 keep(history, window);
         }
     }
@@ -186,20 +191,20 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
 
     /// The pass's rows on one slice of the state's columns; before the first pass the pending rows that were
     /// accepted.
-    inline void advance_slice(Slice &slice, int index, int first, int count) {
+    inline void advance_slice(Slice &slice, int index, int first, int count, bool commits) {
         float *state = slice_at(index);
-        float aside[IN_REGISTERS ? 1 : Slice::FLOATS]; // where a step's rows leave the state
+        float aside[IN_REGISTERS ? 1 : Slice::FLOATS]; // where pending rows leave the state
         if constexpr (!IN_REGISTERS)
             slice.load(state);
         if (first == 0 && pending > 0) {
             for (int p = 0; p < pending; ++p)
                 commit(slice, state, index, p);
-            if constexpr (ROWS > 0)
+            if (!commits)
                 slice.store(state);
         }
         for (int r = 0; r < count; ++r)
-            step(slice, ROWS == 0 ? state : r + 1 < ROWS ? aside : nullptr, index, r);
-        if (ROWS == 0 && first + count >= rows)
+            step(slice, commits ? state : r + 1 < count ? aside : nullptr, index, r, commits);
+        if (commits && first + count == committed)
             slice.store(state);
     }
 
@@ -213,7 +218,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 
     /// r = (decay S)ᵀ k, delta = beta (v - r), S = decay S + k ⊗ delta, output = Sᵀ q.
-    inline void step(Slice &slice, float *to, int index, int r) {
+    inline void step(Slice &slice, float *to, int index, int r, bool commits) {
         using Columns = typename Slice::Columns;
         const int at = r * Row::BYTES, columns = index * COLUMNS * 4;
         const float beta = team_value(at + Row::BETA), decay = team_value(at + Row::DECAY);
@@ -221,7 +226,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         k.team_load(at + Row::K);
         const Columns product = slice.dot(k, r == 0 ? slice_at(index + TEAM) : nullptr);
         const Columns delta = (simd::team_load<float, COLUMNS>(at + Row::V + columns) - product * decay) * beta;
-        if constexpr (ROWS > 0)
+        if (!commits)
             simd::store<float, COLUMNS>(memory + Memory::DELTAS + r * NET::V_DIM + index * COLUMNS, delta);
         q.team_load(at + Row::Q);
         simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.update(k, decay, delta, to, q));
@@ -255,13 +260,14 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     }
 };
 
-/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A prompt chunk has one sequence.
+/// memory: [slots][V_HEADS] HeadMemory, pending_count: [slots]. A prompt chunk has one sequence; its last
+/// `chunk_pending` rows stay pending.
 template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
 inline void gated_delta_net(const float *projected, const float *conv, const float *a, const float *dt_bias,
                             const float *norm, float rms_eps, float *memory, const int *pending_count, Batch batch,
-                            const int *row_count, u8 *quantised, float *plain) {
+                            const int *row_count, const int *chunk_pending, u8 *quantised, float *plain) {
     const int sequence = simd::group_index() / NET::V_HEADS, head = simd::group_index() % NET::V_HEADS;
-    const int slot = batch.slots[sequence];
+    const int slot = batch.slots[sequence], rows = ROWS > 0 ? ROWS : row_count[0];
     DeltaNetHead<NET, ROWS, TEAM, QUANTISED, PLAIN>{projected,
                                                     conv,
                                                     a,
@@ -276,7 +282,8 @@ inline void gated_delta_net(const float *projected, const float *conv, const flo
                                                     head,
                                                     simd::team_rank(),
                                                     pending_count[slot],
-                                                    ROWS > 0 ? ROWS : row_count[0]}
+                                                    rows,
+                                                    ROWS > 0 ? 0 : rows - chunk_pending[0]}
         .advance();
 }
 

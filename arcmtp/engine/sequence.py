@@ -16,6 +16,7 @@ from arcmtp.engine.scores import Scores
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.accept import RECORD
+from arcmtp.ops.launch import MAX_ROWS
 
 # Tokens between checkpoints of a prompt without any boundary. The state of Qwen3.6-35B-A3B takes as many bytes as keys
 # and values of 3,000 tokens: more checkpoints would take more memory than what they lie between, and an edit costs at
@@ -102,16 +103,21 @@ class Sequence:
         return len(self.prompt) - len(self.slot.ids)
 
     def read(self, rows: int) -> None:
-        """Evaluate up to `rows` further tokens of the prompt; on the way states become checkpoints."""
+        """Evaluate up to `rows` further tokens of the prompt, at most CHUNK_ROWS; on the way states become checkpoints.
+
+        The last one lies before the few tokens with which an answer begins: they are evaluated with those before it."""
         slot, end = self.slot, min(len(self.slot.ids) + rows, len(self.prompt))
         while (seen := len(slot.ids)) < end:
-            place = min(self._places, default=end)
-            until = min(place, end)
-            slot.extend(self.prompt[seen:until])
-            if self.scored and (targets := self.prompt[seen + 1 : until + 1]):
+            places = self._places
+            place = min(places, default=end)
+            if end == len(self.prompt) and len(places) == 1 and end - place <= MAX_ROWS:
+                slot.extend_past(self.prompt[seen:end], end - place)
+            else:
+                slot.extend(self.prompt[seen : min(place, end)])
+                if len(slot.ids) == place < len(self.prompt):
+                    slot.save()
+            if self.scored and (targets := self.prompt[seen + 1 : len(slot.ids) + 1]):
                 self.scores.append(slot.score_chunk(0, targets, self.top))
-            if len(slot.ids) == place < len(self.prompt):
-                slot.save()
 
     def comes_to(self, prompt: list[int]) -> int:
         """The tokens before the deepest checkpoint that reading will still make and another prompt can go on from, 0 if

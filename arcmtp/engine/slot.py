@@ -74,13 +74,19 @@ class Slot:
     def save(self, spared: Checkpoint | None = None) -> None:
         """Make the state a checkpoint, if there is room for one; spared: one that must not go for it."""
         if self.ids and self.cache.enabled:
-            self.cache.save(self.ids, self.index, spared)
-            self.checkpoint = len(self.ids)
+            self._save(self.ids, spared)
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens, any number of them."""
         for start in range(0, len(ids), CHUNK_ROWS):
             self._evaluate(ids[start : start + CHUNK_ROWS])
+
+    def extend_past(self, ids: Sequence[int], pending: int) -> None:
+        """Evaluate further tokens, at most CHUNK_ROWS, and make the state before the last `pending` of them, at most
+        MAX_ROWS, a checkpoint, if there is room for one."""
+        self._evaluate(ids, pending)
+        self._save(self.ids[:-pending], None)
+        self._network.controls.pending_count.write(_int32([pending]), 4 * self.index)
 
     def catch_up(self, whole: int) -> None:
         """Bring the evaluated tokens from position `whole` on, at most CARRIED_ROWS, into the MTP block's KV cache."""
@@ -144,22 +150,29 @@ class Slot:
         w.targets.write(np.full(MAX_ROWS, -1, np.int32))
         return join(scores)
 
-    def _evaluate(self, ids: Sequence[int]) -> None:
+    def _save(self, ids: list[int], spared: Checkpoint | None) -> None:
+        self.cache.save(ids, self.index, spared)
+        self.checkpoint = len(ids)
+
+    def _evaluate(self, ids: Sequence[int], pending: int = 0) -> None:
+        """One chunk. Its last `pending` rows are no part of the state, nor counted as pending yet."""
         assert 0 < len(ids) <= CHUNK_ROWS
-        self._steer_chunk(ids, len(self.ids))
+        self._steer_chunk(ids, len(self.ids), pending)
         self._network.stage.submit(self._network.chunk(), as_graph=False)
         self._network.controls.pending_count.fill(0, 4 * self.index, 4)
         self._network.device.wait()
         self.ids += ids
         self._last_row = len(ids) - 1
 
-    def _steer_chunk(self, ids: Sequence[int], position: int) -> None:
-        """Let a launch list of a prompt chunk work on tokens of this slot, the first of them at `position`."""
+    def _steer_chunk(self, ids: Sequence[int], position: int, pending: int = 0) -> None:
+        """Let a launch list of a prompt chunk work on tokens of this slot, the first of them at `position`; the last
+        `pending` rows stay pending."""
         w = self._network.controls
         w.chunk_ids.write(_int32(ids))
         w.chunk_positions.write(np.arange(position, position + len(ids), dtype=np.int32))
         w.chunk_slot.write(_int32([self.index]))
         w.row_count.write(_int32([len(ids)]))
+        w.chunk_pending.write(_int32([pending]))
 
     def _score_rows(self, first: int, targets: Sequence[int], top: int) -> Scores:
         w, count = self._network.controls, len(targets)

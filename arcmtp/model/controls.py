@@ -22,11 +22,12 @@ class Controls:
     `told`, those that were chosen by masks.
     Per sequence of the batch: `slots`, where it is kept; `accepted`, the last row that counts; `drafted`, how many
     drafts of a cycle count at most. `goes_on`: whether any chain of draft calls does.
-    Per slot: `pending_count`, how many of the previous step's rows count; `turns`, the generation under way
+    Per slot: `pending_count`, how many of the pending rows count; `turns`, the generation under way
     (accept.hpp); `draft_floors` f32, the log-probability of a draft below which no more are made; `top_counts`, how
     many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32 of sampling with options;
     `records` in host memory, what steps gave.
-    Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`.
+    Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`, and `chunk_pending`, how many of its
+    last rows stay pending.
     """
 
     def __init__(self, arena: Arena, slots: int, stride: int) -> None:
@@ -66,6 +67,7 @@ class Controls:
         self.biases = arena.tensor("biases", F32, slots, BIASES, kind=Kind.STATE)
         self.chunk_ids, self.chunk_positions = words("chunk ids", CHUNK_ROWS), words("chunk positions", CHUNK_ROWS)
         self.chunk_slot, self.row_count = words("chunk slot", 1), words("row count", 1)
+        self.chunk_pending = words("chunk pending", 1)
         record_words = RECORD.itemsize // 4
         self.records = arena.tensor("records", I32, slots, RECORDS, record_words, kind=Kind.HOST)
         self.top_ids = arena.tensor("top ids", I32, rows, MAX_TOP + 1, kind=Kind.HOST)

@@ -87,9 +87,9 @@ class Accept:
         ids, positions i32 of the step, overwritten for the next step: its first token, and positions that follow each
         other; hidden f32 [hidden]. Of each sequence: drafted i32, how many rows behind the first may count, all
         where it is larger than that; accepted i32, the last row that counts. Of each slot: pending_count i32, how many
-        rows count (0 after a chunk); turns i32 [32]; states i32 [stride], in which tokens are counted; records: RECORDS
-        of `RECORD`, in host memory; carried f32 [CARRIED_ROWS, hidden], where that of position p is row
-        p % CARRIED_ROWS."""
+        rows count, left as it is after a chunk; turns i32 [32]; states i32 [stride], in which tokens are counted;
+        records: RECORDS of `RECORD`, in host memory; carried f32 [CARRIED_ROWS, hidden], where that of position p is
+        row p % CARRIED_ROWS."""
         cost = Cost(RECORD.itemsize + 8 * self.hidden)
         kernel = self.kernel(rows, evaluated)
         return Launch(kernel, batch.size, rows * batch.size, arguments | batch.arguments, lambda work: cost)

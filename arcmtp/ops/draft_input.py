@@ -29,8 +29,9 @@ PARAMETERS = (
     *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
 )
 _CARRY = parameters(
-    hidden=reads(F32), positions=reads(I32), row_count=reads(I32), carried=writes(F32), slot=reads(I32)
-)
+    hidden=reads(F32), positions=reads(I32), row_count=reads(I32), chunk_pending=reads(I32), carried=writes(F32),
+    slot=reads(I32),
+)  # fmt: skip
 _AGREES = ("CARRIED_ROWS", CARRIED_ROWS)
 
 Order = Literal["draft", "step", "prompt", "carried"]
@@ -83,15 +84,15 @@ class DraftInput:
         return Cost(work.rows * row + 8 * m.k, 9 * work.rows * m.k)
 
     def carry(self, **arguments: Argument) -> Launch:
-        """Of `row_count` rows of hidden f32 [rows, k] at positions i32 [rows], put the last one into its place in
-        carried f32 [slots, CARRIED_ROWS, k]."""
+        """Of `row_count` rows of hidden f32 [rows, k] at positions i32 [rows], put the last one, and that before the
+        `chunk_pending` last ones, into their places in carried f32 [slots, CARRIED_ROWS, k]."""
         k = self.embedding.k
         kernel = Kernel(
             operator="carry_hidden",
             variant=str(k),
             header="draft_input.hpp",
             parameters=_CARRY,
-            body=f"carry_hidden<{k}>(hidden, positions, row_count[0], carried, slot[0]);",
+            body=f"carry_hidden<{k}>(hidden, positions, row_count[0], chunk_pending[0], carried, slot[0]);",
             agree=(_AGREES,),
         )
         return Launch(kernel, 1, 0, arguments, lambda work: Cost(8 * k))

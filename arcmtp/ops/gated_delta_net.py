@@ -3,7 +3,8 @@ head of each sequence.
 
 Rows are committed late. A step leaves its own rows out of the state and keeps what they would add to it; the next
 launch reads from `pending_count` how many rows were accepted, commits these, and then runs its own. So rejected
-rows never touched anything, and the state is read and written once per step.
+rows never touched anything, and the state is read and written once per step. A prompt chunk commits its rows but for
+the last few, if that is asked for: the state before them is what a checkpoint is made of.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ PARAMETERS = (
     *parameters(projected=reads(F32), conv=reads(F32), a=reads(F32), dt_bias=reads(F32), norm=reads(F32)),
     *parameters(rms_eps=FLOAT, memory=writes(F32), pending_count=reads(I32)),
     *BATCH_PARAMETERS,
-    *parameters(row_count=reads(I32), quantised=writes(U8), plain=writes(F32)),
+    *parameters(row_count=reads(I32), chunk_pending=reads(I32), quantised=writes(U8), plain=writes(F32)),
 )
 WINDOW = 3  # columns before the current one that the convolution sees
 L2_EPS = 1e-6
@@ -101,7 +102,7 @@ class GatedDeltaNet:
             parameters=PARAMETERS,
             body=f"gated_delta_net<{net}, {rows}, {self._team}, {self.consumers.template}>"
             "(projected, conv, a, dt_bias, norm, rms_eps, memory, pending_count, {batch_size, slots}, row_count, "
-            "quantised, plain);",
+            "chunk_pending, quantised, plain);",
             team=self._team,
             team_memory=(rows or MAX_ROWS) * (2 * h.k_dim + 2 * h.v_dim + 32) * 4,
             agree=(
@@ -115,8 +116,9 @@ class GatedDeltaNet:
     def launch(self, rows: int, batch: Batch, **arguments: Argument) -> Launch:
         """projected [rows of all sequences, stride] f32; conv [channels, 4] f32, the current token's tap last; a =
         -exp(A_log) and dt_bias [V heads] f32; norm [v_dim] f32; memory: `state_bytes` for each slot; pending_count i32
-        [slots]: how many of the previous step's rows to commit, 0 after a chunk; row_count i32, for chunks, which have
-        one sequence; a chunk of 0 rows only commits. rows: of each sequence.
+        [slots]: how many of the rows that are pending to commit; row_count and chunk_pending i32, for chunks, which
+        have one sequence: its rows, and how many of the last ones, at most 8, stay pending; a chunk of 0 rows only
+        commits. rows: of each sequence.
 
         Results are activation rows in `quantised` and [rows, outputs] f32 in `plain`.
         """

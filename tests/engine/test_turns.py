@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from arcmtp import LLM, Generation, SamplingOptions
+from arcmtp.model.stage import LaunchList
 
 WARM = SamplingOptions(temperature=0.8, top_k=40, presence_penalty=0.4, repetition_penalty=1.1, seed=5)
 
@@ -62,6 +63,20 @@ def test_a_chat_goes_on_from_its_last_message_when_the_answer_is_rendered_otherw
         assert same(result, cold(tiny, prompt, draft))
         tiny.generate(prompt, 24, draft=draft)
     assert reused[0] == 0 and min(reused[1:]) > 0
+
+
+def test_a_prompt_and_what_begins_its_answer_are_one_chunk(tiny: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, chunks = tiny.network.stage.submit, list[str]()
+
+    def noted(launches: LaunchList, as_graph: bool = True) -> object:
+        chunks.extend([launches.name] * (launches.name == "chunk"))
+        return submit(launches, as_graph)
+
+    monkeypatch.setattr(tiny.network.stage, "submit", noted)
+    prompt = tiny.prompt_ids([{"role": "user", "content": "How do I read a file?"}])
+    tiny.new_sequence()
+    tiny.generate(prompt, 4)
+    assert len(chunks) == 1
 
 
 def test_conversations_in_turn_do_not_see_each_other(tiny: LLM, text: str) -> None:

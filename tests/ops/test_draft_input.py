@@ -96,15 +96,18 @@ def test_a_zero_hidden_row_stays_zero(bench: Bench) -> None:
     assert not got[0, 256:].any() and got[0, :256].any()
 
 
-def test_the_last_row_of_a_chunk_is_carried_before_the_next_one_of_its_slot(bench: Bench) -> None:
+@pytest.mark.parametrize(("pending", "kept"), [(0, [6]), (1, [5, 6]), (6, [0, 6]), (7, [6])])
+def test_rows_of_a_chunk_are_carried_before_those_that_go_on_from_them(
+    bench: Bench, pending: int, kept: list[int]
+) -> None:
     case = Case(bench, 96)
     rows, carried = case.rng.standard_normal((10, 96)).astype(np.float32), bench.poisoned(SLOTS * CARRIED_ROWS * 96 * 4)
     launch = case.op.carry(
-        hidden=bench.array(rows), positions=bench.ints(range(195, 205)), row_count=bench.ints([7]), carried=carried,
-        slot=bench.ints([2]),
+        hidden=bench.array(rows), positions=bench.ints(range(195, 205)), row_count=bench.ints([7]),
+        chunk_pending=bench.ints([pending]), carried=carried, slot=bench.ints([2]),
     )  # fmt: skip
     bench.run(launch)
     found = carried.read(np.float32, SLOTS * CARRIED_ROWS * 96).reshape(-1, 96)
-    place = 2 * CARRIED_ROWS + 201 % CARRIED_ROWS
-    np.testing.assert_array_equal(found[place], rows[6])
-    assert np.isnan(np.delete(found, place, axis=0)).all()
+    places = [2 * CARRIED_ROWS + (195 + row) % CARRIED_ROWS for row in kept]
+    np.testing.assert_array_equal(found[places], rows[kept])
+    assert np.isnan(np.delete(found, places, axis=0)).all()

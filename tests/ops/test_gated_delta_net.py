@@ -44,6 +44,8 @@ def test_tokens_give_the_same_bits_however_they_are_fed(tiny: Case) -> None:
         [Step(rows, rows) for rows in (*ROW_COUNTS, *ROW_COUNTS[:-1])],
         [Step(4, 3), Step(4, 0), Step(4, 1), Chunk(1), Step(5, 0), Step(5, 2), Chunk(2), Step(1, 0), Chunk(55)],
         [Chunk(9), *one_by_one(2), Chunk(3), Step(3, 1), Chunk(0), Step(8, 4), Chunk(45)],
+        [Chunk(9, 1), Chunk(11, 3), Step(4, 2), Chunk(10, 8), Chunk(16, 8), Chunk(10, 7), Chunk(4, 3), Chunk(2)],
+        [Chunk(2, 2), Chunk(8, 8), Step(2, 0), Chunk(3, 2), Chunk(1, 1), Chunk(1), Chunk(49, 5)],
     ]
     for way in ways:
         for got, expected in zip(tiny.feed(tokens, way), want, strict=True):

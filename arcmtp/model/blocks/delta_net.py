@@ -43,7 +43,7 @@ class DeltaNetBlock:
         self.op = GatedDeltaNet(heads, columns, config.rms_eps, self.output.consumers, build.geometry)
         shape = (heads.v, self.op.head_dtype.itemsize // 4)
         self.cache = StateCache(build.per_slot(f"{prefix}state", F32, *shape))
-        self._pending_count = build.controls.pending_count
+        self._controls = build.controls
 
     def launches(self, rows: Rows, before: Tensor) -> Iterator[Launch]:
         """From the rows of `before` f32 [rows, hidden] to the mixer's output."""
@@ -51,6 +51,7 @@ class DeltaNetBlock:
         yield from (first, replace(second, part="projections"))
         yield self.op.launch(
             rows.per_sequence, rows.batch, projected=self.projections.projected, memory=self.cache.tensor,
-            pending_count=self._pending_count, row_count=rows.row_count, **self._weights, **self.output.rows.arguments,
+            pending_count=self._controls.pending_count, row_count=rows.row_count,
+            chunk_pending=self._controls.chunk_pending, **self._weights, **self.output.rows.arguments,
         )  # fmt: skip
         yield replace(self.output.launch(rows), part="output")

@@ -118,7 +118,8 @@ class MtpBlock:
             *self.attention.store_keys_values(rows, residual.before),
             self._input.carry(
                 hidden=self._chunk_hidden, positions=rows.positions, row_count=rows.row_count,
-                carried=self.carried.tensor, slot=self._controls.chunk_slot,
+                chunk_pending=self._controls.chunk_pending, carried=self.carried.tensor,
+                slot=self._controls.chunk_slot,
             ),
         ]  # fmt: skip
         return _labelled(launches)

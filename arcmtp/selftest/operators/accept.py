@@ -79,7 +79,8 @@ def of_step(
     next_positions = np.arange(position + count, position + count + MAX_ROWS)
     yield equal(f"{what}: positions", np.array(words["positions"]), next_positions)
     kept = [words["ids"][0], *words["pending_count"], *words["accepted"], words["turns"][DONE], words["turns"][LEFT]]
-    want = [tokens[-1], count if evaluated else 0, count - 1, done, left - count]
+    pending = count if evaluated else -1  # as it was
+    want = [tokens[-1], pending, count - 1, done, left - count]
     yield equal(f"{what}: what the next step finds", np.array(kept), np.array(want))
     counts = sequence.states.read(np.int32, VOCAB)
     yield equal(f"{what}: counts of tokens", counts, np.bincount(tokens, minlength=VOCAB))

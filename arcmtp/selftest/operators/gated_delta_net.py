@@ -30,7 +30,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Chunk:
+    """A prompt chunk whose last `pending` rows stay pending."""
+
     rows: int
+    pending: int = 0
 
 
 Fed = Step | Chunk
@@ -85,7 +88,7 @@ class Case:
             plain.append(out[0][:count])
             packed.append(out[1][:count])
             position += count
-            pending = count if isinstance(fed, Step) else 0
+            pending = count if isinstance(fed, Step) else fed.pending
         require(position == len(tokens), "the way does not feed all tokens")
         state = memory.read(op.head_dtype, self.heads.v)["state"]
         return np.concatenate(plain), np.concatenate(packed), state
@@ -149,7 +152,7 @@ class Case:
         launch = self.op.launch(
             fed.rows if step else 0, bench.batch(slots), projected=bench.array(projected), **self.device_weights,
             memory=memory, pending_count=bench.ints(pending), row_count=bench.ints([-1 if step else rows]),
-            quantised=quantised, plain=plain,
+            chunk_pending=bench.ints([fed.pending if isinstance(fed, Chunk) else -1]), quantised=quantised, plain=plain,
         )  # fmt: skip
         bench.run(launch)
         out = bench.rows(plain, rows, width)
@@ -171,7 +174,7 @@ def differences(bench: Bench, heads: Heads) -> Iterator[Difference]:
     want, want_state = reference(case.op, tokens, *case.weights)
     ways: dict[str, list[Fed]] = {
         "chunk": [Chunk(50)],
-        "steps": [Step(3, 1), Step(3, 3), Step(3, 2), Chunk(40), Step(3, 3), Step(3, 1)],
+        "steps": [Step(3, 1), Step(3, 3), Step(3, 2), Chunk(30), Chunk(10, pending=6), Step(3, 3), Step(3, 1)],
     }
     for name, way in ways.items():
         what = f"{heads.v} heads of {heads.k_dim} x {heads.v_dim}, {name}"

@@ -71,6 +71,11 @@ class Operator:
     registers: dict[int, int] = field(default_factory=dict)
     parts: dict[int, Parts] = field(default_factory=dict)
 
+    def registers_at(self, rows: int) -> int:
+        """Of a thread for so many rows: of the next larger row count that was counted, or the largest."""
+        counted = sorted(self.registers)
+        return self.registers[next((count for count in counted if count >= rows), counted[-1])]
+
     def at(self, form: str, rows: int) -> tuple[float, ...] | None:
         """A part for so many rows, between the two nearest counts of 1 to 8 rows; None: the format was not counted."""
         known = {counted: parts[form] for counted, parts in self.parts.items() if form in parts}
@@ -149,8 +154,7 @@ def counts_of(launch: Launch, work: Work) -> tuple[Counts, int]:
         if part is None:
             raise ArcmtpError(f"{launch.operator} was not counted with {form}")
         total = [sum_ + units * value for sum_, value in zip(total, part, strict=True)]
-    registers = operator.registers.get(rows) or max(operator.registers.values())
-    return Counts(*total), registers
+    return Counts(*total), operator.registers_at(rows)
 
 
 def _of_product(operators: dict[str, Operator], operator: Operator, form: str, rows: int) -> tuple[float, ...] | None:

@@ -41,6 +41,7 @@ class Machine:
     dependent_cycles: float
     barrier_cycles: float
     start_cycles: float
+    experts_kept: float
     launch_us: float
     node_us: float
     case: Case

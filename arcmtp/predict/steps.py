@@ -19,13 +19,11 @@ class Steps:
 
     def step(self, rows: int, position: int, as_graph: bool = True) -> ListTime:
         """A step whose first row is at `position`."""
-        work = self.predictor.work(rows, position + rows)
-        return self.predictor.time(self.network.plain_step(rows), work, as_graph)
+        return self.predictor.time(self.network.plain_step(rows), rows, position + rows, as_graph)
 
     def draft(self, index: int, rows: int, position: int, as_graph: bool = True) -> ListTime:
         """Draft call `index` after a step of `rows` rows that ended at `position`."""
-        work = self.predictor.work(1, position + index)
-        return self.predictor.time(self.network.plain_draft(index, rows), work, as_graph)
+        return self.predictor.time(self.network.plain_draft(index, rows), 1, position + index, as_graph)
 
     def cycle(self, drafts: int, position: int) -> ListTime:
         """So many draft calls, and the step that verifies them."""
@@ -38,10 +36,10 @@ class Steps:
         starts = [0, *ends[:-1]]
         launches = list(self.network.plain_chunk())
         chunks = [
-            self.predictor.time(launches, self.predictor.work(end - start, end), as_graph=False)
+            self.predictor.time(launches, end - start, end, as_graph=False)
             for start, end in zip(starts, ends, strict=True)
         ]
-        first = self.predictor.time(self.network.plain_first(), self.predictor.work(1, 1), as_graph=False)
+        first = self.predictor.time(self.network.plain_first(), 1, 1, as_graph=False)
         return times((part, 1) for part in (*chunks, first))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from arcmtp.predict.kernel import load_of, seconds
@@ -71,23 +71,28 @@ class Predictor:
         self._machines = {case: machine(hardware, case) for case in CASES}
         self._experts, self._used = experts, used
 
-    def work(self, rows: int, context: int) -> Work:
-        """Of rows of which the last one sees `context` keys; of experts those that rows choose that have nothing in
-        common."""
-        share = self._used / self._experts if self._experts else 0
-        return Work(rows, context, self._experts * (1 - (1 - share) ** rows))
+    def work(self, rows: int, context: int, case: Case = "expected") -> Work:
+        """Of rows of which the last one sees `context` keys. Of experts those that rows choose where each keeps some of
+        the row before it, and has nothing else in common with any."""
+        if not self._experts:
+            return Work(rows, context, 0)
+        first = self._used / self._experts
+        further = first * (1 - self._machines[case].experts_kept)
+        return Work(rows, context, self._experts * (1 - (1 - first) * (1 - further) ** (rows - 1)))
 
-    def time(self, launches: Iterable[Launch], work: Work, as_graph: bool) -> ListTime:
-        """Of launches that are replayed as a graph, or submitted."""
-        rows: dict[tuple[str, str], list[KernelTime]] = {}
+    def time(self, launches: Iterable[Launch], rows: int, context: int, as_graph: bool) -> ListTime:
+        """Of launches that are replayed as a graph, or submitted; rows, context: as of `work`."""
+        works = {case: self.work(rows, context, case) for case in CASES}
+        kernels: dict[tuple[str, str], list[KernelTime]] = {}
         for launch in launches:
-            rows.setdefault((launch.block, launch.title), []).append(self._kernel(launch, work, as_graph))
-        return _list(map(_together, rows.values()))
+            kernels.setdefault((launch.block, launch.title), []).append(self._kernel(launch, works, as_graph))
+        return _list(map(_together, kernels.values()))
 
-    def _kernel(self, launch: Launch, work: Work, as_graph: bool) -> KernelTime:
-        load, took = load_of(launch, work), dict[Case, float]()
+    def _kernel(self, launch: Launch, works: Mapping[Case, Work], as_graph: bool) -> KernelTime:
+        loads = {work: load_of(launch, work) for work in set(works.values())}
+        took = dict[Case, float]()
         for case, m in self._machines.items():
-            bounds = dict(seconds(load, m))
+            bounds = dict(seconds(loads[works[case]], m))
             between = 1e-6 * (m.node_us if as_graph else m.launch_us)
             took[case] = max(bounds.values()) + between
             if case == "expected":

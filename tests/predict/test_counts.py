@@ -130,3 +130,8 @@ def test_scaled_counts_are_those_of_other_shapes(emulated_card: Device, rows: in
         for name, tolerance in TOLERANCE[launch.operator].items():
             was = pytest.approx(getattr(counted, name), rel=tolerance)
             assert getattr(scaled, name) == was, (launch.title, name)
+
+
+def test_row_counts_between_the_counted_ones_have_the_registers_of_the_next_larger() -> None:
+    operator = Operator(registers={0: 256, 1: 128, 4: 128, 8: 256})
+    assert [operator.registers_at(rows) for rows in (0, 1, 2, 3, 4, 5, 8)] == [256, 128, 128, 128, 128, 256, 256]

@@ -13,6 +13,7 @@ from arcmtp.cli import main
 from arcmtp.gguf import GGUF
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.predict import card_on_paper, predicted_tokens_per_second
+from arcmtp.predict.machine import CASES
 from arcmtp.predict.published import NAMES, VOCAB_USED, published
 from arcmtp.predict.report import DEPTHS, PROMPTS, Options, Report, predict
 from arcmtp.predict.steps import Steps, tokens_per_cycle
@@ -180,3 +181,12 @@ def test_no_card_is_faster_than_a_b70(card: str) -> None:
         predicted_tokens_per_second(steps.network, steps.hardware).expected for steps in (network(card), network())
     ]
     assert speeds[0] < speeds[1]
+
+
+def test_further_rows_add_fewer_experts_the_more_they_keep_of_the_row_before() -> None:
+    predictor = network().predictor
+    for case in CASES:
+        counts = [predictor.work(rows, rows, case).experts for rows in (1, 2, 4, 512)]
+        assert counts[0] == 8 and counts == sorted(counts) and counts[-1] == pytest.approx(256, rel=1e-3)
+    of_two = {case: predictor.work(2, 2, case).experts for case in CASES}
+    assert 8 < of_two["best"] < of_two["expected"] < of_two["worst"] == pytest.approx(16 - 8 * 8 / 256)

@@ -13,7 +13,7 @@ from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
 from arcmtp.ops.draft_chain import draft_floor
-from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
@@ -78,8 +78,9 @@ class Slot:
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens, any number of them."""
-        for start in range(0, len(ids), CHUNK_ROWS):
-            self._evaluate(ids[start : start + CHUNK_ROWS])
+        most = self._network.chunk_rows
+        for start in range(0, len(ids), most):
+            self._evaluate(ids[start : start + most])
 
     def catch_up(self, whole: int) -> None:
         """Bring the evaluated tokens from position `whole` on, at most CARRIED_ROWS, into the MTP block's KV cache."""
@@ -124,9 +125,9 @@ class Slot:
     def score(self, ids: Sequence[int], first: int) -> np.ndarray:
         """Evaluate ids[:-1]; log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before
         each."""
-        scores = []
-        for start in range(0, len(ids) - 1, CHUNK_ROWS):
-            chunk = ids[start : min(start + CHUNK_ROWS, len(ids) - 1)]
+        scores, most = [], self._network.chunk_rows
+        for start in range(0, len(ids) - 1, most):
+            chunk = ids[start : min(start + most, len(ids) - 1)]
             self._evaluate(chunk)
             row = max(first - 1 - start, 0)
             scores.append(self.score_chunk(row, ids[start + row + 1 : start + len(chunk) + 1]))
@@ -144,7 +145,7 @@ class Slot:
         return join(scores)
 
     def _evaluate(self, ids: Sequence[int]) -> None:
-        assert 0 < len(ids) <= CHUNK_ROWS
+        assert 0 < len(ids) <= self._network.chunk_rows
         self._steer_chunk(ids, len(self.ids))
         self._network.stage.submit(self._network.chunk(), as_graph=False)
         self._network.controls.pending_count.fill(0, 4 * self.index, 4)

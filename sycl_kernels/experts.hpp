@@ -6,8 +6,6 @@
 
 namespace arcmtp {
 
-constexpr int LIST_BYTES = 512 * 4; // of a work-group's entries, behind the slices' parts
-
 /// Lists the entries of `selected` that are `expert` in team memory from byte `list`; how many there are.
 /// An entry is row * USED + slot.
 template <int TEAM> inline int list_entries(const int *selected, int count, int expert, int list) {
@@ -72,15 +70,16 @@ template <int UNITS, int WIDTH, int COLUMNS> struct Span {
     inline int last(int width) const { return first + COLUMNS < width ? first + COLUMNS : width; }
 };
 
-/// Step kernels (ROWS > 0) have a unit per entry of `selected`, prompt chunks a unit per expert.
-template <int K, int EXPERTS, int USED, int WIDTH, int SHARED_WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS,
-          class GATE, class UP, class SHARED_GATE, class SHARED_UP, bool QUANTISED, bool PLAIN, bool SHARED_QUANTISED,
-          bool SHARED_PLAIN>
+/// Step kernels (ROWS > 0) have a unit per entry of `selected`, prompt chunks a unit per expert. LIST: bytes of a
+/// work-group's entries, behind the slices' parts.
+template <int K, int EXPERTS, int USED, int WIDTH, int SHARED_WIDTH, int ROWS, int LIST, int PASS, int SLICES,
+          int COLUMNS, class GATE, class UP, class SHARED_GATE, class SHARED_UP, bool QUANTISED, bool PLAIN,
+          bool SHARED_QUANTISED, bool SHARED_PLAIN>
 inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u8 *quantised, const float *plain,
                             const int *selected, u8 *hidden_quantised, float *hidden_plain, u8 *shared_quantised,
                             float *shared_plain, const int *row_count) {
     constexpr int list = parts_bytes<SLICES, PASS, 4>();
-    simd::reserve_team_memory<list + LIST_BYTES>();
+    simd::reserve_team_memory<list + LIST>();
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0];
     if (span.shared) {
@@ -103,13 +102,13 @@ inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u
 }
 
 /// partials [rows][USED + 1][WIDTH]: every chosen expert's weighted output, the shared expert's last.
-template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int PASS, int SLICES, int COLUMNS,
+template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int LIST, int PASS, int SLICES, int COLUMNS,
           class DOWN, class SHARED_DOWN>
 inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised,
                          const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain,
                          const int *selected, const float *slot_weights, float *partials, const int *row_count) {
     constexpr int list = parts_bytes<SLICES, PASS, 1>();
-    simd::reserve_team_memory<list + LIST_BYTES>();
+    simd::reserve_team_memory<list + LIST>();
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0], last = span.last(WIDTH);
     using Format = typename DOWN::Format;

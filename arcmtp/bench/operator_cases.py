@@ -100,7 +100,7 @@ def mul_mat(fmt: Format, n: int, k: int, b: Bench, rows: int) -> Launcher:
 
 
 def embedding(b: Bench, rows: int) -> Launcher:
-    op = Embedding(Matrix(formats.W4, VOCAB, HIDDEN))
+    op = Embedding(Matrix(formats.W4, VOCAB, HIDDEN), b.geometry)
     ids = [b.ints(b.rng.integers(0, VOCAB, rows)) for _ in range(MAX_LAUNCHES)]
     x = b.bytes(rows * HIDDEN * 4)
     return lambda _, i: [op.launch(rows, weights=b.weights, ids=ids[i], x=x, row_count=x)]

@@ -16,7 +16,6 @@ from arcmtp.engine.sequence import Sequence, ended
 from arcmtp.engine.slot import Slot
 from arcmtp.errors import ArcmtpError
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import CHUNK_ROWS
 
 Doing = Literal["idle", "reading", "decoding"]
 CHUNK_ROWS_BESIDE = 128  # tokens of a prompt between two cycles of sequences that decode
@@ -47,6 +46,7 @@ class Scheduler:
     """
 
     def __init__(self, network: Network) -> None:
+        self._chunk_rows = network.chunk_rows
         self._batch: Batch | None = Batch(network)
         self._cache: PrefixCache | None = PrefixCache(network)
         self._slots = [Slot(network, self._cache, index) for index in range(network.slots)]
@@ -214,7 +214,7 @@ class Scheduler:
             self._cycles(decoding)
             if reading:
                 sequence = next(one for one in reading if not self._waits(one))
-                self._read(sequence, CHUNK_ROWS_BESIDE if self._decoding else CHUNK_ROWS)
+                self._read(sequence, CHUNK_ROWS_BESIDE if self._decoding else self._chunk_rows)
         except BaseException:
             self.batch.abandon()
             self.cache.clear()

@@ -20,7 +20,7 @@ from arcmtp.ops.launch import MAX_ROWS
 
 # Tokens between checkpoints of a prompt without any boundary. The state of Qwen3.6-35B-A3B takes as many bytes as keys
 # and values of 3,000 tokens: more checkpoints would take more memory than what they lie between, and an edit costs at
-# most four whole prompt chunks.
+# most a few prompt chunks.
 CHECKPOINT_EVERY = 2048
 
 State = Literal["waiting", "reading", "decoding", "finished", "ended"]
@@ -103,7 +103,7 @@ class Sequence:
         return len(self.prompt) - len(self.slot.ids)
 
     def read(self, rows: int) -> None:
-        """Evaluate up to `rows` further tokens of the prompt, at most CHUNK_ROWS; on the way states become checkpoints.
+        """Evaluate up to `rows` further tokens of the prompt, at most a chunk; on the way states become checkpoints.
 
         The last one lies before the few tokens with which an answer begins: they are evaluated with those before it."""
         slot, end = self.slot, min(len(self.slot.ids) + rows, len(self.prompt))

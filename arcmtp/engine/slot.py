@@ -13,7 +13,7 @@ from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.ops.accept import RECORD, RECORDS, turn
 from arcmtp.ops.draft_chain import draft_floor
-from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 
@@ -78,11 +78,12 @@ class Slot:
 
     def extend(self, ids: Sequence[int]) -> None:
         """Evaluate further tokens, any number of them."""
-        for start in range(0, len(ids), CHUNK_ROWS):
-            self._evaluate(ids[start : start + CHUNK_ROWS])
+        most = self._network.chunk_rows
+        for start in range(0, len(ids), most):
+            self._evaluate(ids[start : start + most])
 
     def extend_past(self, ids: Sequence[int], pending: int) -> None:
-        """Evaluate further tokens, at most CHUNK_ROWS, and make the state before the last `pending` of them, at most
+        """Evaluate further tokens, at most a chunk of them, and make the state before the last `pending` of them, at most
         MAX_ROWS, a checkpoint, if there is room for one."""
         self._evaluate(ids, pending)
         self._save(self.ids[:-pending], None)
@@ -131,9 +132,9 @@ class Slot:
     def score(self, ids: Sequence[int], first: int) -> np.ndarray:
         """Evaluate ids[:-1]; log-probabilities, float64 [len(ids) - first], of ids[first:] given all tokens before
         each."""
-        scores = []
-        for start in range(0, len(ids) - 1, CHUNK_ROWS):
-            chunk = ids[start : min(start + CHUNK_ROWS, len(ids) - 1)]
+        scores, most = [], self._network.chunk_rows
+        for start in range(0, len(ids) - 1, most):
+            chunk = ids[start : min(start + most, len(ids) - 1)]
             self._evaluate(chunk)
             row = max(first - 1 - start, 0)
             scores.append(self.score_chunk(row, ids[start + row + 1 : start + len(chunk) + 1]))
@@ -156,7 +157,7 @@ class Slot:
 
     def _evaluate(self, ids: Sequence[int], pending: int = 0) -> None:
         """One chunk. Its last `pending` rows are no part of the state, nor counted as pending yet."""
-        assert 0 < len(ids) <= CHUNK_ROWS
+        assert 0 < len(ids) <= self._network.chunk_rows
         self._steer_chunk(ids, len(self.ids), pending)
         self._network.stage.submit(self._network.chunk(), as_graph=False)
         self._network.controls.pending_count.fill(0, 4 * self.index, 4)

@@ -9,7 +9,7 @@ from arcmtp.formats.kv_cache import KV_F16, KvFormat
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.weight_plan import WeightPlan
-from arcmtp.ops.launch import CHUNK_ROWS, Batch
+from arcmtp.ops.launch import Batch
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument
 from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
@@ -64,7 +64,7 @@ class Builder:
 
     def rows(self, name: str, *columns: int, dtype: DType = F32) -> Tensor:
         """Scratch memory for the rows of a prompt chunk, which all tensors of that name share."""
-        return self.arena.tensor(name, dtype, CHUNK_ROWS, *columns)
+        return self.arena.tensor(name, dtype, self.geometry.chunk_rows, *columns)
 
     def counters(self, name: str, *shape: int) -> Tensor:
         """int32 that are zero between launches."""
@@ -78,8 +78,9 @@ class Builder:
         """What there is once for each sequence, [slots, *shape]."""
         return self.arena.tensor(name, dtype, self.slots, *shape, kind=kind)
 
-    def activations(self, name: str, k: int, rows: int = CHUNK_ROWS) -> ActivationRows:
-        """Rows of k values in both forms."""
+    def activations(self, name: str, k: int, rows: int | None = None) -> ActivationRows:
+        """Rows of k values in both forms; None: those of a prompt chunk."""
+        rows = rows or self.geometry.chunk_rows
         return ActivationRows(
             self.arena.tensor(f"{name} quantised", U8, rows, row_bytes(k, self.activation_orders)),
             self.arena.tensor(f"{name} plain", F32, rows, k),

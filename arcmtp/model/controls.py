@@ -6,7 +6,7 @@ import numpy as np
 
 from arcmtp.ops.accept import DONE, RECORD, RECORDS, TURN_WORDS, turn
 from arcmtp.ops.gumbel_sampling import BIASES, OPTION_WORDS, Masks, mask_words
-from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS, STEP_ROWS, Batch
+from arcmtp.ops.launch import MAX_ROWS, STEP_ROWS, Batch
 from arcmtp.ops.sampling import STATS
 from arcmtp.ops.top_logprobs import MAX_TOP
 from arcmtp.runtime.tensor import F32, I32, U32, Arena, Kind, Tensor
@@ -26,11 +26,11 @@ class Controls:
     (accept.hpp); `draft_floors` f32, the log-probability of a draft below which no more are made; `top_counts`, how
     many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32 of sampling with options;
     `records` in host memory, what steps gave.
-    Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`, and `chunk_pending`, how many of its
-    last rows stay pending.
+    Of a prompt chunk, at most `chunk_rows` rows: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`, and
+    `chunk_pending`, how many of its last rows stay pending.
     """
 
-    def __init__(self, arena: Arena, slots: int, stride: int) -> None:
+    def __init__(self, arena: Arena, slots: int, stride: int, chunk_rows: int) -> None:
         self.step_rows = min(slots * MAX_ROWS, STEP_ROWS)
         rows = self.step_rows
 
@@ -65,7 +65,7 @@ class Controls:
         self.options = words("sampling options", slots, OPTION_WORDS)
         self.token_states = words("token states", slots, stride)
         self.biases = arena.tensor("biases", F32, slots, BIASES, kind=Kind.STATE)
-        self.chunk_ids, self.chunk_positions = words("chunk ids", CHUNK_ROWS), words("chunk positions", CHUNK_ROWS)
+        self.chunk_ids, self.chunk_positions = words("chunk ids", chunk_rows), words("chunk positions", chunk_rows)
         self.chunk_slot, self.row_count = words("chunk slot", 1), words("row count", 1)
         self.chunk_pending = words("chunk pending", 1)
         record_words = RECORD.itemsize // 4

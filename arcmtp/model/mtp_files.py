@@ -91,9 +91,9 @@ def merge(trunk_path: Path, donor_path: Path, out: Path, progress: Progress) -> 
 
 def _check_tensors(trunk: _Model, donor: _Model) -> None:
     """Plan the donor's MTP block beside the trunk's embedding and head, as a network does, for no device."""
-    arena, config = Arena(), trunk.config
+    arena, config, geometry = Arena(), trunk.config, cards()["cpu"].geometry
     build = Builder(
-        config, WeightPlan(trunk.gguf, arena), arena, Controls(arena, 1, config.vocab), cards()["cpu"].geometry,
+        config, WeightPlan(trunk.gguf, arena), arena, Controls(arena, 1, config.vocab, geometry.chunk_rows), geometry,
         activation_orders=1, slots=1, context=KEY_TILE,
     )  # fmt: skip
     embedding = EmbeddingBlock(build).weights

@@ -77,7 +77,7 @@ class Network:
         self.context = -(-(options.context + MAX_ROWS) // KEY_TILE) * KEY_TILE
         self.stage = stage = Stage(device)
         self.weights = WeightPlan(gguf, stage.arena, options.requant)
-        self.controls = Controls(stage.arena, options.slots, -(-config.vocab // 16) * 16)
+        self.controls = Controls(stage.arena, options.slots, -(-config.vocab // 16) * 16, self.chunk_rows)
         build = Builder(
             config, self.weights, stage.arena, self.controls, device.card.geometry, device.activation_orders,
             options.slots, self.context, options.kv,
@@ -101,6 +101,11 @@ class Network:
         self.accept = Accept(self.head.vocabulary.stride, config.hidden if self.mtp else 0)
         self._calls = Calls(self.controls, self._trunk, self.head, self.mtp, self._accept)
         self.pages = Pages(stage.arena, self.caches, options.cache_bytes)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Tokens of a prompt chunk at most."""
+        return self.device.card.geometry.chunk_rows
 
     @property
     def nbytes(self) -> int:
@@ -170,7 +175,7 @@ class Network:
     def trunk(self, rows: int, sequences: int = 1) -> LaunchList:
         """Embedding and all layers for 1…8 rows of each sequence (a step: they are pending until the next one) or, with
         0, a prompt chunk."""
-        of_rows = self._calls.rows(rows, sequences) if rows else self._chunk_rows
+        of_rows = self._calls.rows(rows, sequences) if rows else self._rows_of_chunk
         return self.stage.launch_list(f"trunk {rows} {sequences}", lambda: self._trunk(of_rows))
 
     def logits(self, rows: int, mode: SamplingMode = GREEDY) -> LaunchList:
@@ -224,7 +229,7 @@ class Network:
         drafts have left out: `chunk_ids` at `chunk_positions`."""
         assert self.mtp is not None
         mtp = self.mtp
-        return self.stage.launch_list("catch up", lambda: mtp.catch_up(self._chunk_rows))
+        return self.stage.launch_list("catch up", lambda: mtp.catch_up(self._rows_of_chunk))
 
     def compile(self, rows: int, sequences: int = 1, if_likely: bool = False) -> None:
         """Compile what chunks (rows 0), or drafts and steps of `rows` rows a sequence need, so that a later call does
@@ -239,7 +244,7 @@ class Network:
         if not rows:
             yield from self._chunk()
             if self.mtp:
-                yield from self.mtp.catch_up(self._chunk_rows)
+                yield from self.mtp.catch_up(self._rows_of_chunk)
             return
         if (rows, sequences) == (1, 1):
             yield from self._first(mode)
@@ -296,7 +301,7 @@ class Network:
         return sum((launch.cost(work) for launch in self.plain_step()), Cost(0)).nbytes
 
     @property
-    def _chunk_rows(self) -> Rows:
+    def _rows_of_chunk(self) -> Rows:
         controls = self.controls
         return Rows(0, controls.chunk_batch, controls.row_count, controls.chunk_ids, controls.chunk_positions)
 
@@ -306,9 +311,9 @@ class Network:
             yield from layer.launches(rows, self._residual.after if layer.index else self._residual.before)
 
     def _chunk(self) -> Iterator[Launch]:
-        yield from self._trunk(self._chunk_rows)
+        yield from self._trunk(self._rows_of_chunk)
         if self.mtp:
-            yield from self.mtp.chunk(self._chunk_rows)
+            yield from self.mtp.chunk(self._rows_of_chunk)
 
     def _first(self, mode: SamplingMode) -> Iterator[Launch]:
         row = replace(self._calls.rows(1), batch=self.controls.chunk_batch)

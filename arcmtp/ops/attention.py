@@ -10,7 +10,7 @@ import numpy as np
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, SIGNS, TILE, CodedKv, KvFormat, padded
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import BATCH_PARAMETERS, CHUNK_ROWS, Batch, Consumers, compiled_rows, row_suffix
+from arcmtp.ops.launch import BATCH_PARAMETERS, Batch, Consumers, compiled_rows, row_suffix
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import (
@@ -87,6 +87,7 @@ class Attention:
         self.columns, self.rms_eps, self.consumers = columns, rms_eps, consumers
         self._group_rows = CODED_GROUP_ROWS if isinstance(kv, CodedKv) else GROUP_ROWS
         self._team, self._splits = geometry.attention_team, geometry.attention_splits
+        self._chunk_rows = geometry.chunk_rows
 
     def cache_shape(self, context: int) -> tuple[int, int, int, int]:
         """Shape of the keys and values of one sequence of `context` positions."""
@@ -122,7 +123,7 @@ class Attention:
             f"attention_chunk<Shape, {self._group_rows}>(in, row_count[0], sink)",
             self._team_memory(self._group_rows),
         )
-        groups = self.heads.kv * CHUNK_ROWS // self._group_rows
+        groups = self.heads.kv * self._chunk_rows // self._group_rows
         return Launch(kernel, groups, 0, self._inputs(arguments, batch, context), self._weigh_cost)
 
     def store(self, rows: int, batch: Batch, context: int, **arguments: Argument) -> Launch:
@@ -131,7 +132,7 @@ class Attention:
         call = f"attention_store<Shape, {STORE_ROWS}>(in, {compiled_rows(rows) or 'row_count[0]'})"
         stored = (*_inputs(self.cache_type), *_ROW_COUNT)
         kernel = self._kernel(row_suffix(rows), stored, call, 64, operator="attention_store")
-        groups = self.heads.kv * -(-(rows or CHUNK_ROWS) // STORE_ROWS)
+        groups = self.heads.kv * -(-(rows or self._chunk_rows) // STORE_ROWS)
         return Launch(kernel, groups, rows, self._inputs(arguments, batch, context), self._store_cost)
 
     def _inputs(self, arguments: Mapping[str, Argument], batch: Batch, context: int) -> dict[str, Argument]:

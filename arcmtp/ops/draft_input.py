@@ -9,7 +9,6 @@ from arcmtp.ops.cost import consumed_bytes
 from arcmtp.ops.launch import (
     BATCH_PARAMETERS,
     CARRIED_ROWS,
-    CHUNK_ROWS,
     Batch,
     Consumers,
     compiled_rows,
@@ -48,7 +47,7 @@ class DraftInput:
 
     def __init__(self, embedding: Matrix, eps: float, consumers: Consumers, geometry: Geometry) -> None:
         self.embedding, self.eps, self.consumers = embedding, eps, consumers
-        self._team = geometry.norm_team
+        self._team, self._chunk_rows = geometry.norm_team, geometry.chunk_rows
 
     def kernel(self, rows: int, order: Order) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -76,7 +75,7 @@ class DraftInput:
         [slots, CARRIED_ROWS, k], hidden rows of earlier positions, that of position p in row p % CARRIED_ROWS.
         quantised, plain: the consumers' rows; row_count i32."""
         arguments |= {"eps": float(self.eps), **batch.arguments}
-        return Launch(self.kernel(rows, order), rows or CHUNK_ROWS, rows, arguments, self._cost)
+        return Launch(self.kernel(rows, order), rows or self._chunk_rows, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         m = self.embedding

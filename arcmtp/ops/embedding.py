@@ -4,7 +4,8 @@ import numpy as np
 
 from arcmtp.formats import matrix as formats
 from arcmtp.formats.matrix import Matrix
-from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows, matrices_agree, row_suffix
+from arcmtp.ops.launch import compiled_rows, matrices_agree, row_suffix
+from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
 
@@ -15,9 +16,9 @@ SPAN = 256  # inputs of a work-group
 class Embedding:
     """x [rows, k] float32 = rows `ids` of `matrix` [n tokens, k]; an id outside the matrix gives the nearest row."""
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, geometry: Geometry) -> None:
         self.matrix = matrix
-        self._spans = -(-matrix.k // SPAN)
+        self._spans, self._chunk_rows = -(-matrix.k // SPAN), geometry.chunk_rows
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -33,7 +34,7 @@ class Embedding:
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
         """weights: the buffer of the matrix's tiles; ids i32 [rows]; x f32 [rows, k]; row_count i32."""
-        return Launch(self.kernel(rows), (rows or CHUNK_ROWS) * self._spans, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), (rows or self._chunk_rows) * self._spans, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         m = self.matrix

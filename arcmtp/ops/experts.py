@@ -5,7 +5,7 @@ import numpy as np
 from arcmtp.formats.matrix import LANES, Matrix
 from arcmtp.ops import patches
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
+from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -20,15 +20,19 @@ _DOWN = parameters(
     shared_quantised=reads(U8), shared_plain=reads(F32), selected=reads(I32), slot_weights=reads(F32),
     partials=writes(F32), row_count=reads(I32),
 )  # fmt: skip
-_LIST = (("LIST_BYTES", CHUNK_ROWS * 4),)
 
 
 def _formats(*matrices: Matrix) -> str:
     return "_".join(m.format.name.lower() for m in matrices)
 
 
-def _team_memory(geometry: Geometry, width: int) -> int:
-    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + CHUNK_ROWS * 4
+def _list_bytes(rows: int, geometry: Geometry) -> int:
+    """Team memory in which a work-group lists the rows of an expert, a word each."""
+    return -(-(compiled_rows(rows) or geometry.chunk_rows) // 16) * 64
+
+
+def _team_memory(rows: int, geometry: Geometry, width: int) -> int:
+    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + _list_bytes(rows, geometry)
 
 
 def _rows_per_pass(rows: int, geometry: Geometry) -> int:
@@ -73,7 +77,7 @@ class ExpertsGateUp:
                 variant=f"{shapes}_prompt",
                 header="experts_prompt.hpp",
                 parameters=_GATE_UP,
-                call=f"experts_gate_up_prompt<{gate.k}, {CHUNK_ROWS}, {gate.experts}, {self.used}, {gate.n}, "
+                call=f"experts_gate_up_prompt<{gate.k}, {g.chunk_rows}, {gate.experts}, {self.used}, {gate.n}, "
                 f"{shared.n}, {self._patch_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._segments}, "
                 f"{self._consumers.template}, {self._shared_consumers.template}>",
                 team=g.prompt_team,
@@ -82,9 +86,9 @@ class ExpertsGateUp:
                 agree=matrices_agree(*self._routed, *self._shared),
             )
         template = (
-            f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {count}, {_rows_per_pass(rows, g)}, "
-            f"{g.mul_mat_team}, {g.expert_columns}, {self._segments}, {self._consumers.template}, "
-            f"{self._shared_consumers.template}"
+            f"{gate.k}, {gate.experts}, {self.used}, {gate.n}, {shared.n}, {count}, {_list_bytes(rows, g)}, "
+            f"{_rows_per_pass(rows, g)}, {g.mul_mat_team}, {g.expert_columns}, {self._segments}, "
+            f"{self._consumers.template}, {self._shared_consumers.template}"
         )
         return Kernel(
             operator="experts_gate_up",
@@ -93,8 +97,8 @@ class ExpertsGateUp:
             parameters=_GATE_UP,
             call=f"experts_gate_up<{template}>",
             team=g.mul_mat_team,
-            team_memory=_team_memory(g, 4),
-            agree=(*_LIST, *matrices_agree(*self._routed, *self._shared)),
+            team_memory=_team_memory(rows, g, 4),
+            agree=matrices_agree(*self._routed, *self._shared),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
@@ -106,7 +110,8 @@ class ExpertsGateUp:
         groups = _spans(self._shared_gate.n, g) + units * _spans(self._gate.n, g)
         if patches.in_patches(rows, g):
             routed, shared = (m.n // patches.GATE_UP_COLUMNS for m in (self._gate, self._shared_gate))
-            groups = units * patches.teams(routed, g) + patches.row_patches(self._patch_rows) * patches.teams(shared, g)
+            of_shared = patches.row_patches(self._patch_rows, g) * patches.teams(shared, g)
+            groups = units * patches.teams(routed, g) + of_shared
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
@@ -140,17 +145,17 @@ class ExpertsDown:
                 variant=f"{shapes}_{_formats(down, shared)}_prompt",
                 header="experts_prompt.hpp",
                 parameters=_DOWN,
-                call=f"experts_down_prompt<{down.k}, {shared.k}, {CHUNK_ROWS}, {down.experts}, {self.used}, {down.n}, "
-                f"{g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._patch_tiles}, {segment(down)}, "
-                f"{segment(shared)}>",
+                call=f"experts_down_prompt<{down.k}, {shared.k}, {g.chunk_rows}, {down.experts}, {self.used}, "
+                f"{down.n}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, {self._patch_tiles}, "
+                f"{segment(down)}, {segment(shared)}>",
                 team=g.prompt_team,
                 team_memory=patches.list_bytes(g),
                 registers=patches.REGISTERS,
                 agree=matrices_agree(down, shared),
             )
         template = (
-            f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {count}, {_rows_per_pass(rows, g)}, "
-            f"{g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
+            f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {count}, {_list_bytes(rows, g)}, "
+            f"{_rows_per_pass(rows, g)}, {g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
         )
         return Kernel(
             operator="experts_down",
@@ -159,8 +164,8 @@ class ExpertsDown:
             parameters=_DOWN,
             call=f"experts_down<{template}>",
             team=g.mul_mat_team,
-            team_memory=_team_memory(g, 1),
-            agree=(*_LIST, *matrices_agree(down, shared)),
+            team_memory=_team_memory(rows, g, 1),
+            agree=matrices_agree(down, shared),
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:
@@ -174,7 +179,7 @@ class ExpertsDown:
         groups = (1 + units) * _spans(self._down.n, g)
         if patches.in_patches(rows, g):
             threads = self._down.n // LANES // self._patch_tiles
-            groups = (units + patches.row_patches(g.prompt_rows)) * patches.teams(threads, g)
+            groups = (units + patches.row_patches(g.prompt_rows, g)) * patches.teams(threads, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

@@ -67,7 +67,8 @@ class FeedForwardGateUp:
         g = self._geometry
         groups = -(-self._gate.n // g.expert_columns)
         if patches.in_patches(rows, g):
-            groups = patches.row_patches(self._patch_rows) * patches.teams(self._gate.n // patches.GATE_UP_COLUMNS, g)
+            threads = self._gate.n // patches.GATE_UP_COLUMNS
+            groups = patches.row_patches(self._patch_rows, g) * patches.teams(threads, g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

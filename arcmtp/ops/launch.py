@@ -9,7 +9,6 @@ from arcmtp.runtime.tensor import I32
 
 MAX_ROWS = 8  # rows that a kernel can be compiled for; more are counted when it runs
 STEP_ROWS = 32  # rows of a step of several sequences at most
-CHUNK_ROWS = 512  # rows of a prompt chunk
 CARRIED_ROWS = 64  # hidden rows of each sequence's latest positions that are kept: a power of two
 
 
@@ -61,7 +60,7 @@ def cpp_bool(value: bool) -> str:
 
 def compiled_rows(rows: int) -> int:
     """The row count that a kernel is compiled for, or 0 if it is counted when it runs: any above MAX_ROWS, of which
-    `rows` are the most, and 0, for up to CHUNK_ROWS."""
+    `rows` are the most, and 0, a prompt chunk."""
     return rows if rows <= MAX_ROWS else 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops import patches
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
+from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -46,7 +46,7 @@ class MulMat:
                 variant=f"{self.k}_{formats}_prompt",
                 header="mul_mat.hpp",
                 parameters=PARAMETERS,
-                call=f"mul_mat_prompt<{self.k}, {CHUNK_ROWS}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, "
+                call=f"mul_mat_prompt<{self.k}, {g.chunk_rows}, {g.prompt_rows}, {g.mul_mat_team}, {g.prompt_team}, "
                 f"{segments}>",
                 team=g.prompt_team,
                 registers=patches.REGISTERS,
@@ -72,7 +72,7 @@ class MulMat:
         groups = -(-self.columns // g.mul_mat_columns)
         if patches.in_patches(rows, g):
             columns = sum(s.tiles // patches.segment_tiles(g, s) for s in self.segments)
-            groups = columns * patches.teams(patches.row_patches(g.prompt_rows), g)
+            groups = columns * patches.teams(patches.row_patches(g.prompt_rows, g), g)
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.activations import row_bytes
 from arcmtp.ops.cost import consumed_bytes
-from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, cpp_bool, row_suffix
+from arcmtp.ops.launch import Consumers, compiled_rows, cpp_bool, row_suffix
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -26,7 +26,7 @@ class Norm:
     ) -> None:
         self.k, self.eps, self.slots, self.gather = k, eps, slots, gather
         self.consumers = consumers
-        self._team = geometry.norm_team
+        self._team, self._chunk_rows = geometry.norm_team, geometry.chunk_rows
 
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
@@ -48,7 +48,7 @@ class Norm:
         """x, x_out [rows, k] f32; partials [rows, slots, k] f32; weight [k] f32; source_rows [rows] i32; quantised,
         plain: the consumers' rows; row_count i32."""
         arguments["eps"] = float(self.eps)
-        return Launch(self.kernel(rows), rows or CHUNK_ROWS, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), rows or self._chunk_rows, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         read = (1 + self.slots) * 4 * self.k

@@ -1,7 +1,6 @@
 """Products of prompt chunks on devices whose threads compute patches of rows × columns (sycl_kernels/patches.hpp)."""
 
 from arcmtp.formats.matrix import LANES, Matrix, Scheme
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.runtime.card import Geometry
 
 GATE_UP_COLUMNS = 32  # of gate, and as many of up, that a thread computes: a group of activations
@@ -47,11 +46,11 @@ def gate_up_rows(geometry: Geometry, *matrices: Matrix) -> int:
     return geometry.prompt_rows if all(map(_are_weights, matrices)) else 8
 
 
-def row_patches(rows: int) -> int:
+def row_patches(rows: int, geometry: Geometry) -> int:
     """Patches of so many rows in a prompt chunk."""
-    return -(-CHUNK_ROWS // rows)
+    return -(-geometry.chunk_rows // rows)
 
 
 def list_bytes(geometry: Geometry) -> int:
     """Team memory in which a work-group lists the rows of an expert: `ExpertEntries::BYTES`."""
-    return -(-geometry.prompt_team * 4 // 64) * 64 + (CHUNK_ROWS + 16) * 4
+    return -(-geometry.prompt_team * 4 // 64) * 64 + (geometry.chunk_rows + 16) * 4

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcmtp.formats.matrix import Matrix
 from arcmtp.ops.cost import consumed_bytes, product_cost
-from arcmtp.ops.launch import CHUNK_ROWS, Consumers, compiled_rows, matrices_agree, row_suffix, segment
+from arcmtp.ops.launch import Consumers, compiled_rows, matrices_agree, row_suffix, segment
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import FLOAT, Argument, Cost, Kernel, Launch, Work, parameters, reads, writes
 from arcmtp.runtime.tensor import F32, I32, U8
@@ -62,10 +62,10 @@ class Router:
         logits_columns] f32; selected [rows, used] i32; slot_weights [rows, used + 1] f32, shared gate last; quantised,
         plain: the consumers' rows; row_count i32.
 
-        `counters` holds 128 i32 zeros between launches; x, y and the logits hold whole passes of rows.
+        `counters` holds an i32 for each pass of rows, zero between launches; x, y and the logits hold whole passes.
         """
         arguments["eps"] = float(self.eps)
-        groups = self.tiles * (-(-(rows or CHUNK_ROWS) // self._pass_rows(rows)))
+        groups = self.tiles * (-(-(rows or self._geometry.chunk_rows) // self._pass_rows(rows)))
         return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
 
     def _cost(self, work: Work) -> Cost:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.predict.times import ListTime, Predictor, Range, times
 from arcmtp.runtime.card import Hardware
 
@@ -32,7 +31,8 @@ class Steps:
 
     def prompt(self, tokens: int) -> ListTime:
         """All chunks of a prompt, and the token that follows it."""
-        ends = [min(end, tokens) for end in range(CHUNK_ROWS, tokens + CHUNK_ROWS, CHUNK_ROWS)]
+        most = self.network.chunk_rows
+        ends = [min(end, tokens) for end in range(most, tokens + most, most)]
         starts = [0, *ends[:-1]]
         launches = list(self.network.plain_chunk())
         chunks = [

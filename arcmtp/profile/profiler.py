@@ -16,7 +16,6 @@ from arcmtp.engine.llm import LLM
 from arcmtp.engine.loading import AUTO
 from arcmtp.errors import ArcmtpError
 from arcmtp.ops.bandwidth import READ_BYTES, ReadBandwidth
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.profile.descriptions import describe_device, describe_model, memory
 from arcmtp.profile.phases import Phase, Timed, Workload, middle_mean, net_microseconds, phase
 from arcmtp.profile.recorder import Submission
@@ -107,10 +106,10 @@ def _phases(llm: LLM, recordings: Recordings, read_gbs: float) -> dict[str, Phas
         return Workload(rows, position + rows, routing.distinct(position, rows), llm.config.experts_used)
 
     def of_prompt(submissions: Sequence[Submission]) -> list[Timed]:
-        timed, prompt = [], len(recordings.request.prompt)
+        timed, prompt, most = [], len(recordings.request.prompt), llm.network.chunk_rows
         for number, submission in enumerate(submissions):
-            start = min(number * CHUNK_ROWS, prompt - 1)  # the last one is the choice after the last row
-            rows = min(CHUNK_ROWS, prompt - start)
+            start = min(number * most, prompt - 1)  # the last one is the choice after the last row
+            rows = min(most, prompt - start)
             timed.append(Timed(submission, workload_at(start, rows)))
         return timed
 

@@ -90,6 +90,7 @@ class Geometry:
     router_team: int = _whole(1, 64)
     expert_columns: int = _whole(16, 4096, step=16)  # outputs of one expert that a work-group computes
     softmax_groups: int = _whole(1, 1024)  # work-groups over the vocabulary
+    chunk_rows: int = _whole(64, 4096, step=64)  # rows of a prompt chunk at most
     prompt_rows: int = _whole(0, 16, step=8)  # rows of a prompt chunk that a thread multiplies; 0: as in a step
     prompt_columns: int = _whole(16, 64, step=16)  # by so many columns of a matrix
     prompt_team: int = _whole(1, 32)

@@ -36,7 +36,6 @@ from arcmtp.model.network import Network
 from arcmtp.model.weight_plan import Segment
 from arcmtp.model.weights import WeightLoader
 from arcmtp.ops.accept import turn
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.tensor import Tensor
@@ -44,6 +43,7 @@ from scripts.battlemage.models import MOE, network, stock_q4_0, unsloth_q4_k_m
 
 LINE_BYTES = 64
 POISONED_BYTES = 16 << 20  # up to here the emulator does not leave a new allocation zero
+TOKENS = 4096  # that have embeddings: as many as a prompt chunk has rows at most
 VERIFY_ROWS = 4
 LEAST_CONTEXT = 2 * VERIFY_ROWS
 MIXES = {"q4_0": stock_q4_0, "ud-q4_k_m": unsloth_q4_k_m}
@@ -148,7 +148,7 @@ class Unloaded(WeightLoader):
         if target.nbytes <= POISONED_BYTES:
             target.fill(0, matrix.offset, matrix.nbytes)
         if "ffn_gate_inp" in name or name == "token_embd.weight":
-            nbytes = min(matrix.nbytes, matrix.format.matrix_bytes(CHUNK_ROWS, matrix.k))
+            nbytes = min(matrix.nbytes, matrix.format.matrix_bytes(TOKENS, matrix.k))
             target.write(random_spans(matrix.format, nbytes, list(name.encode())), matrix.offset)
 
 
@@ -194,7 +194,7 @@ def phases(network: Network, context: int, with_chunk: bool) -> list[Phase]:
         Phase(f"verify of {rows} rows", network.step(rows, mode), positions[-rows:]),
     ]
     if with_chunk:
-        last = positions[-CHUNK_ROWS:]
+        last = positions[-network.chunk_rows :]
         made.append(Phase(f"chunk of {len(last)} rows", network.chunk(), last, chunk=True))
     return made
 
@@ -202,7 +202,7 @@ def phases(network: Network, context: int, with_chunk: bool) -> list[Phase]:
 def prepare(network: Network, phase: Phase) -> None:
     """Write what the kernels find of the phase before."""
     w, rows = network.controls, len(phase.positions)
-    tokens = np.random.default_rng(0).permutation(CHUNK_ROWS)[:rows].astype(np.int32)
+    tokens = np.random.default_rng(0).permutation(TOKENS)[:rows].astype(np.int32)
     if phase.chunk:
         w.chunk_ids.write(tokens)
         w.chunk_positions.write(phase.positions)

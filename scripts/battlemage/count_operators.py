@@ -25,7 +25,6 @@ from arcmtp.formats.matrix import Requant
 from arcmtp.gguf_header import GgmlType
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.predict.counts import COUNTED, CountFile, Counts, digest, row_class, units_of
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
@@ -123,7 +122,7 @@ def of_rows(
     model: Network, rows: int, context: int, launches: list[Launch], emulator: Emulator
 ) -> Iterator[Sample]:
     """Of launches for so many rows (0: a prompt chunk) of which the last one sees `context` keys."""
-    positions = np.arange(context, dtype=np.int32)[-(rows or CHUNK_ROWS) :]
+    positions = np.arange(context, dtype=np.int32)[-(rows or model.chunk_rows) :]
     model.device.compile(launch.kernel for launch in launches)
     prepare(model, Phase("", launches, positions, chunk=not rows))
     experts = min(model.config.experts, len(positions) * model.config.experts_used)
@@ -132,16 +131,17 @@ def of_rows(
         report = only(emulator.reports(run))
         if launch.operator == "router":
             if not rows:  # the choices of a network without weights are far from even
-                choose_evenly(launch, model.config)
+                choose_evenly(launch, len(positions), model.config)
             experts = distinct_experts(launch, len(positions), model.config.experts_used)
         yield sample(launch, report, Work(len(positions), context, experts))
 
 
-def choose_evenly(router: Launch, config: Config) -> None:
-    """Write other choices of a prompt chunk's rows: any expert as often as another one, as predictions take it."""
+def choose_evenly(router: Launch, rows: int, config: Config) -> None:
+    """Write other choices of a prompt chunk of `rows` rows: any expert as often as another one, as predictions take
+    it."""
     rng, selected = np.random.default_rng(0), router.arguments["selected"]
     assert isinstance(selected, Tensor)
-    chosen = [rng.permutation(config.experts)[: config.experts_used] for _ in range(CHUNK_ROWS)]
+    chosen = [rng.permutation(config.experts)[: config.experts_used] for _ in range(rows)]
     selected.write(np.array(chosen, np.int32))
 
 

@@ -25,14 +25,13 @@ from arcmtp.engine.prefix_cache import PrefixCache
 from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
-from arcmtp.ops.launch import CHUNK_ROWS, MAX_ROWS
+from arcmtp.ops.launch import MAX_ROWS
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, kernel_names
 from arcmtp.runtime.timing import Timeline
 from scripts.make_random_model import write_model
 from scripts.random_model.tensors import Geometry
 
-PROMPTS = (5, CHUNK_ROWS + 188)  # tokens: less than a chunk, and more
 CYCLES = 64
 MOST_US = 100  # of the host to replay a cycle
 DRAFT = 3
@@ -71,11 +70,12 @@ def write_dense(path: Path) -> None:
 def dry_run(device: Device, path: Path | None = None) -> Kernels:
     """Run everything of a model (None: the bundled one) once; the kernels of the graphs that this captured."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
-    with LLM(path, device, ctx=2 * CHUNK_ROWS, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
+    most = device.card.geometry.chunk_rows
+    with LLM(path, device, ctx=2 * most, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
         network, architecture = llm.network, llm.config.architecture
         where = f"{device.sycl_device.name}, profile {device.card.profile}"
         print(f"{architecture} on {where}: loaded and compiled in {llm.load_seconds:.1f} s")
-        for tokens in PROMPTS:
+        for tokens in (5, most + 188):  # less than a chunk, and more
             prompt(network, [token % llm.config.vocab for token in range(tokens)])
         step = network.step(1, SamplingMode())
         print(f"{len(step)} launches per token without drafts for {llm.config.layers} layers")
@@ -100,7 +100,7 @@ def prompt(network: Network, ids: Sequence[int]) -> None:
     """Evaluate `ids`; no token comes of it here."""
     begin = time.perf_counter()
     Slot(network, PrefixCache(network)).extend(ids)
-    launches = -(-len(ids) // CHUNK_ROWS) * len(network.chunk())
+    launches = -(-len(ids) // network.chunk_rows) * len(network.chunk())
     print(f"prompt of {len(ids)} tokens: {launches} launches, {1e3 * (time.perf_counter() - begin):.1f} ms", flush=True)
 
 

@@ -85,6 +85,13 @@ def test_golden_text_with_experts_in_host_memory(
             assert list(map(said, got)) == list(map(said, want))
 
 
+def test_a_prompt_of_more_than_a_chunk(emulated_card: Device, text: str) -> None:
+    rows = emulated_card.card.geometry.chunk_rows
+    pair = Pair(emulated_card, ctx=rows + 64, draft=2)
+    pair.generate(pair.card.tokenize(text)[: rows + 21], max_tokens=3)
+    pair.close()
+
+
 def test_four_sequences_at_once(emulated_card: Device, text: str) -> None:
     pair = Pair(emulated_card, ctx=256, draft=3, parallel=4)
     ids = pair.card.tokenize(text)

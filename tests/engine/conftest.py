@@ -50,7 +50,7 @@ class Feeder:
         network.reset()
 
     def chunk(self, ids: Sequence[int]) -> np.ndarray:
-        """Evaluate 1…512 ids at once; the logits of the last of them."""
+        """Evaluate the ids of a prompt chunk at once; the logits of the last of them."""
         self._buffers.row_count.write(np.array([len(ids)], np.int32))
         self._buffers.chunk_pending.fill(0)
         self._buffers.chunk_ids.write(np.array(ids, np.int32))

@@ -12,7 +12,6 @@ from arcmtp import LLM, ArcmtpError, Generation, SamplingOptions
 from arcmtp.engine.batch import Batch
 from arcmtp.engine.request import Request as ScoredRequest
 from arcmtp.engine.scheduler import CHUNK_ROWS_BESIDE
-from arcmtp.ops.launch import CHUNK_ROWS
 from tests.engine.conftest import finished, poison
 
 WARM = SamplingOptions(temperature=0.9, top_p=0.95, repetition_penalty=1.2, frequency_penalty=0.3, seed=3)
@@ -224,7 +223,7 @@ def test_what_several_prompts_begin_with_is_evaluated_once(four: LLM, one: LLM, 
         stream.start()
     results = [finished(stream) for stream in streams]
     boundary = len(prompts[0]) - 1 - prompts[0][::-1].index(prompts[0][0])  # where the answer begins
-    assert boundary > CHUNK_ROWS
+    assert boundary > four.network.chunk_rows
     assert [result.statistics.cached_tokens for result in results] == [0, 0, boundary, boundary]
     for prompt, result in zip(prompts, results, strict=True):
         one.new_sequence()

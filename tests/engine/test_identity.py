@@ -1,12 +1,16 @@
 """A row's bits depend on its own tokens alone, so every way to feed a sequence gives equal logits, not close ones."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from arcmtp import LLM
-from tests.engine.conftest import Feeder, poison
+from arcmtp.runtime.card import cards
+from arcmtp.runtime.device import Device
+from tests.engine.conftest import CONTEXT, Feeder, poison
+from tests.engine.test_batch import said
 
 LENGTH = 40
 WRONG = 17  # a token that the text does not continue with
@@ -142,6 +146,15 @@ def test_a_prompt_of_two_chunks_is_the_same_cut_into_more(tiny: LLM, text: str) 
     pieces = Feeder(tiny.network)
     logits = [pieces.chunk(piece) for piece in cut(ids, 130, 300, 77)]
     np.testing.assert_array_equal(logits[-1], expected)
+
+
+def test_a_device_with_shorter_chunks_gives_the_same(tiny: LLM, text: str) -> None:
+    """Five of 64 tokens, the last one not full, for one that is not full either."""
+    ids, card = tiny.tokenize(text)[:300], cards()["cpu"]
+    card = replace(card, geometry=replace(card.geometry, chunk_rows=64))
+    with LLM(device=Device("cpu", card), ctx=CONTEXT, draft=2) as other:
+        got, want = (llm.generate(ids, max_tokens=12, logprobs=3) for llm in (other, tiny))
+    assert said(got) == said(want)
 
 
 def test_generating_twice_gives_the_same(tiny: LLM) -> None:

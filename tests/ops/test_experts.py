@@ -45,7 +45,7 @@ def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -
 
 
 def test_lists_of_an_experts_rows_hold_all_of_them(bench: Bench) -> None:
-    """In chunks of one row, and of a row more than the threads of a team share evenly."""
+    """Of one row, of a row more than the threads of a team share evenly, and of a whole chunk that chooses alike."""
     case, rng = Case(bench, (W4, W4, W4), (W4, W4), row_counts=(1, 0)), np.random.default_rng(3)
     x, selected = rng.standard_normal((171, K)).astype(np.float32), choose(rng, 171)
     chunk, _ = case.run_gate_up(x, selected)
@@ -54,3 +54,6 @@ def test_lists_of_an_experts_rows_hold_all_of_them(bench: Bench) -> None:
         alone, _ = case.run_gate_up(x[one], selected[one])
         np.testing.assert_array_equal(case.run_gate_up(x[one], selected[one], launched=0)[0], alone)
         np.testing.assert_array_equal(chunk[one], alone)
+    whole = np.tile(selected[:1], (bench.geometry.chunk_rows, 1))
+    got, _ = case.run_gate_up(np.tile(x[:1], (len(whole), 1)), whole)
+    np.testing.assert_array_equal(got, np.tile(chunk[:1], (len(whole), 1, 1)))

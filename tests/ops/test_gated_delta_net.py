@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from arcmtp.ops.gated_delta_net import Heads
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.selftest.operators.gated_delta_net import SHAPES, Case, Chunk, Fed, Step, differences
 from tests.ops.bench import Bench, agree
 from tests.ops.conftest import ROW_COUNTS, RUN_ROWS
@@ -53,9 +52,10 @@ def test_tokens_give_the_same_bits_however_they_are_fed(tiny: Case) -> None:
 
 
 def test_a_whole_prompt_chunk_gives_the_bits_of_single_tokens(tiny: Case) -> None:
-    tokens = tiny.tokens(CHUNK_ROWS + 5)
+    chunk_rows = tiny.bench.geometry.chunk_rows
+    tokens = tiny.tokens(chunk_rows + 5)
     want = tiny.feed(tokens, one_by_one(len(tokens)))
-    for got, expected in zip(tiny.feed(tokens, [Chunk(CHUNK_ROWS), Chunk(5)]), want, strict=True):
+    for got, expected in zip(tiny.feed(tokens, [Chunk(chunk_rows), Chunk(5)]), want, strict=True):
         assert np.array_equal(got, expected)
 
 

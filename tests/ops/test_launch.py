@@ -154,7 +154,7 @@ def test_a_parameter_that_the_template_takes_otherwise_does_not_compile() -> Non
 
 
 def test_a_constant_that_python_and_cpp_know_differently_does_not_compile() -> None:
-    wide = Embedding(Matrix(W6_16, 32, 256)).kernel(1)
+    wide = Embedding(Matrix(W6_16, 32, 256), cpu_device().card.geometry).kernel(1)
     cpu_device().compile([wide])
     for place, (constant, value) in enumerate(wide.agree):
         wrong = replace(wide, variant=f"disagrees_{place}", agree=((constant, value + 1),))

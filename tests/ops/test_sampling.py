@@ -7,7 +7,6 @@ One part is float32's own (half a unit of the last place is 6e-8), the rest is e
 import numpy as np
 import pytest
 
-from arcmtp.ops.launch import CHUNK_ROWS
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary, reference
 from arcmtp.selftest.operators.sampling import TOLERANCE, Case
 from tests.ops.bench import Bench, agree
@@ -96,7 +95,7 @@ def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(small
     rng = np.random.default_rng(3)
     row, target = rng.standard_normal((1, 1003)), np.array([77])
     ids, stats = small.run(row, target)
-    most = small.bench.repeats(CHUNK_ROWS, least=17)
+    most = small.bench.repeats(512, least=17)
     for rows, launched in [each for each in LAUNCHED_ROWS if each[0] <= most]:
         for place in {0, rows // 2, rows - 1}:
             logits, targets = np.full((rows, 1003), np.nan), np.full(rows, -1)
@@ -120,7 +119,7 @@ def test_a_guarded_launch_writes_nothing_or_all_and_its_counters_are_zero_again(
     bench.run(launch)
     assert np.array_equal(bench.rows(ids, 2, 1, np.int32)[:, 0], want[0])
     assert np.array_equal(bench.rows(stats, 2, STATS), want[1])
-    assert not small.arrivals.read(np.int32, CHUNK_ROWS).any()
+    assert not small.arrivals.read(np.int32, bench.geometry.chunk_rows).any()
 
 
 def test_targets_outside_the_vocabulary_are_impossible_and_minus_one_is_the_chosen_token(small: Case) -> None:

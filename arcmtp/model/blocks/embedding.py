@@ -15,7 +15,7 @@ class EmbeddingBlock:
         matrix = weights.matrix("token_embd.weight", config.vocab, config.hidden)
         self.weights = weights.merge("token_embd", [matrix])
         (placed,) = self.weights.matrices
-        self.op = Embedding(placed)
+        self.op = Embedding(placed, build.geometry)
         self.rows = build.rows("residual", config.hidden)
 
     def launch(self, rows: Rows) -> Launch:

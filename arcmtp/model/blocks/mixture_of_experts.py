@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from arcmtp.model.builder import Builder, Residual, Rows
 from arcmtp.model.weight_plan import Merged
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp
-from arcmtp.ops.launch import CHUNK_ROWS, Consumers
+from arcmtp.ops.launch import Consumers
 from arcmtp.ops.router import Router
 from arcmtp.runtime.launch import Launch
 from arcmtp.runtime.tensor import I32
@@ -58,10 +58,10 @@ class MixtureOfExperts:
 
         self._residual = Residual(build, self.partial_sums)
         self._input = build.activations("input", hidden)
-        self._hidden = build.activations("hidden", config.expert_ffn, CHUNK_ROWS * used)
+        self._hidden = build.activations("hidden", config.expert_ffn, geometry.chunk_rows * used)
         self._shared = build.activations("shared hidden", config.shared_ffn)
         self._logits = build.rows("router logits", self.router.logits_columns)
-        self._counters = build.counters("router counters", CHUNK_ROWS)
+        self._counters = build.counters("router counters", geometry.chunk_rows)
         self.selected = build.rows("selected experts", used, dtype=I32)
         self._slot_weights = build.rows("expert weights", used + 1)
 

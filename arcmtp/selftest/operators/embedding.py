@@ -26,16 +26,16 @@ def random_tiles(rng: np.random.Generator, fmt: Format, n: int, k: int) -> np.nd
 class Case:
     """The embedding of one matrix, 64 bytes into its buffer."""
 
-    def __init__(self, fmt: Format, n: int, k: int) -> None:
-        self.rng = np.random.default_rng([n, k, fmt.bits])
+    def __init__(self, bench: Bench, fmt: Format, n: int, k: int) -> None:
+        self.bench, self.rng = bench, np.random.default_rng([n, k, fmt.bits])
         self.matrix = Matrix(fmt, n, k, offset=64)
         self.weights = np.concatenate([np.full(64, 255, np.uint8), random_tiles(self.rng, fmt, n, k)])
-        self.op = Embedding(self.matrix)
+        self.op = Embedding(self.matrix, bench.geometry)
 
-    def run(self, bench: Bench, ids: np.ndarray, buffer_rows: int, launched: int | None = None) -> np.ndarray:
+    def run(self, ids: np.ndarray, buffer_rows: int, launched: int | None = None) -> np.ndarray:
         """Bits, uint32 [buffer_rows, k]: poison behind the rows of `ids`. launched: how many the launch is told."""
         launched = compiled_rows(len(ids)) if launched is None else launched
-        rows, k = len(ids), self.matrix.k
+        bench, rows, k = self.bench, len(ids), self.matrix.k
         weights, count = bench.array(self.weights), bench.ints([rows])
         x = bench.poisoned(buffer_rows * k * 4)
         bench.run(self.op.launch(launched, weights=weights, ids=bench.ints(ids), x=x, row_count=count))
@@ -47,8 +47,8 @@ class Case:
 
 def compare(bench: Bench) -> Iterator[Difference]:
     """Every row of a matrix of every format."""
-    cases = [Case(fmt, n=40, k=512) for fmt in formats.FORMATS]
+    cases = [Case(bench, fmt, n=40, k=512) for fmt in formats.FORMATS]
     bench.compile(case.op.kernel(0) for case in cases)
     for case in cases:
         ids = case.rng.permutation(40)
-        yield equal(case.matrix.format.name, case.run(bench, ids, 40), case.want(ids))
+        yield equal(case.matrix.format.name, case.run(ids, 40), case.want(ids))

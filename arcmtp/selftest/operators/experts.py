@@ -29,7 +29,7 @@ from arcmtp.selftest.bench import ROW_COUNTS, SOME_KERNELS, Bench, require
 from arcmtp.selftest.findings import Difference, close
 from arcmtp.selftest.operators.mul_mat import random_tiles
 
-MAX_ROWS, K, WIDTH, SHARED_WIDTH, USED, EXPERTS = 512, 256, 256, 512, 3, 10
+K, WIDTH, SHARED_WIDTH, USED, EXPERTS = 256, 256, 512, 3, 10
 TOLERANCE = 2e-5
 
 
@@ -87,14 +87,14 @@ class Case:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Routed [rows, used, width] and shared [rows, shared_width] float outputs."""
         launched = compiled_rows(len(x)) if launched is None else launched
-        bench, rows = self.bench, len(x)
-        quantised, plain = self.rows_buffer(x, MAX_ROWS)
-        chosen = bench.poisoned(MAX_ROWS * USED * 4)
+        bench, rows, most = self.bench, len(x), self.bench.geometry.chunk_rows
+        quantised, plain = self.rows_buffer(x, most)
+        chosen = bench.poisoned(most * USED * 4)
         chosen.write(selected.astype(np.int32))
-        hidden_q = bench.activation_rows(MAX_ROWS * USED, self.width)
-        hidden = bench.poisoned(MAX_ROWS * USED * self.width * 4)
-        shared_q = bench.activation_rows(MAX_ROWS, self.shared_width)
-        shared = bench.poisoned(MAX_ROWS * self.shared_width * 4)
+        hidden_q = bench.activation_rows(most * USED, self.width)
+        hidden = bench.poisoned(most * USED * self.width * 4)
+        shared_q = bench.activation_rows(most, self.shared_width)
+        shared = bench.poisoned(most * self.shared_width * 4)
         launch = self.gate_up.launch(
             launched, weights=self.weights, shared_weights=self.shared_weights, quantised=quantised, plain=plain,
             selected=chosen, hidden_quantised=hidden_q, hidden_plain=hidden, shared_quantised=shared_q,
@@ -122,13 +122,13 @@ class Case:
     ) -> np.ndarray:  # fmt: skip
         """Partial sums [rows, used + 1, k]."""
         launched = compiled_rows(len(hidden)) if launched is None else launched
-        bench, rows = self.bench, len(hidden)
-        routed_q, routed = self.rows_buffer(hidden.reshape(-1, self.width), MAX_ROWS * USED)
-        shared_q, shared_plain = self.rows_buffer(shared, MAX_ROWS)
-        chosen = bench.poisoned(MAX_ROWS * USED * 4)
+        bench, rows, most = self.bench, len(hidden), self.bench.geometry.chunk_rows
+        routed_q, routed = self.rows_buffer(hidden.reshape(-1, self.width), most * USED)
+        shared_q, shared_plain = self.rows_buffer(shared, most)
+        chosen = bench.poisoned(most * USED * 4)
         chosen.write(selected.astype(np.int32))
-        partials = bench.poisoned(MAX_ROWS * (USED + 1) * K * 4)
-        slot_weights = bench.poisoned(MAX_ROWS * (USED + 1) * 4)
+        partials = bench.poisoned(most * (USED + 1) * K * 4)
+        slot_weights = bench.poisoned(most * (USED + 1) * 4)
         slot_weights.write(slots.astype(np.float32))
         launch = self.down_op.launch(
             launched, weights=bench.array(self.down.bytes), shared_weights=bench.array(self.shared_down.bytes),

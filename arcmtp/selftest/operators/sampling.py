@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows
+from arcmtp.ops.launch import compiled_rows
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary, reference
 from arcmtp.selftest.bench import SOME_KERNELS, SOME_ROWS, Bench
 from arcmtp.selftest.findings import Difference, close, equal
@@ -21,8 +21,8 @@ class Case:
 
     def __init__(self, bench: Bench, op: Sampling) -> None:
         self.bench, self.op = bench, op
-        self.partials = bench.poisoned(math.prod(op.partials_shape(CHUNK_ROWS)) * 4)
-        self.arrivals = bench.zeros(CHUNK_ROWS * 4)
+        self.partials = bench.poisoned(math.prod(op.partials_shape(bench.geometry.chunk_rows)) * 4)
+        self.arrivals = bench.zeros(bench.geometry.chunk_rows * 4)
 
     def padded(self, logits: np.ndarray) -> np.ndarray:
         """Rows of the stride, with NaN in what the vocabulary does not use."""
@@ -33,10 +33,10 @@ class Case:
         self, logits: np.ndarray, targets: np.ndarray | None = None, launched: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]."""
-        rows = len(logits)
+        rows, most = len(logits), self.bench.geometry.chunk_rows
         launched = compiled_rows(rows) if launched is None else launched
         targets = np.full(rows, -1) if targets is None else targets
-        ids, stats = self.bench.poisoned(CHUNK_ROWS * 4), self.bench.poisoned(CHUNK_ROWS * STATS * 4)
+        ids, stats = self.bench.poisoned(most * 4), self.bench.poisoned(most * STATS * 4)
         launch = self.op.launch(
             launched, logits=self.bench.array(self.padded(logits)), targets=self.bench.ints(targets), ids=ids,
             stats=stats, partials=self.partials, arrivals=self.arrivals, row_count=self.bench.ints([rows]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arcmtp.formats.matrix import W2, W4, W6, W8, Format, Matrix, unpack
-from arcmtp.ops.launch import CHUNK_ROWS, compiled_rows
+from arcmtp.ops.launch import compiled_rows
 from arcmtp.ops.mul_mat import MulMat
 from arcmtp.selftest.bench import Bench
 from arcmtp.selftest.findings import Findings, equal
@@ -40,7 +40,8 @@ def product(bench: Bench, operator: MulMat, form: Format, rows: int) -> tuple[np
     codes[:, ::32] = 127  # so that rows are quantised with a scale of 1
     weights = unpack(form, tiles, COLUMNS, K).astype(np.int64)
     # Rows that are counted when the kernel runs are computed in whole passes, beyond the last one.
-    output, quantised = bench.poisoned(CHUNK_ROWS * operator.columns * 4), bench.activation_rows(CHUNK_ROWS, K)
+    most = bench.geometry.chunk_rows
+    output, quantised = bench.poisoned(most * operator.columns * 4), bench.activation_rows(most, K)
     bench.write_activations(quantised, codes.astype(np.float32))
     launch = operator.launch(
         compiled_rows(rows), weights=bench.array(tiles), quantised=quantised, plain=bench.zeros(64), output=output,

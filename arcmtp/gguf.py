@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from arcmtp.errors import ArcmtpError, shown
-from arcmtp.gguf_header import MAX_HEADER_BYTES, Bytes, Header, Incomplete, TensorInfo, Value
+from arcmtp.gguf_header import MAX_HEADER_BYTES, Bytes, GgmlType, Header, Incomplete, TensorInfo, Value
 
+PIECE_BYTES = 1 << 18
 HEADER_BYTES = 16 << 20  # read at first: the header of a vocabulary of 248,320 tokens takes 10 MB
 _PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
@@ -27,12 +28,13 @@ class GGUF:
     Integers, floats, booleans and strings become Python values, arrays of strings lists, other arrays numpy arrays.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file at `path`; any part of a split file opens all parts.
+    def __init__(self, path: str | os.PathLike[str], only_header: bool = False) -> None:
+        """Open the file at `path`; any part of a split file opens all parts. only_header: tensors have no bytes in it.
 
         Raises ArcmtpError for a file that is missing, not GGUF version 3, truncated or inconsistent.
         """
-        self.path = Path(path)
+        self.path, self._only_header = Path(path), only_header
+        self._in_bf16: dict[str, bool] = {}
         opened = _Part(self.path, 0)
         count = _split_count(opened)
         self._parts = [opened] if count == 1 else _open_parts(self.path, count)
@@ -76,6 +78,27 @@ class GGUF:
         Raises ArcmtpError for a file that is shorter by now or cannot be read.
         """
         self._parts[tensor.part].read(tensor.offset + start, into, f"tensor {shown(tensor.name)}")
+
+    def in_bf16(self, tensor: TensorInfo) -> bool:
+        """Whether every number of the tensor is one that BF16 has; of a type other than F32, and of tensors without
+        bytes, this is not known: False. The first time it is read for this, up to the first number that is not.
+
+        Raises ArcmtpError as `read` does.
+        """
+        if tensor.type is not GgmlType.F32 or self._only_header:
+            return False
+        if tensor.name not in self._in_bf16:
+            self._in_bf16[tensor.name] = self._low_halves_are_zero(tensor)
+        return self._in_bf16[tensor.name]
+
+    def _low_halves_are_zero(self, tensor: TensorInfo) -> bool:
+        piece = np.empty(min(PIECE_BYTES, tensor.nbytes), np.uint8)
+        for start in range(0, tensor.nbytes, PIECE_BYTES):
+            words = piece[: tensor.nbytes - start]
+            self.read(tensor, start, words)
+            if np.bitwise_or.reduce(words.view("<u4")) & 0xFFFF:
+                return False
+        return True
 
     def _check_split_total(self) -> None:
         expected = self.metadata.get("split.tensors.count", len(self.tensors))

@@ -17,7 +17,7 @@ import pytest
 from arcmtp import gguf as gguf_reader
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf import GGUF
-from arcmtp.gguf_header import GgmlType
+from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -56,6 +56,45 @@ def opened_error(path: Path) -> str:
     assert "\n" not in message
     assert str(path.name) in message
     return message
+
+
+def numbers(path: Path, values: np.ndarray, kind: GgmlType = GgmlType.F32) -> tuple[GGUF, Any]:
+    """A file with one tensor `a` of these bytes."""
+    begin = padded(header(1, 0) + info("a", (values.nbytes // kind.block_bytes,), int(kind)))
+    file = GGUF(written(path, begin + padded(values.tobytes())))
+    return file, file.tensors["a"]
+
+
+def test_f32_numbers_that_bf16_has_are_known(tmp_path: Path) -> None:
+    exact = (np.random.default_rng(0).standard_normal(200_000).astype("<f4").view("<u4") & 0xFFFF0000).view("<f4")
+    exact[:4] = [0, -0.0, np.inf, 1e-40]
+    exact[3:4].view("<u4")[:] = 0x00010000  # subnormal
+    assert GGUF.in_bf16(*numbers(tmp_path / "exact.gguf", exact))
+    for place in (0, 100_000, 199_999):
+        changed = exact.copy()
+        changed[place : place + 1].view("<u4")[:] |= 1
+        assert not GGUF.in_bf16(*numbers(tmp_path / "not.gguf", changed)), place
+    assert not GGUF.in_bf16(*numbers(tmp_path / "f16.gguf", exact.astype("<f2"), GgmlType.F16))
+
+
+def test_numbers_are_looked_at_once_up_to_the_first_that_bf16_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.zeros(1_000_000, "<f4")
+    values[1] = 0.1
+    file, tensor = numbers(tmp_path / "a.gguf", values)
+    pieces: list[int] = []
+    read = GGUF.read
+
+    def noted(file: GGUF, tensor: TensorInfo, start: int, into: Bytes) -> None:
+        pieces.append(into.nbytes)
+        read(file, tensor, start, into)
+
+    monkeypatch.setattr(GGUF, "read", noted)
+    assert not file.in_bf16(tensor) and not file.in_bf16(tensor)
+    assert len(pieces) == 1 and pieces[0] < values.nbytes
+    assert not GGUF(file.path, only_header=True).in_bf16(tensor)
+    assert len(pieces) == 1
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -116,9 +116,9 @@ def norm(b: Bench, rows: int) -> Launcher:
     return lambda _, i: [launch]
 
 
-def router(b: Bench, rows: int) -> Launcher:
-    matrix = Matrix(formats.F32, EXPERTS, HIDDEN)
-    gate = Matrix(formats.F32, 1, HIDDEN, offset=matrix.nbytes)
+def router(fmt: Format, b: Bench, rows: int) -> Launcher:
+    matrix = Matrix(fmt, EXPERTS, HIDDEN)
+    gate = Matrix(fmt, 1, HIDDEN, offset=matrix.nbytes)
     op = Router(matrix, gate, USED, EPS, QUANTISED, b.geometry)
     x, y, out, weight = b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(8, HIDDEN), b.floats(HIDDEN)
     logits, counters = b.bytes(8 * op.logits_columns * 4), b.device.zeros(512)
@@ -272,7 +272,7 @@ CASES: list[tuple[str, str, Callable[[Bench, int], Launcher]]] = [
     ),
     ("embedding", f"W4 {VOCAB}x{HIDDEN}", embedding),
     ("norm", f"{HIDDEN}, {USED + 1} partials", norm),
-    ("router", f"F32 {EXPERTS}x{HIDDEN}", router),
+    *(("router", f"{fmt.name} {EXPERTS}x{HIDDEN}", partial(router, fmt)) for fmt in (formats.F32, formats.BF16)),
     ("experts_gate_up", f"W4 {EXPERTS}x{EXPERT_WIDTH}x{HIDDEN}", experts_gate_up),
     ("experts_down", f"W4 {EXPERTS}x{HIDDEN}x{EXPERT_WIDTH}", experts_down),
     ("gated_delta_net", f"{HEADS.v} heads of {HEADS.k_dim}x{HEADS.v_dim}", gated_delta_net),

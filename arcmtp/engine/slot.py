@@ -83,7 +83,7 @@ class Slot:
             self._evaluate(ids[start : start + most])
 
     def extend_past(self, ids: Sequence[int], pending: int) -> None:
-        """Evaluate further tokens, at most a chunk of them, and make the state before the last `pending` of them, at most
+        """Evaluate further tokens, at most a chunk of them, and make the state before the last `pending` ones, at most
         MAX_ROWS, a checkpoint, if there is room for one."""
         self._evaluate(ids, pending)
         self._save(self.ids[:-pending], None)

@@ -105,8 +105,8 @@ class Repository:
             with explained(self.name):
                 paths = [self._head(file, folder, nbytes) for file in model.files]
             with suppress(ArcmtpError):  # more is needed, or it is wrong
-                return GGUF(paths[0])
-        return GGUF(paths[0])
+                return GGUF(paths[0], only_header=True)
+        return GGUF(paths[0], only_header=True)
 
     def _head(self, file: HubFile, folder: Path, nbytes: int) -> Path:
         """A file of the right size in `folder` with the first `nbytes` bytes."""

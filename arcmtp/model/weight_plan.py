@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arcmtp.errors import ArcmtpError
-from arcmtp.formats.matrix import Matrix, Requant, Scheme, format_of
+from arcmtp.formats.matrix import BF16, Matrix, Requant, Scheme, format_of
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import GgmlType, TensorInfo
 from arcmtp.runtime.tensor import F32, U8, Arena, Kind, Tensor
@@ -105,14 +105,16 @@ class WeightPlan:
 
     def matrix(self, name: str, n: int, k: int, experts: int | None = None, large: bool = True) -> Segment:
         """A whole tensor [n, k], or a stack of experts, as one segment; `large` ones are requantised if that is
-        wanted."""
+        wanted, others of F32 that have numbers of BF16 alone are kept as these."""
         shape = (n, k) if experts is None else (experts, n, k)
         tensor = self._tensor(name, *([(k,)] if n == 1 else []), shape)
         try:
             exact = format_of(tensor.type)
         except ArcmtpError as error:
             raise self.error(f"tensor '{name}': {error}") from None
-        form = format_of(tensor.type, self._requant if large else None)
+        if not large and self.gguf.in_bf16(tensor):
+            exact = BF16
+        form = format_of(tensor.type, self._requant) if large else exact
         return Segment(Matrix(form, n, k, 0, experts or 1), self.gguf, tensor, 0, requantised=form is not exact)
 
     def plain_matrix(self, name: str, n: int, k: int) -> Segment:

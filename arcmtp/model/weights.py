@@ -9,7 +9,7 @@ from math import isfinite
 import numpy as np
 
 from arcmtp.errors import ArcmtpError, shown
-from arcmtp.formats.matrix import LANES, Floats
+from arcmtp.formats.matrix import BF16, LANES, Floats
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
 from arcmtp.model.weight_plan import Merged, Segment, WeightPlan
@@ -64,7 +64,10 @@ class WeightLoader:
         matrix, tile_bytes = segment.matrix, segment.matrix.tile_bytes
         for first, stop in self._pieces(segment):
             packed = self.staging[: (stop - first) * tile_bytes]
-            arguments = int(segment.tensor.type), self._rows(segment, first, stop), packed, 0, self.threads
+            kind, rows = segment.tensor.type, self._rows(segment, first, stop)
+            if kind is GgmlType.F32 and matrix.format == BF16:
+                kind, rows = GgmlType.BF16, _high_halves(rows)
+            arguments = int(kind), rows, packed, 0, self.threads
             if segment.requantised:
                 error, value = self.squares.get(segment.tensor.name, (0.0, 0.0))
                 more_error, more_value = _host.requant_int4(*arguments)
@@ -124,6 +127,11 @@ class WeightLoader:
 def _not_finite(gguf: GGUF, tensor: TensorInfo) -> ArcmtpError:
     what = "has numbers that are NaN or infinite: the file is damaged, or its conversion failed"
     return ArcmtpError(f"{gguf.path}: tensor {shown(tensor.name)} {what}")
+
+
+def _high_halves(rows: Bytes) -> Bytes:
+    """BF16 rows, uint8 [experts, rows, row_bytes / 2], of F32 rows whose numbers BF16 has."""
+    return np.ascontiguousarray(rows.view("<u2")[..., 1::2]).view(np.uint8)
 
 
 def _vector_values(gguf: GGUF, tensor: TensorInfo) -> Floats:

@@ -23,7 +23,7 @@ class MulMat:
     """output [rows, columns] float32 = x [rows, k] times each segment's matrix [n, k] transposed, side by side.
 
     Each segment's columns are padded to whole tiles; `column_of[i]` is where segment i begins. Quantised segments read
-    `quantised` (activation rows), F16 and F32 ones read `plain` (float32 rows).
+    `quantised` (activation rows), F16, BF16 and F32 ones read `plain` (float32 rows).
     """
 
     def __init__(self, segments: Sequence[Matrix], geometry: Geometry) -> None:

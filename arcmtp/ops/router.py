@@ -19,7 +19,7 @@ PARAMETERS = parameters(
 class Router:
     """x_out = x + y; its norm goes to the consumers; `used` experts and their weights are chosen per row.
 
-    The router matrix [experts, k] and the shared expert's gate [1, k] are F16 or F32.
+    The router matrix [experts, k] and the shared expert's gate [1, k] are F16, BF16 or F32.
     """
 
     def __init__(

@@ -59,11 +59,17 @@ Mix = Callable[[int, str], GgmlType]  # of layer (-1: none) and the rest of a ma
 
 
 class Header(GGUF):
-    """The tensor table of a file that does not exist, with the matrices' types by `mix`."""
+    """The tensor table of a file that does not exist, with the matrices' types by `mix`.
+
+    The models are published in BF16, so F32 tensors have numbers of BF16."""
 
     def __init__(self, config: Config, mix: Mix) -> None:
         self.path = Path(NAMES[config.architecture])
         self.tensors = {tensor.name: tensor for tensor in _tensors(config, mix)}
+
+    def in_bf16(self, tensor: TensorInfo) -> bool:
+        """Whether the tensor is F32."""
+        return tensor.type is GgmlType.F32
 
 
 def published(name: str) -> tuple[Config, GGUF]:

@@ -15,11 +15,22 @@ from arcmtp.formats.kv_cache import KV_F16, KV_FORMATS
 from arcmtp.formats.matrix import Requant
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.config import Config
-from arcmtp.model.network import Network
+from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.predict.published import VOCAB_USED
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Kernel, kernels_of
-from scripts.battlemage.models import DENSE, DRAFT_TOKENS, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
+from scripts.battlemage.models import (
+    CONTEXT,
+    DENSE,
+    DRAFT_TOKENS,
+    MOE,
+    Mix,
+    WideHeader,
+    network,
+    stock_q4_0,
+    unsloth_q4_k_m,
+)
 
 ROW_COUNTS = (1, 4, 0)  # a step, one that verifies drafts, a prompt chunk
 SLOTS = 4  # of a network that advances several sequences at once
@@ -36,7 +47,7 @@ def main() -> None:
     print(f"{device.card.name}: {device.sycl_device.name}", flush=True)
     networks = [network(device, *file) for file in FILES]
     networks.append(network(device, *FILES[0], slots=SLOTS))
-    networks.append(of_some_tokens(device))
+    networks += [of_some_tokens(device), of_f32_numbers(device)]
     coded = [kv for kv in KV_FORMATS.values() if kv is not KV_F16]
     networks += [network(device, *file, kv=kv) for file in (FILES[0], FILES[-1]) for kv in coded]
     for rows in ROW_COUNTS:
@@ -51,6 +62,12 @@ def of_some_tokens(device: Device) -> Network:
     """The commonest file, whose drafts are of some tokens in 4-bit weights."""
     tokens = np.arange(DRAFT_TOKENS, dtype=np.int32)
     return network(device, *FILES[1], draft_tokens=tokens, draft_requant="int4")
+
+
+def of_f32_numbers(device: Device) -> Network:
+    """A file whose small matrices need F32."""
+    file = WideHeader(MOE, unsloth_q4_k_m)
+    return Network(file, MOE, NetworkOptions(CONTEXT, VOCAB_USED, mtp=file), device)
 
 
 def all_kernels(network: Network, rows: int) -> list[Kernel]:

@@ -24,8 +24,9 @@ from arcmtp.formats.kv_cache import KV_FORMATS
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf_header import GgmlType
 from arcmtp.model.config import Config
-from arcmtp.model.network import Network
+from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.predict.counts import COUNTED, CountFile, Counts, digest, row_class, units_of
+from arcmtp.predict.published import VOCAB_USED
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.tensor import Tensor
@@ -40,7 +41,7 @@ from scripts.battlemage.count_launches import (
     prepare,
 )
 from scripts.battlemage.fit_counts import Sample, differences, fitted
-from scripts.battlemage.models import DENSE, MOE, Mix, network, stock_q4_0, unsloth_q4_k_m
+from scripts.battlemage.models import DENSE, MOE, Header, Mix, WideHeader, stock_q4_0, unsloth_q4_k_m
 
 # Tokens that a row of a step sees: few splits of attention, then all, with as many tiles of each as a team takes.
 CONTEXTS = (512, 2048, 4096)
@@ -65,6 +66,7 @@ class Counted(NamedTuple):
     part: str | None = None
     kv: str = "f16"
     requant: Requant | None = None
+    header: type[Header] = Header
 
 
 def every(ggml_type: GgmlType) -> Mix:
@@ -76,12 +78,14 @@ FORMATS = (
     GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.Q8_0, GgmlType.BF16, GgmlType.Q4_1, GgmlType.Q5_0,
     GgmlType.Q5_1, GgmlType.Q2_0, GgmlType.Q2_K, GgmlType.F16, GgmlType.IQ4_NL, GgmlType.IQ4_XS, GgmlType.MXFP4,
     GgmlType.IQ3_S, GgmlType.IQ3_XXS, GgmlType.Q3_K, GgmlType.IQ2_XXS, GgmlType.IQ2_S, GgmlType.IQ1_S, GgmlType.IQ1_M,
+    GgmlType.F32,
 )  # fmt: skip
 SHAPES = (
     Counted(MOE, stock_q4_0, ROWS),
     Counted(HALF, stock_q4_0, FEW_ROWS),
     Counted(QUARTER, stock_q4_0, FEW_ROWS),
     Counted(HALF, unsloth_q4_k_m, FEW_ROWS, PRODUCTS),
+    Counted(HALF, stock_q4_0, FEW_ROWS, ("router",), header=WideHeader),
     *(
         Counted(HALF, stock_q4_0, FEW_ROWS, ("attention", "attention_store"), kv=kv)
         for kv in KV_FORMATS
@@ -98,9 +102,9 @@ def samples(counted: Counted, device: Device, emulator: Emulator, only_operator:
         return
     config = replace(counted.config, layers=4, layer_kinds=counted.config.layer_kinds[:4])
     contexts = CONTEXTS if counted.kv == "f16" else CODED_CONTEXTS
-    model = network(
-        device, config, counted.mix, counted.requant, context=max(contexts), kv=KV_FORMATS[counted.kv]
-    )
+    file, kv = counted.header(config, counted.mix), KV_FORMATS[counted.kv]
+    options = NetworkOptions(max(contexts), VOCAB_USED, mtp=file, requant=counted.requant, kv=kv)
+    model = Network(file, config, options, device)
     model.load(loader=Unloaded)
     seen = set()
     for rows in counted.rows:

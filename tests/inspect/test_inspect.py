@@ -17,6 +17,7 @@ from arcmtp import LLM
 from arcmtp.cli import main
 from arcmtp.engine.llm import bundled_model
 from arcmtp.gguf import GGUF
+from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
 from arcmtp.inspect.report import Report, inspect
 from arcmtp.inspect.text import as_text
 from arcmtp.model.mtp_files import extract
@@ -43,19 +44,24 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def header_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reads a tensor or opens a device fails."""
+def reads_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a device fails, or reads a tensor but a small one of F32."""
+    read = GGUF.read
 
     def never(*_: object, **__: object) -> Any:
-        raise AssertionError("inspect read a tensor or opened a device")
+        raise AssertionError("inspect read a whole tensor or opened a device")
 
-    for name in ("data", "read"):
-        monkeypatch.setattr(GGUF, name, never)
+    def small(file: GGUF, tensor: TensorInfo, start: int, into: Bytes) -> None:
+        assert tensor.type is GgmlType.F32 and tensor.nbytes <= 4 * 256 * 2048, tensor.name
+        read(file, tensor, start, into)
+
+    monkeypatch.setattr(GGUF, "data", never)
+    monkeypatch.setattr(GGUF, "read", small)
     monkeypatch.setattr(Device, "__init__", never)
 
 
 @pytest.fixture
-def report(full: Path, header_only: None) -> Report:
+def report(full: Path, reads_little: None) -> Report:
     return inspect(GGUF(full))
 
 
@@ -64,9 +70,10 @@ def test_a_file_of_20_gb_is_told_by_its_header(report: Report) -> None:
     assert report.config is not None
     assert (report.config.layers, report.config.experts, report.config.experts_used) == (40, 256, 8)
     assert [(t.type, t.format, t.count) for t in report.tensors] == [
-        ("Q4_0", "W4", 442), ("Q6_K", "W6_16", 1), ("F32", "F32", 310),
+        ("Q4_0", "W4", 442), ("Q6_K", "W6_16", 1), ("F32", "BF16", 82), ("F32", "F32", 228),
     ]  # fmt: skip
-    q4_0, q6_k, _ = report.tensors
+    q4_0, q6_k, routers, _ = report.tensors
+    assert routers.device_bytes == 41 * 2 * (256 + 16) * 2048  # the shared expert's gate in a tile of 16
     assert q4_0.file_bytes * 32 == q4_0.elements * 18 and q6_k.elements == 248_320 * 2048
     assert sum(t.file_bytes for t in report.tensors) <= report.file_bytes
 
@@ -102,7 +109,7 @@ def test_each_card_has_a_plan_and_a_predicted_speed(report: Report) -> None:
         assert 0.75 / least < card.tokens_per_second < 1.003 / least
 
 
-def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, header_only: None) -> None:
+def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, reads_little: None) -> None:
     asked = inspect(GGUF(full), ctx=262_144).running
     assert asked is not None
     assert [(card.context, card.fits) for card in asked.cards] == [(262_144, True)] * 5
@@ -112,7 +119,7 @@ def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, heade
     assert abs(four.bytes_per_position - asked.bytes_per_position) < 64 * 4  # whose angles all sequences share
 
 
-def test_a_smaller_kv_cache_moves_fewer_experts(full: Path, header_only: None) -> None:
+def test_a_smaller_kv_cache_moves_fewer_experts(full: Path, reads_little: None) -> None:
     plain, small = (inspect(GGUF(full), ctx=262_144, kv_type=kind).running for kind in ("f16", "turbo4"))
     assert plain is not None and small is not None
     assert [card.kv_type for card in small.cards] == ["turbo4"] * 5
@@ -122,15 +129,15 @@ def test_a_smaller_kv_cache_moves_fewer_experts(full: Path, header_only: None) -
     assert sum(card.experts_host for card in small.cards) < sum(card.experts_host for card in plain.cards)
 
 
-def test_a_context_that_is_asked_for_is_kept_and_the_usual_one_is_not(full: Path, header_only: None) -> None:
+def test_a_context_that_is_asked_for_is_kept_and_the_usual_one_is_not(full: Path, reads_little: None) -> None:
     asked, usual = inspect(GGUF(full), ctx=262_144, parallel=8).running, inspect(GGUF(full), parallel=32).running
     assert asked is not None and usual is not None
     assert [(card.context, card.fits) for card in asked.cards] == [(262_144, False)] * 5
     assert [card.fits for card in usual.cards] == [True] * 5
-    assert [card.context for card in usual.cards] == [7032, 8192, 8192, 8192, 8192]
+    assert [card.context for card in usual.cards] == [7096, 8192, 8192, 8192, 8192]
 
 
-def test_memory_for_checkpoints_is_counted(full: Path, header_only: None) -> None:
+def test_memory_for_checkpoints_is_counted(full: Path, reads_little: None) -> None:
     none, asked = (inspect(GGUF(full), cache_mib=mib).running for mib in (0, 512))
     assert none is not None and asked is not None
     differ = [one.device_bytes - other.device_bytes for one, other in zip(asked.cards, none.cards, strict=True)]
@@ -138,7 +145,7 @@ def test_memory_for_checkpoints_is_counted(full: Path, header_only: None) -> Non
     assert asked.cards[0].experts_host > none.cards[0].experts_host
 
 
-def test_the_plan_is_that_of_loading(header_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_is_that_of_loading(reads_little: None, monkeypatch: pytest.MonkeyPatch) -> None:
     report = inspect(GGUF(bundled_model()), ctx=512)
     assert report.running is not None
     monkeypatch.undo()
@@ -156,10 +163,10 @@ def test_the_text_has_every_card_and_says_that_it_is_predicted(report: Report) -
     b580 = next(line for line in text.splitlines() if line.startswith("Arc B580"))
     assert report.running is not None
     speed = f"{report.running.cards[1].tokens_per_second:.0f}"
-    assert b580.split() == ["Arc", "B580", "12", "GiB", "8,192", "19", "layers,", "8.0", "GiB", "19,256", "f16", speed]
+    assert b580.split() == ["Arc", "B580", "12", "GiB", "8,192", "19", "layers,", "8.0", "GiB", "21,240", "f16", speed]
 
 
-def test_json_has_all_that_the_report_has(capsys: pytest.CaptureFixture[str], header_only: None) -> None:
+def test_json_has_all_that_the_report_has(capsys: pytest.CaptureFixture[str], reads_little: None) -> None:
     assert main(["inspect", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(dataclasses.asdict(inspect(GGUF(bundled_model())))))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from arcmtp.errors import ArcmtpError
+from arcmtp.formats.matrix import BF16 as DEVICE_BF16
 from arcmtp.formats.matrix import F32, W4, W4_K, W6_16, W8, Format, Matrix, Requant, unpack
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import Bytes, GgmlType, TensorInfo
@@ -309,6 +310,45 @@ def test_mixed_types_and_other_spellings_are_accepted(model: ModelFile, tmp_path
     assert_loaded_values(found, held)
 
 
+SMALL = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "ssm_alpha.weight", "ssm_beta.weight")
+
+
+def rounded(values: Values) -> None:
+    """Cut the small matrices to numbers that BF16 has."""
+    for name, value in values.items():
+        if name.endswith(SMALL):
+            value.view(np.uint32)[...] &= np.uint32(0xFFFF0000)
+
+
+@pytest.mark.parametrize("requant", [None, "int4"])
+def test_small_f32_matrices_of_bf16_numbers_take_half_the_bytes(
+    model: ModelFile, tmp_path: Path, requant: Requant | None
+) -> None:
+    rounded(model.values)
+    held = model.write(tmp_path / "exact.gguf")
+    found = loaded(planned(tmp_path / "exact.gguf", requant))
+    assert formats(found["blk.0.router"]) == formats(found["blk.1.router"]) == [DEVICE_BF16] * 2
+    assert formats(found["blk.0.projections"])[2:] == [DEVICE_BF16] * 2
+    assert found["blk.0.router"].tensor.nbytes == 2 * 16 * 64 * 2  # two tiles
+    small = {name for name in held if name.endswith(SMALL)}
+    assert small.isdisjoint(found.requant_errors)
+    if not requant:
+        assert formats(found["blk.1.projections"]) == [F32] * 3  # large ones are not looked at
+        assert_loaded_values(found, held)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_number_that_bf16_has_not_keeps_f32(model: ModelFile, tmp_path: Path, name: str) -> None:
+    rounded(model.values)
+    model.values[f"blk.0.{name}"].reshape(-1).view(np.uint32)[-1] |= 1
+    held = model.write(tmp_path / "not.gguf")
+    found = loaded(planned(tmp_path / "not.gguf"))
+    of_tensor = {one.tensor.name: one.matrix.format for merged in found.plan.merged for one in merged.segments}
+    small = {name: form for name, form in of_tensor.items() if name.endswith(SMALL)}
+    assert small.pop(f"blk.0.{name}") == F32 and set(small.values()) == {DEVICE_BF16}
+    assert_loaded_values(found, held)
+
+
 def test_without_an_output_matrix_the_embedding_serves(model: ModelFile, tmp_path: Path) -> None:
     del model.values["output.weight"]
     held = model.write(tmp_path / "tied.gguf")
@@ -378,7 +418,7 @@ def test_vectors_must_not_be_quantised(model: ModelFile, tmp_path: Path) -> None
         planned(tmp_path / "bad.gguf")
 
 
-def test_a_file_is_read_once_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_loaded_once_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
     read = GGUF.read
 
@@ -386,9 +426,9 @@ def test_a_file_is_read_once_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
         spans[tensor.name].append((start, start + into.nbytes))
         read(file, tensor, start, into)
 
+    made = planned(Q4_0_FILE)
     monkeypatch.setattr(GGUF, "read", noted)
     monkeypatch.setattr(weights, "STAGING_BYTES", 100_000)
-    made = planned(Q4_0_FILE)
     loaded(made)
     for segment in (segment for merged in made.weights.merged for segment in merged.segments):
         of_tensor = spans[segment.tensor.name]

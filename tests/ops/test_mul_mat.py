@@ -33,3 +33,15 @@ def test_a_row_has_the_same_bits_at_any_row_count_and_place_among_nan_rows(bench
             x = np.full((rows, case.k), np.nan, np.float32)
             x[place] = row
             assert np.array_equal(case.run(x, launched)[place], alone), f"row {place} of {rows}, {launched=}"
+
+
+def test_weights_in_bf16_give_the_bits_that_they_give_in_f32(bench: Bench) -> None:
+    case = Case(bench, [(formats.W4, 40), (formats.BF16, 32), (formats.F32, 32)], 256, ROW_COUNTS)
+    _, narrow, wide = case.segments
+    values = formats.unpack(formats.BF16, case.weights[narrow.offset :][: narrow.nbytes], 32, case.k)
+    in_tiles = values.reshape(-1, 16, case.k).transpose(0, 2, 1)
+    case.weights[wide.offset :][: wide.nbytes] = np.ascontiguousarray(in_tiles).view(np.uint8).reshape(-1)
+    case.device_weights.write(case.weights)
+    for rows, launched in LAUNCHED_ROWS:
+        got = case.run(case.rng.standard_normal((rows, case.k)).astype(np.float32), launched)[:, 48:]
+        assert np.array_equal(got[:, :32], got[:, 32:]) and np.isfinite(got).all(), (rows, launched)

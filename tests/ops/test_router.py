@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from arcmtp.formats.matrix import BF16, F32
 from arcmtp.selftest.operators.router import Case, K, compare
 from tests.ops.bench import Bench, agree
 from tests.ops.conftest import LAUNCHED_ROWS
@@ -19,6 +20,14 @@ def test_equal_logits_choose_the_lowest_experts(bench: Bench) -> None:
     _, _, selected, slots = case.run(np.ones((1, K), np.float32), np.zeros((1, K), np.float32))
     assert selected.tolist() == [list(range(8))]
     np.testing.assert_allclose(slots[0, :8], 1 / 8, rtol=1e-6)
+
+
+def test_weights_in_bf16_give_the_bits_that_they_give_in_f32(bench: Bench) -> None:
+    wide, narrow = (Case(bench, 100, 8, (fmt, fmt)) for fmt in (F32, BF16))
+    for rows, launched in LAUNCHED_ROWS:
+        x, y = np.random.default_rng(rows).standard_normal((2, rows, K)).astype(np.float32)
+        for a, b in zip(wide.run(x, y, launched), narrow.run(x, y, launched), strict=True):
+            assert np.array_equal(a, b), (rows, launched)
 
 
 def test_a_row_has_the_same_bits_at_any_row_count_among_nan_rows(bench: Bench) -> None:

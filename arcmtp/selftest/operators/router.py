@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from arcmtp.formats.matrix import F16, F32, Format, Matrix
+from arcmtp.formats.matrix import BF16, F16, F32, Format, Matrix
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.norm import reference as norm_reference
 from arcmtp.ops.router import Router, reference
@@ -15,10 +15,17 @@ EPS, MAX_ROWS, K = 1e-6, 512, 256
 
 
 def tiles(values: np.ndarray, fmt: Format) -> np.ndarray:
-    """Device tiles of values [n, k] in F16 or F32."""
+    """Device tiles of values [n, k], which are BF16's, in F16, BF16 or F32."""
     padded = np.pad(values, ((0, -len(values) % 16), (0, 0)))
-    dtype = np.float16 if fmt is F16 else np.float32
-    return padded.reshape(-1, 16, values.shape[1]).transpose(0, 2, 1).astype(dtype).copy().view(np.uint8).reshape(-1)
+    of_tiles = padded.reshape(-1, 16, values.shape[1]).transpose(0, 2, 1)
+    stored = of_tiles.astype(np.float16) if fmt is F16 else np.ascontiguousarray(of_tiles)
+    words = stored.view(np.uint16)
+    return (words[..., 1::2] if fmt is BF16 else words).copy().view(np.uint8).reshape(-1)
+
+
+def in_bf16(values: np.ndarray) -> np.ndarray:
+    """float32 values, cut to what BF16 has of them."""
+    return (values.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
 
 
 class Case:
@@ -28,8 +35,8 @@ class Case:
     ) -> None:  # fmt: skip
         rng = np.random.default_rng(experts)
         self.bench = bench
-        self.router = rng.standard_normal((experts, K)).astype(np.float16).astype(np.float32) / 8
-        self.gate = rng.standard_normal((1, K)).astype(np.float16).astype(np.float32) / 8
+        self.router = in_bf16(rng.standard_normal((experts, K)) / 8)
+        self.gate = in_bf16(rng.standard_normal((1, K)) / 8)
         self.weight = rng.uniform(0.5, 1.5, K).astype(np.float32)
         self._formats = formats
         offset = formats[0].matrix_bytes(experts, K)
@@ -68,8 +75,9 @@ class Case:
 
 def compare(bench: Bench) -> Iterator[Difference]:
     """Small and large numbers of experts, and the norm before them."""
+    formats = {64: (F16, F32), 100: (BF16, BF16)}
     for experts, used in ((6, 2), (64, 8), (100, 3), (256, 8)):
-        case = Case(bench, experts, used, (F16, F32) if experts == 64 else (F32, F32), SOME_KERNELS)
+        case = Case(bench, experts, used, formats.get(experts, (F32, F32)), SOME_KERNELS)
         for rows in (1, 3, 17):
             what = f"{used} of {experts} experts, {rows} rows"
             x, y = np.random.default_rng(rows).standard_normal((2, rows, K)).astype(np.float32)

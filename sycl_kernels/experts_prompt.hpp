@@ -70,7 +70,8 @@ template <class DOWN, int K, int WIDTH, int TILES, int SLICES, int USED, bool SH
 
     template <int ROWS> inline void run(vec<int, ROWS> entries) const {
         simd::RowSums<ROWS> sums[TILES];
-        Patch<DOWN, K, ROWS, TILES, SLICES>::run(down + column / LANES * tile_bytes<DOWN, K>(),
+        constexpr int bytes = tile_bytes<DOWN, K>();
+        Patch<DOWN, K, ROWS, TILES, SLICES>::run({down + column / LANES * bytes, bytes},
                                                  PatchRows<ROWS>{quantised, plain, entries}, sums);
         const vec<int, ROWS> place =
             SHARED ? vec<int, ROWS>(entries * (USED + 1) + USED) : vec<int, ROWS>(entries + entries / USED);

@@ -108,13 +108,27 @@ struct GateUpPatch {
 
     template <int ROWS> inline void run(vec<int, ROWS> entries) const {
         const PatchRows<ROWS> from{quantised, plain, vec<int, ROWS>(entries / ENTRIES_PER_ROW)};
-        simd::RowSums<ROWS> of_gate[2], of_up[2];
-        Patch<GATE, K, ROWS, 2, SLICES>::run(gate + column / LANES * tile_bytes<GATE, K>(), from, of_gate);
-        Patch<UP, K, ROWS, 2, SLICES>::run(up + column / LANES * tile_bytes<UP, K>(), from, of_up);
+        constexpr int bytes = tile_bytes<GATE, K>();
+        const u8 *of_gate = gate + column / LANES * bytes, *of_up = up + column / LANES * tile_bytes<UP, K>();
+        if constexpr (std::is_same_v<GATE, UP>) { // so that a load of activations serves both
+            simd::RowSums<ROWS> sums[4];
+            Patch<GATE, K, ROWS, 4, SLICES>::run({of_gate, of_up, bytes}, from, sums);
+            put<ROWS>(entries, sums[0], sums[1], sums[2], sums[3]);
+        } else {
+            simd::RowSums<ROWS> sums[2], of_up_sums[2];
+            Patch<GATE, K, ROWS, 2, SLICES>::run({of_gate, bytes}, from, sums);
+            Patch<UP, K, ROWS, 2, SLICES>::run({of_up, tile_bytes<UP, K>()}, from, of_up_sums);
+            put<ROWS>(entries, sums[0], sums[1], of_up_sums[0], of_up_sums[1]);
+        }
+    }
+
+  private:
+    template <int ROWS, class SUMS>
+    inline void put(vec<int, ROWS> entries, const SUMS &gate_low, const SUMS &gate_high, const SUMS &up_low,
+                    const SUMS &up_high) const {
         for (int r = 0; r < ROWS; ++r)
-            sink.put(simd::lane<int, ROWS>(entries, r), column / 32,
-                     Lanes(simd::silu<LANES>(of_gate[0][r]) * of_up[0][r]),
-                     Lanes(simd::silu<LANES>(of_gate[1][r]) * of_up[1][r]));
+            sink.put(simd::lane<int, ROWS>(entries, r), column / 32, Lanes(simd::silu<LANES>(gate_low[r]) * up_low[r]),
+                     Lanes(simd::silu<LANES>(gate_high[r]) * up_high[r]));
     }
 };
 

@@ -90,7 +90,8 @@ inline void patch_of_segment(int patch, int first, int count, const u8 *weights,
     constexpr int tiles = FIRST::PATCH;
     if (patch < FIRST::PATCHES) {
         simd::RowSums<ROWS> sums[tiles];
-        Patch<F, K, ROWS, tiles, SLICES>::run(weights + FIRST::OFFSET + patch * tiles * tile_bytes<F, K>(), rows, sums);
+        constexpr int bytes = tile_bytes<F, K>();
+        Patch<F, K, ROWS, tiles, SLICES>::run({weights + FIRST::OFFSET + patch * tiles * bytes, bytes}, rows, sums);
         ARCMTP_UNROLL_ON_GPU
         for (int r = 0; r < ROWS; ++r)
             if (first + r < count)

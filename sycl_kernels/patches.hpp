@@ -38,8 +38,11 @@ template <class F> struct takes_sign {
 /// The codes of a group of 32 inputs and 16 columns: dots<PART> are sums of (code - zero point) * activation.
 template <class F> struct GroupCodes {
     simd::Weights<F::BITS> weights;
-    inline explicit GroupCodes(const Planes<F> &planes) {
-        weights.load_group(planes.low + planes.group * F::LOW_BYTES);
+    static inline void load(const Planes<F> &planes, GroupCodes (&one)[1]) {
+        one[0].weights.load_group(planes.low + planes.group * F::LOW_BYTES);
+    }
+    static inline void load(const Planes<F> &planes, GroupCodes (&two)[2]) {
+        simd::load_two_groups(two[0].weights, two[1].weights, planes.low + planes.group * F::LOW_BYTES);
     }
 
     /// minus_sum: of each row, the sums of the activations' codes.
@@ -62,9 +65,13 @@ template <Scheme S, int ZERO> struct GroupCodes<Quantised<6, S, ZERO>> {
     using F = Quantised<6, S, ZERO>;
     simd::Weights<4> low;
     simd::Weights<2> high;
-    inline explicit GroupCodes(const Planes<F> &planes) {
-        low.load_group(planes.low + planes.group * F::LOW_BYTES);
-        high.load_group(planes.high + planes.group * 128);
+    static inline void load(const Planes<F> &planes, GroupCodes (&one)[1]) {
+        one[0].low.load_group(planes.low + planes.group * F::LOW_BYTES);
+        one[0].high.load_group(planes.high + planes.group * 128);
+    }
+    static inline void load(const Planes<F> &planes, GroupCodes (&two)[2]) {
+        simd::load_two_groups(two[0].low, two[1].low, planes.low + planes.group * F::LOW_BYTES);
+        simd::load_two_groups(two[0].high, two[1].high, planes.high + planes.group * 128);
     }
 
     template <int PART, class CODES, int ROWS>
@@ -80,7 +87,25 @@ template <Scheme S, int ZERO> struct GroupCodes<Quantised<6, S, ZERO>> {
     }
 };
 
-/// total[tile][row] = the products of TILES tiles of a quantised matrix, the first at `tiles`, with ROWS rows.
+/// Where the tiles of a patch are.
+template <int TILES> struct PatchTiles {
+    const u8 *at[TILES];
+
+    /// Successive tiles of `bytes` each.
+    inline PatchTiles(const u8 *first, int bytes) {
+#pragma unroll
+        for (int t = 0; t < TILES; ++t)
+            at[t] = first + t * bytes;
+    }
+    /// Half of them from `first` on and half from `second` on.
+    inline PatchTiles(const u8 *first, const u8 *second, int bytes) {
+#pragma unroll
+        for (int t = 0; t < TILES; ++t)
+            at[t] = t < TILES / 2 ? first + t * bytes : second + (t - TILES / 2) * bytes;
+    }
+};
+
+/// total[tile][row] = the products of TILES tiles of quantised matrices with ROWS rows.
 template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
     using Row = ActivationRow<K>;
     using Sums = simd::RowSums<ROWS>;
@@ -92,7 +117,7 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
     /// Groups whose scales are loaded together.
     static constexpr int TOGETHER = STEP % 2 == 0 && F::SCHEME == Scheme::group ? 2 : 1;
 
-    static inline void run(const u8 *tiles, const PatchRows<ROWS> &rows, Sums (&total)[TILES]) {
+    static inline void run(const PatchTiles<TILES> &tiles, const PatchRows<ROWS> &rows, Sums (&total)[TILES]) {
         const vec<simd::u32, ROWS> offset = simd::convert<simd::u32, int, ROWS>(rows.numbers) * simd::u32(Row::BYTES);
         for (int slice = 0; slice < SLICES; ++slice) {
             Sums part[TILES];
@@ -113,8 +138,8 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
     }
 
   private:
-    static inline void add_groups(const u8 *tiles, const u8 *quantised, vec<simd::u32, ROWS> offset, int first,
-                                  Sums (&part)[TILES]) {
+    static inline void add_groups(const PatchTiles<TILES> &tiles, const u8 *quantised, vec<simd::u32, ROWS> offset,
+                                  int first, Sums (&part)[TILES]) {
         const simd::RowCodes<ROWS, STEP> codes(quantised, offset, K, first);
         const u8 *words = quantised + 4 * first;
         const simd::RowWords<float, ROWS, STEP> scales(words + Row::SCALES, offset);
@@ -124,19 +149,21 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
         for (int g = 0; g < STEP; g += TOGETHER) {
             ARCMTP_UNROLL_ON_GPU
             for (int t = 0; t < TILES; ++t) {
-                const u8 *tile = tiles + t * tile_bytes<F, K>();
+                const u8 *tile = tiles.at[t];
                 Lanes scale[TOGETHER][2], minimum[TOGETHER][2];
                 load_scales_of_step(tile, first + g, scale, minimum);
+                GroupCodes<F> weights[TOGETHER];
+                GroupCodes<F>::load(Planes<F>(tile, simd::u32(first + g)), weights);
 #pragma unroll
-                for (int i = 0; i < TOGETHER; ++i) {
-                    const GroupCodes<F> weights(Planes<F>(tile, simd::u32(first + g + i)));
+                for (int i = 0; i < TOGETHER; ++i)
                     if constexpr (F::HALVES) {
                         const vec<int, ROWS> before = sums[g + i] - last[g + i];
-                        add<1>(weights, codes, g + i, scale[i][0], minimum[i][0], scales[g + i], before, part[t]);
-                        add<2>(weights, codes, g + i, scale[i][1], minimum[i][1], scales[g + i], last[g + i], part[t]);
+                        add<1>(weights[i], codes, g + i, scale[i][0], minimum[i][0], scales[g + i], before, part[t]);
+                        add<2>(weights[i], codes, g + i, scale[i][1], minimum[i][1], scales[g + i], last[g + i],
+                               part[t]);
                     } else
-                        add<0>(weights, codes, g + i, scale[i][0], minimum[i][0], scales[g + i], sums[g + i], part[t]);
-                }
+                        add<0>(weights[i], codes, g + i, scale[i][0], minimum[i][0], scales[g + i], sums[g + i],
+                               part[t]);
             }
         }
     }
@@ -169,12 +196,12 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
 template <class T, int K, int ROWS, int TILES, int SLICES> struct Patch<Plain<T>, K, ROWS, TILES, SLICES> {
     using Sums = simd::RowSums<ROWS>;
 
-    static inline void run(const u8 *tiles, const PatchRows<ROWS> &rows, Sums (&total)[TILES]) {
+    static inline void run(const PatchTiles<TILES> &tiles, const PatchRows<ROWS> &rows, Sums (&total)[TILES]) {
         ARCMTP_UNROLL_ON_GPU
         for (int t = 0; t < TILES; ++t)
             ARCMTP_UNROLL_ON_GPU
         for (int octet = 0; octet < ROWS / 8; ++octet)
-            run_octet(tiles + t * tile_bytes<Plain<T>, K>(), rows, octet, total[t]);
+            run_octet(tiles.at[t], rows, octet, total[t]);
     }
 
   private:

@@ -5,6 +5,11 @@
 
 namespace simd {
 
+template <int BITS> inline void load_two_groups(Weights<BITS> &first, Weights<BITS> &second, const u8 *codes) {
+    first.load_group(codes);
+    second.load_group(codes + 64 * BITS);
+}
+
 template <int ROWS, int GROUPS> struct RowCodes {
     const u8 *rows[ROWS];
     int k;

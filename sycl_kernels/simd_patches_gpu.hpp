@@ -5,6 +5,20 @@
 
 namespace simd {
 
+/// Two groups that lie one behind the other at a multiple of 8 bytes, in loads as wide as the device has them, 512
+/// bytes.
+template <int BITS> inline void load_two_groups(Weights<BITS> &first, Weights<BITS> &second, const u8 *codes) {
+    constexpr int WORDS = BITS * 16, WIDE = BITS <= 4 ? 2 * WORDS : WORDS;
+    constexpr esimd::properties aligned{esimd::alignment<8>};
+    vec<u32, 2 * WORDS> both;
+#pragma unroll
+    for (int i = 0; i < 2 * WORDS; i += WIDE)
+        both.template select<WIDE, 1>(i) =
+            esimd::block_load<u32, WIDE>(reinterpret_cast<const u32 *>(codes) + i, aligned);
+    first.words = both.template select<WORDS, 1>(0);
+    second.words = both.template select<WORDS, 1>(WORDS);
+}
+
 /// GROUPS groups of 32 codes, from `group` on, of ROWS activation rows of k values, which begin `offset` bytes behind
 /// `rows`: as dpas takes eight rows.
 template <int ROWS, int GROUPS> struct RowCodes {

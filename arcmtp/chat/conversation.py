@@ -36,7 +36,7 @@ class Asking:
 class Answer:
     """An answer under way: iterate over its parts, (kind, text) each, once.
 
-    SIGINT, if it comes while the main thread iterates, ends the answer after the step, or 512 tokens of the prompt,
+    SIGINT, if it comes while the main thread iterates, ends the answer after the step, or the prompt chunk,
     that is under way; a second one raises KeyboardInterrupt at once.
     """
 

@@ -62,7 +62,7 @@ def _add_server_options(parser: Parser) -> None:
         ("--body-limit", positive, 8.0, "MiB of a request's body at most"),
         ("--store-limit", positive, 64.0, "MiB of responses that are kept for previous_response_id"),
         ("--drain-limit", positive, 60.0, "seconds that SIGTERM lets requests go on"),
-        ("--step-limit", positive, 60.0, "seconds that a step may take, or 512 tokens of a prompt"),
+        ("--step-limit", positive, 60.0, "seconds that a step may take, or a prompt chunk"),
     ):
         parser.add_argument(option, metavar="X", type=kind, default=default, help=f"{text} (default {default})")
     parser.add_argument("--alias", metavar="NAME", help="the model's name (default: the file's)")

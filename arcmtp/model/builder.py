@@ -9,7 +9,7 @@ from arcmtp.formats.kv_cache import KV_F16, KvFormat
 from arcmtp.model.config import Config
 from arcmtp.model.controls import Controls
 from arcmtp.model.weight_plan import WeightPlan
-from arcmtp.ops.launch import Batch
+from arcmtp.ops.launch import Batch, Consumers
 from arcmtp.runtime.card import Geometry
 from arcmtp.runtime.launch import Argument
 from arcmtp.runtime.tensor import F32, I32, U8, Arena, DType, Kind, Tensor
@@ -36,7 +36,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class ActivationRows:
-    """Rows in both forms in which an operator may want them."""
+    """Rows in the forms in which an operator may want them; without any of a form that it does not want."""
 
     quantised: Tensor
     plain: Tensor
@@ -78,12 +78,13 @@ class Builder:
         """What there is once for each sequence, [slots, *shape]."""
         return self.arena.tensor(name, dtype, self.slots, *shape, kind=kind)
 
-    def activations(self, name: str, k: int, rows: int | None = None) -> ActivationRows:
-        """Rows of k values in both forms; None: those of a prompt chunk."""
+    def activations(self, name: str, k: int, readers: Consumers, rows: int | None = None) -> ActivationRows:
+        """Rows of k values, in the forms that their readers want; None: those of a prompt chunk."""
         rows = rows or self.geometry.chunk_rows
+        row = row_bytes(k, self.activation_orders)
         return ActivationRows(
-            self.arena.tensor(f"{name} quantised", U8, rows, row_bytes(k, self.activation_orders)),
-            self.arena.tensor(f"{name} plain", F32, rows, k),
+            self.arena.tensor(f"{name} quantised", U8, rows * readers.quantised, row),
+            self.arena.tensor(f"{name} plain", F32, rows * readers.plain, k),
         )
 
 

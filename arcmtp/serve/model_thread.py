@@ -28,7 +28,7 @@ class ModelThread:
 
     load: makes the LLM. If it raises, `loaded` does, and the state is `failed`.
     queue_limit: jobs that may wait.
-    step_seconds: if a step and 512 tokens of a prompt take longer, the process ends with status 70: the device is
+    step_seconds: if a step and a prompt chunk take longer, the process ends with status 70: the device is
         stuck, and nothing else frees what it holds.
     """
 

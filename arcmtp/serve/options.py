@@ -23,7 +23,7 @@ class ServeOptions:
     body_mib: size of a request's body at most.
     store_mib: size of the responses that are kept for `previous_response_id`.
     drain_seconds: how long SIGTERM lets running and waiting requests go on.
-    step_seconds: how long a step, or 512 tokens of a prompt, may take before the process gives up (status 70).
+    step_seconds: how long a step, or a prompt chunk, may take before the process gives up (status 70).
     log_level: the least of what is logged: debug, info, warning or error.
     sampling: for requests that do not say.
     page: whether `/` is a page to chat in.

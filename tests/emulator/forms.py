@@ -40,7 +40,8 @@ LANES = (1, 2, 4, 8, 16, 32)
 REGIONS = ("<1>", "<2>", "<4>", "<0;1,0>", "<1;1,0>", "<2;1,0>", "<4;1,0>", "<8;1,0>", "<1;0>", "<0;0>", "<4;2>", "<0>")
 LOADS = {  # element, with "t" where one run of elements lies behind one address
     "slm": ["d32", "d32x3t", "d32x4t", "d64", "d64x2t", "d64x3t", "d64x4t", "d64x8t", "d64x16t", "d64x32t"],
-    "ugm": ["d32", "d32x2", "d32x4", "d16u32", "d32x2t", "d32x4t", "d32x8t", "d32x16t", "d32x32t", "d32x64t"],
+    "ugm": ["d32", "d32x2", "d32x4", "d16u32", "d32x2t", "d32x4t", "d32x8t", "d32x16t", "d32x32t", "d32x64t", "d64x32t",
+            "d64x64t"],
 }
 STORES = {
     "slm": ["d32", "d64x2t", "d64x4t", "d64x8t", "d64x32t"],

@@ -85,7 +85,7 @@ def registers_of(state: State, lanes: int, shape: Shape) -> np.ndarray:
 @pytest.mark.parametrize("displacement", DISPLACEMENTS)
 @pytest.mark.parametrize("shape", [shape for shape in LOADS["ugm"] if shape.endswith("t")])
 def test_a_block_load_fills_registers_from_one_run_of_global_memory(shape: str, displacement: int) -> None:
-    offset = 1024 + 4
+    offset = 1024 + Shape(shape).memory_bytes
     state = state_of(1, np.array([BASE + offset - displacement], np.uint64))
     before, data = registers_of(state, 1, Shape(shape)), state.memory[BASE].copy()
     run([memory("load", "ugm", shape, ADDRESS, DATA, displacement)], state)

@@ -87,9 +87,10 @@ def test_a_cycle_is_its_draft_calls_and_its_step() -> None:
 
 def test_a_prompt_is_its_chunks() -> None:
     steps = network()
-    one, two = (steps.prompt(tokens).seconds.expected for tokens in (512, 1024))
+    chunk = steps.network.chunk_rows
+    one, two = (steps.prompt(tokens).seconds.expected for tokens in (chunk, 2 * chunk))
     assert 2 * one * 0.98 < two < 2.2 * one
-    assert steps.prompt(600).seconds.expected > steps.prompt(512).seconds.expected
+    assert steps.prompt(chunk + 88).seconds.expected > one
 
 
 def test_experts_in_host_memory_come_over_pcie() -> None:

@@ -34,11 +34,13 @@ class DenseFeedForward:
         gate, up = self.gate_up_weights.matrices
         down = self.down_weights.matrices
         # The mixer's output is added as the norm's only partial sum.
-        self._norm = Norm(hidden, config.rms_eps, 1, Consumers.of([gate, up]), geometry)
-        self._gate_up = FeedForwardGateUp(gate, up, Consumers.of(down), geometry)
+        of_gate_up, of_down = Consumers.of([gate, up]), Consumers.of(down)
+        self._norm = Norm(hidden, config.rms_eps, 1, of_gate_up, geometry)
+        self._gate_up = FeedForwardGateUp(gate, up, of_down, geometry)
         self._down = MulMat(down, geometry)
         self._residual = Residual(build, self.partial_sums)
-        self._input, self._hidden = build.activations("input", hidden), build.activations("hidden", config.ffn)
+        self._input = build.activations("input", hidden, of_gate_up)
+        self._hidden = build.activations("hidden", config.ffn, of_down)
         self._source_rows = build.controls.source_rows
 
     def launches(self, rows: Rows) -> Iterator[Launch]:

@@ -62,7 +62,7 @@ class Head:
 
         self._residual = Residual(build, partial_sums)
         self.before_norm = build.step(f"{name} rows before the norm", config.hidden)
-        self.rows = build.activations(f"{name} rows", config.hidden, step_rows)
+        self.rows = build.activations(f"{name} rows", config.hidden, readers, step_rows)
         self.logits = build.step("logits", vocabulary.stride)
         self._partials = build.step("sampling partials", *self.sampling.partials_shape(1)[1:])
         self._arrivals = build.counters("sampling arrivals", step_rows)

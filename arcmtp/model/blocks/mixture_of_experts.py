@@ -57,9 +57,9 @@ class MixtureOfExperts:
         self.down = ExpertsDown(down_matrix, shared_down, used, geometry)
 
         self._residual = Residual(build, self.partial_sums)
-        self._input = build.activations("input", hidden)
-        self._hidden = build.activations("hidden", config.expert_ffn, geometry.chunk_rows * used)
-        self._shared = build.activations("shared hidden", config.shared_ffn)
+        self._input = build.activations("input", hidden, readers)
+        self._hidden = build.activations("hidden", config.expert_ffn, of_down, geometry.chunk_rows * used)
+        self._shared = build.activations("shared hidden", config.shared_ffn, of_shared_down)
         self._logits = build.rows("router logits", self.router.logits_columns)
         self._counters = build.counters("router counters", geometry.chunk_rows)
         self.selected = build.rows("selected experts", used, dtype=I32)

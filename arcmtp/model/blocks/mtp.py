@@ -92,7 +92,7 @@ class MtpBlock:
             hidden, config.rms_eps, trunk.partial_sums, Consumers(quantised=False, plain=True), build.geometry
         )
         self._residual = Residual(build, trunk.partial_sums)
-        self._rows, self._chunk_rows = build.activations("input", 2 * hidden), build.activations("input", hidden)
+        self._rows = build.activations("input", 2 * hidden, readers)
         self._chunk_hidden = build.rows("hidden rows of a chunk", hidden)
         self._row_positions = build.step("draft positions", dtype=I32)
         self.carried = StateCache(build.per_slot("carried hidden rows", F32, CARRIED_ROWS, hidden))
@@ -105,11 +105,12 @@ class MtpBlock:
 
     def chunk(self, rows: Rows) -> Iterator[Launch]:
         """Keys and values of a prompt chunk that the trunk has evaluated; no queries, experts or logits."""
-        post, residual = self._trunk.hidden_rows == "post", self._residual
+        residual = self._residual
+        of_norm = (residual.before, self._chunk_hidden)  # the rows before and after it; one of them nobody reads
+        x_out, plain = of_norm if self._trunk.hidden_rows == "post" else reversed(of_norm)
         norm = self._chunk_norm.launch(
-            0, x=residual.after, partials=residual.partials, weight=self._trunk.head.weights.norm,
-            x_out=residual.before if post else self._chunk_hidden, source_rows=self._controls.source_rows,
-            quantised=self._chunk_rows.quantised, plain=self._chunk_hidden if post else self._chunk_rows.plain,
+            0, x=residual.after, partials=residual.partials, weight=self._trunk.head.weights.norm, x_out=x_out,
+            source_rows=self._controls.source_rows, quantised=self._rows.quantised, plain=plain,
             row_count=rows.row_count,
         )  # fmt: skip
         launches = [

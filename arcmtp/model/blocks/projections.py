@@ -24,10 +24,9 @@ class Projections:
         self.weight = build.weights.vector(f"{prefix}attn_norm.weight", hidden)
         self.merged = build.weights.merge(f"{prefix}projections", segments)
         self.residual = Residual(build, partial_sums)
-        self.rows = build.activations("input", hidden)
-        self.norm = Norm(
-            hidden, build.config.rms_eps, partial_sums, Consumers.of(self.merged.matrices), build.geometry
-        )
+        readers = Consumers.of(self.merged.matrices)
+        self.rows = build.activations("input", hidden, readers)
+        self.norm = Norm(hidden, build.config.rms_eps, partial_sums, readers, build.geometry)
         self.product = MulMat(self.merged.matrices, build.geometry)
         self.projected = build.rows("projected", self.product.columns)
         self._source_rows = build.controls.source_rows
@@ -51,7 +50,7 @@ class OutputProjection:
     def __init__(self, build: Builder, prefix: str, segment: Segment) -> None:
         self.merged = build.weights.merge(f"{prefix}output", [segment])
         self.consumers = Consumers.of(self.merged.matrices)
-        self.rows = build.activations("input", segment.matrix.k)
+        self.rows = build.activations("input", segment.matrix.k, self.consumers)
         self.product = MulMat(self.merged.matrices, build.geometry)
         self._mixed = build.rows("mixed", build.config.hidden)
 

@@ -16,7 +16,10 @@ def patch_tiles(geometry: Geometry, tiles: int, *matrices: Matrix) -> int:
     """Column tiles of a thread where the matrices have so many: a number that divides them.
 
     Half of `prompt_columns` where registers are needed for codes that are neither weights as they are nor with a sign.
+    One where all are floats: their tiles share no loads, and a thread of several would be a launch's longest.
     """
+    if all(matrix.format.scheme is Scheme.PLAIN for matrix in matrices):
+        return 1
     most = geometry.prompt_columns // LANES // (1 if all(map(_are_weights, matrices)) else 2)
     return next(n for n in range(most, 0, -1) if tiles % n == 0)
 

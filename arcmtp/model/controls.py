@@ -26,7 +26,8 @@ class Controls:
     (accept.hpp); `draft_floors` f32, the log-probability of a draft below which no more are made; `top_counts`, how
     many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32 of sampling with options;
     `records` in host memory, what steps gave.
-    Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`.
+    Of a prompt chunk: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`. `arrivals` [1] of work-groups, zero
+    between launches.
     """
 
     def __init__(self, arena: Arena, slots: int, stride: int) -> None:
@@ -56,6 +57,7 @@ class Controls:
         self.drafted = arena.tensor(
             "drafted", I32, slots, kind=Kind.STATE, initial=lambda: np.full(slots, MAX_ROWS, np.int32)
         )
+        self.arrivals = arena.tensor("arrivals", I32, 1, kind=Kind.COUNTERS)
         self.goes_on = words("chains go on", 1)
         self.draft_floors = arena.tensor("draft floors", F32, slots, kind=Kind.STATE)
         self.pending_count = words("pending count", slots)

@@ -27,8 +27,8 @@ def _formats(*matrices: Matrix) -> str:
     return "_".join(m.format.name.lower() for m in matrices)
 
 
-def _team_memory(geometry: Geometry, width: int) -> int:
-    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + CHUNK_ROWS * 4
+def _team_memory(geometry: Geometry, width: int, ways: int = 1) -> int:
+    return ways * geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + CHUNK_ROWS * 4
 
 
 def _rows_per_pass(rows: int, geometry: Geometry) -> int:
@@ -130,6 +130,17 @@ class ExpertsDown:
         self._geometry = geometry
         self._patch_tiles = patches.patch_tiles(geometry, down.n // LANES, down, shared_down)
 
+    def _ways(self, rows: int) -> int:
+        """Tiles that a work-group has side by side: of one row as many as make its team a norm's, which can then norm
+        the row (`Launch.then`)."""
+        g = self._geometry
+        ways = g.norm_team // g.mul_mat_team
+        fits = g.mul_mat_team * ways == g.norm_team and self._down.n % max(g.expert_columns, ways * LANES) == 0
+        return ways if rows == 1 and fits else 1
+
+    def _columns(self, rows: int) -> int:
+        return max(self._geometry.expert_columns, self._ways(rows) * LANES)
+
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, down, shared, count = self._geometry, self._down, self._shared_down, compiled_rows(rows)
@@ -148,9 +159,10 @@ class ExpertsDown:
                 registers=patches.REGISTERS,
                 agree=matrices_agree(down, shared),
             )
+        ways = self._ways(rows)
         template = (
             f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {count}, {_rows_per_pass(rows, g)}, "
-            f"{g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
+            f"{g.mul_mat_team}, {ways}, {self._columns(rows)}, {segment(down)}, {segment(shared)}"
         )
         return Kernel(
             operator="experts_down",
@@ -158,8 +170,8 @@ class ExpertsDown:
             header="experts.hpp",
             parameters=_DOWN,
             call=f"experts_down<{template}>",
-            team=g.mul_mat_team,
-            team_memory=_team_memory(g, 1),
+            team=ways * g.mul_mat_team,
+            team_memory=_team_memory(g, 1, ways),
             agree=(*_LIST, *matrices_agree(down, shared)),
         )
 
@@ -171,7 +183,7 @@ class ExpertsDown:
         """
         g = self._geometry
         units = rows * self.used if compiled_rows(rows) else self._down.experts
-        groups = (1 + units) * _spans(self._down.n, g)
+        groups = (1 + units) * -(-self._down.n // self._columns(rows))
         if patches.in_patches(rows, g):
             threads = self._down.n // LANES // self._patch_tiles
             groups = (units + patches.row_patches(g.prompt_rows)) * patches.teams(threads, g)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "feed_forward.hpp"
+#include "norm.hpp"
 
 namespace arcmtp {
 
@@ -31,8 +32,8 @@ template <int PASS, class WORK> inline void for_entries(int list, int count, con
             work.template run<1>(simd::team_load<int, 1>(list + 4 * next));
 }
 
-/// partials[row][slot] = slot weight * (down · hidden[entry]) for columns first … last - 1.
-template <class DOWN, int K, int WIDTH, int SLICES, int USED, bool SHARED> struct Down {
+/// partials[row][slot] = slot weight * (down · hidden[entry]) for columns first … last - 1, WAYS tiles at a time.
+template <class DOWN, int K, int WIDTH, int SLICES, int WAYS, int USED, bool SHARED> struct Down {
     const u8 *down;
     RowSource<DOWN, K> hidden;
     const float *slot_weights;
@@ -40,12 +41,14 @@ template <class DOWN, int K, int WIDTH, int SLICES, int USED, bool SHARED> struc
     int first, last;
 
     template <int N> inline void run(vec<int, N> entries) const {
-        for (int column = first; column < last; column += LANES) {
+        const int slice = WAYS > 1 ? simd::team_rank() % SLICES : simd::team_rank();
+        for (int column = first + (WAYS > 1 ? simd::team_rank() / SLICES * LANES : 0); column < last;
+             column += WAYS * LANES) {
             Lanes acc[N];
             TileSlice<DOWN, K, N, SLICES>::run(
                 down + column / LANES * tile_bytes<DOWN, K>(),
-                [&](int i) { return hidden(simd::lane<int, N>(entries, i)); }, simd::team_rank(), acc);
-            reduce_slices<SLICES, N, 1>(acc, [&](int item, Lanes(&value)[1]) {
+                [&](int i) { return hidden(simd::lane<int, N>(entries, i)); }, slice, acc);
+            reduce_slices<SLICES, N, 1, WAYS>(acc, [&](int item, Lanes(&value)[1]) {
                 const int entry = simd::lane<int, N>(entries, item);
                 const int place = SHARED ? entry * (USED + 1) + USED : entry / USED * (USED + 1) + entry % USED;
                 simd::store<float, LANES>(partials + simd::u64(place) * WIDTH + column, value[0] * slot_weights[place]);
@@ -102,12 +105,13 @@ inline void experts_gate_up(const u8 *weights, const u8 *shared_weights, const u
 }
 
 /// partials [rows][USED + 1][WIDTH]: every chosen expert's weighted output, the shared expert's last.
-template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int LIST, int PASS, int SLICES, int COLUMNS,
-          class DOWN, class SHARED_DOWN>
+template <int K, int SHARED_K, int EXPERTS, int USED, int WIDTH, int ROWS, int LIST, int PASS, int SLICES, int WAYS,
+          int COLUMNS, class DOWN, class SHARED_DOWN>
 inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *hidden_quantised,
                          const float *hidden_plain, const u8 *shared_quantised, const float *shared_plain,
                          const int *selected, const float *slot_weights, float *partials, const int *row_count) {
-    constexpr int list = parts_bytes<SLICES, PASS, 1>();
+    static_assert(WAYS == 1 || (COLUMNS % (WAYS * LANES) == 0 && WIDTH % COLUMNS == 0)); // all come to each barrier
+    constexpr int list = parts_bytes<WAYS * SLICES, PASS, 1>();
     simd::reserve_team_memory<list + LIST>();
     const Span<(ROWS > 0 ? ROWS * USED : EXPERTS), WIDTH, COLUMNS> span;
     const int rows = ROWS > 0 ? ROWS : row_count[0], last = span.last(WIDTH);
@@ -115,21 +119,21 @@ inline void experts_down(const u8 *weights, const u8 *shared_weights, const u8 *
     using SharedFormat = typename SHARED_DOWN::Format;
     if (span.shared) {
         for_rows<ROWS, PASS>(
-            rows, Down<SharedFormat, SHARED_K, WIDTH, SLICES, USED, true>{shared_weights + SHARED_DOWN::OFFSET,
-                                                                          {shared_quantised, shared_plain},
-                                                                          slot_weights,
-                                                                          partials,
-                                                                          span.first,
-                                                                          last});
+            rows, Down<SharedFormat, SHARED_K, WIDTH, SLICES, WAYS, USED, true>{shared_weights + SHARED_DOWN::OFFSET,
+                                                                                {shared_quantised, shared_plain},
+                                                                                slot_weights,
+                                                                                partials,
+                                                                                span.first,
+                                                                                last});
         return;
     }
     const int expert = ROWS > 0 ? selected[span.unit] : span.unit;
-    const int count = list_entries<SLICES>(selected, rows * USED, expert, list);
+    const int count = list_entries<WAYS * SLICES>(selected, rows * USED, expert, list);
     if (ROWS > 1 && simd::lane<int, 1>(simd::team_load<int, 1>(list), 0) < span.unit)
         return; // the unit of the expert's first entry does them all
     const u8 *down = weights + DOWN::OFFSET + expert * (WIDTH / LANES * tile_bytes<Format, K>());
     for_entries<PASS>(list, count,
-                      Down<Format, K, WIDTH, SLICES, USED, false>{
+                      Down<Format, K, WIDTH, SLICES, WAYS, USED, false>{
                           down, {hidden_quantised, hidden_plain}, slot_weights, partials, span.first, last});
 }
 

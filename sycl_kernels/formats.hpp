@@ -287,8 +287,9 @@ template <class T, int K, int ROWS, int SLICES> struct TileSlice<Plain<T>, K, RO
 };
 
 /// Add the slices' parts in slice order. Each of ITEMS items of WIDTH vectors is finished by one thread, which calls
-/// emit(item, parts); `acc` is [ITEMS][WIDTH]. Team memory: SLICES * ITEMS * WIDTH * 64 bytes.
-template <int SLICES, int ITEMS, int WIDTH, class EMIT>
+/// emit(item, parts); `acc` is [ITEMS][WIDTH]. WAYS times so many threads do it side by side, each SLICES of them
+/// alone. Team memory: WAYS * SLICES * ITEMS * WIDTH * 64 bytes.
+template <int SLICES, int ITEMS, int WIDTH, int WAYS = 1, class EMIT>
 inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
     if constexpr (SLICES == 1) {
 #pragma unroll
@@ -300,12 +301,13 @@ inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
             emit(item, parts);
         }
     } else {
-        const int rank = simd::team_rank();
-        auto place = [](int slice, int index) { return (slice * ITEMS * WIDTH + index) * LANES * 4; };
+        const int rank = WAYS > 1 ? simd::team_rank() % SLICES : simd::team_rank();
+        const int before = WAYS > 1 ? simd::team_rank() / SLICES * SLICES : 0;
+        auto place = [=](int slice, int index) { return ((before + slice) * ITEMS * WIDTH + index) * LANES * 4; };
 #pragma unroll
         for (int i = 0; i < ITEMS * WIDTH; ++i)
             simd::team_store<float, LANES>(place(rank, i), acc[i]);
-        simd::team_barrier<SLICES>();
+        simd::team_barrier<SLICES * WAYS>();
         for (int item = rank; item < ITEMS; item += SLICES) {
             Lanes parts[WIDTH];
 #pragma unroll
@@ -316,7 +318,7 @@ inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
             }
             emit(item, parts);
         }
-        simd::team_barrier<SLICES>();
+        simd::team_barrier<SLICES * WAYS>();
     }
 }
 

@@ -49,16 +49,11 @@ inline Lanes add_squares(vec<float, 32> values, Lanes squares) {
     return simd::fma<float, LANES>(high, high, simd::fma<float, LANES>(low, low, squares));
 }
 
-/// x_out[row] = x[row] + partials[row][0] + partials[row][1] + …, and its norm times `weight` to a RowSink. A
-/// work-group per row. With GATHER, row r is read from row source_rows[r]; without SLOTS nothing is added and x_out is
-/// not written.
-template <int K, int SLOTS, bool GATHER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
-inline void norm(const float *x, const float *partials, float *x_out, const float *weight, float eps,
-                 const int *source_rows, u8 *quantised, float *plain, const int *row_count) {
-    simd::reserve_team_memory<TEAM * LANES * 4>();
-    const int row = simd::group_index();
-    if (ROWS == 0 && row >= row_count[0])
-        return;
+/// x_out[row] = x[row] + partials[row][0] + partials[row][1] + …, and its norm times `weight` to a RowSink; by one
+/// team. With GATHER it is read from row source_rows[row]; without SLOTS nothing is added and x_out is not written.
+template <int K, int SLOTS, bool GATHER, int TEAM, bool QUANTISED, bool PLAIN>
+inline void norm_row(int row, const float *x, const float *partials, float *x_out, const float *weight, float eps,
+                     const int *source_rows, u8 *quantised, float *plain) {
     const simd::u64 source = GATHER ? source_rows[row] : row;
     const float *from = x + source * K, *add = partials + source * SLOTS * K;
     float *sums = x_out + simd::u64(row) * K;
@@ -97,6 +92,29 @@ inline void norm(const float *x, const float *partials, float *x_out, const floa
         value = value * scale * simd::load<float, 32>(weight + at);
         sink.put(row, group, simd::part<LANES, 0, float, 32>(value), simd::part<LANES, LANES, float, 32>(value));
     }
+}
+
+/// norm_row of each row, by a work-group of its own.
+template <int K, int SLOTS, bool GATHER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
+inline void norm(const float *x, const float *partials, float *x_out, const float *weight, float eps,
+                 const int *source_rows, u8 *quantised, float *plain, const int *row_count) {
+    simd::reserve_team_memory<TEAM * LANES * 4>();
+    const int row = simd::group_index();
+    if (ROWS == 0 && row >= row_count[0])
+        return;
+    norm_row<K, SLOTS, GATHER, TEAM, QUANTISED, PLAIN>(row, x, partials, x_out, weight, eps, source_rows, quantised,
+                                                       plain);
+}
+
+/// norm_row of the only row, by the last of `groups` work-groups that come here, behind what they did before.
+template <int K, int SLOTS, bool GATHER, int ROWS, int TEAM, bool QUANTISED, bool PLAIN>
+inline void norm_at_last(int groups, int *arrivals, const float *x, const float *partials, float *x_out,
+                         const float *weight, float eps, const int *source_rows, u8 *quantised, float *plain,
+                         const int *) {
+    static_assert(ROWS == 1);
+    if (simd::last_arrival<TEAM>(arrivals, groups))
+        norm_row<K, SLOTS, GATHER, TEAM, QUANTISED, PLAIN>(0, x, partials, x_out, weight, eps, source_rows, quantised,
+                                                           plain);
 }
 
 } // namespace arcmtp

@@ -58,7 +58,7 @@ class Calls:
         of_step = self.rows(rows, sequences)
         return Call(
             f"step of {rows}{of_sequences(sequences)}{suffix(mode)}",
-            lambda: chain(self.trunk(of_step), self.head.logit_launches(of_step)),
+            lambda: self._merged(chain(self.trunk(of_step), self.head.logit_launches(of_step))),
             lambda: [*self.head.choice(of_step, mode, self.controls.sampled), self.accept(of_step)],
             mode.masked,
         )
@@ -72,8 +72,8 @@ class Calls:
 
         def logits() -> Iterable[Launch]:
             if index == 1:
-                return mtp.first_logits(self.rows(rows, sequences), drafts)
-            launches = mtp.next_logits(drafts, index)
+                return self._merged(mtp.first_logits(self.rows(rows, sequences), drafts))
+            launches = self._merged(mtp.next_logits(drafts, index))
             return [self._ends(index - 1, sequences), *self._guarded(launches)] if if_likely else launches
 
         def choice() -> Iterable[Launch]:
@@ -92,8 +92,26 @@ class Calls:
         )
         return replace(launch, block="mtp")
 
+    def _merged(self, launches: Iterable[Launch]) -> Iterator[Launch]:
+        """The same work in fewer launches: the last team of `experts_down` norms its only row for what follows."""
+        before: Launch | None = None
+        for launch in launches:
+            if before and _ends(before, launch):
+                before = before.then(launch, self.controls.arrivals)
+                continue
+            if before:
+                yield before
+            before = launch
+        if before:
+            yield before
+
     def _guarded(self, launches: Iterable[Launch]) -> Iterator[Launch]:
         return (launch.only_if(self.controls.goes_on) for launch in launches)
+
+
+def _ends(experts: Launch, norm: Launch) -> bool:
+    same_team = experts.kernel.team == norm.kernel.team
+    return experts.operator == "experts_down" and bool(norm.kernel.at_last) and same_team
 
 
 def of_sequences(sequences: int) -> str:

@@ -27,7 +27,7 @@ class Controls:
     many of the likeliest tokens are wanted; `options`, `token_states` and `biases` f32 of sampling with options;
     `records` in host memory, what steps gave.
     Of a prompt chunk, at most `chunk_rows` rows: `chunk_ids`, `chunk_positions`, `chunk_slot`, `row_count`, and
-    `chunk_pending`, how many of its last rows stay pending.
+    `chunk_pending`, how many of its last rows stay pending. `arrivals` [1] of work-groups, zero between launches.
     """
 
     def __init__(self, arena: Arena, slots: int, stride: int, chunk_rows: int) -> None:
@@ -57,6 +57,7 @@ class Controls:
         self.drafted = arena.tensor(
             "drafted", I32, slots, kind=Kind.STATE, initial=lambda: np.full(slots, MAX_ROWS, np.int32)
         )
+        self.arrivals = arena.tensor("arrivals", I32, 1, kind=Kind.COUNTERS)
         self.goes_on = words("chains go on", 1)
         self.draft_floors = arena.tensor("draft floors", F32, slots, kind=Kind.STATE)
         self.pending_count = words("pending count", slots)

@@ -31,8 +31,8 @@ def _list_bytes(rows: int, geometry: Geometry) -> int:
     return -(-(compiled_rows(rows) or geometry.chunk_rows) // 16) * 64
 
 
-def _team_memory(rows: int, geometry: Geometry, width: int) -> int:
-    return geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + _list_bytes(rows, geometry)
+def _team_memory(rows: int, geometry: Geometry, width: int, ways: int = 1) -> int:
+    return ways * geometry.mul_mat_team * geometry.mul_mat_rows * width * 64 + _list_bytes(rows, geometry)
 
 
 def _rows_per_pass(rows: int, geometry: Geometry) -> int:
@@ -135,6 +135,17 @@ class ExpertsDown:
         self._geometry = geometry
         self._patch_tiles = patches.patch_tiles(geometry, down.n // LANES, down, shared_down)
 
+    def _ways(self, rows: int) -> int:
+        """Tiles that a work-group has side by side: of one row as many as make its team a norm's, which can then norm
+        the row (`Launch.then`)."""
+        g = self._geometry
+        ways = g.norm_team // g.mul_mat_team
+        fits = g.mul_mat_team * ways == g.norm_team and self._down.n % max(g.expert_columns, ways * LANES) == 0
+        return ways if rows == 1 and fits else 1
+
+    def _columns(self, rows: int) -> int:
+        return max(self._geometry.expert_columns, self._ways(rows) * LANES)
+
     def kernel(self, rows: int) -> Kernel:
         """For 1…8 rows, or, with `rows` 0, for the count that `row_count` holds when it runs."""
         g, down, shared, count = self._geometry, self._down, self._shared_down, compiled_rows(rows)
@@ -153,9 +164,11 @@ class ExpertsDown:
                 registers=patches.REGISTERS,
                 agree=matrices_agree(down, shared),
             )
+        ways = self._ways(rows)
         template = (
             f"{down.k}, {shared.k}, {down.experts}, {self.used}, {down.n}, {count}, {_list_bytes(rows, g)}, "
-            f"{_rows_per_pass(rows, g)}, {g.mul_mat_team}, {g.expert_columns}, {segment(down)}, {segment(shared)}"
+            f"{_rows_per_pass(rows, g)}, {g.mul_mat_team}, {ways}, {self._columns(rows)}, {segment(down)}, "
+            f"{segment(shared)}"
         )
         return Kernel(
             operator="experts_down",
@@ -163,8 +176,8 @@ class ExpertsDown:
             header="experts.hpp",
             parameters=_DOWN,
             call=f"experts_down<{template}>",
-            team=g.mul_mat_team,
-            team_memory=_team_memory(rows, g, 1),
+            team=ways * g.mul_mat_team,
+            team_memory=_team_memory(rows, g, 1, ways),
             agree=matrices_agree(down, shared),
         )
 
@@ -176,7 +189,7 @@ class ExpertsDown:
         """
         g = self._geometry
         units = rows * self.used if compiled_rows(rows) else self._down.experts
-        groups = (1 + units) * _spans(self._down.n, g)
+        groups = (1 + units) * -(-self._down.n // self._columns(rows))
         if patches.in_patches(rows, g):
             threads = self._down.n // LANES // self._patch_tiles
             groups = (units + patches.row_patches(g.prompt_rows, g)) * patches.teams(threads, g)

@@ -42,6 +42,9 @@ class Norm:
             team=self._team,
             team_memory=self._team * 64,
             agree=((f"ActivationRow<{self.k}>::BYTES - ActivationRow<{self.k}>::SCALES", row_bytes(self.k, orders=0)),),
+            # Several rows one after the other take longer than a launch. A CPU's cores wait at each arrival: experts at
+            # 0.94 of their speed (docs/log/operators.md).
+            at_last=f"norm_at_last<{template}>" if rows == 1 and self._team > 1 else "",
         )
 
     def launch(self, rows: int, **arguments: Argument) -> Launch:

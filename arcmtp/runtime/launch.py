@@ -61,7 +61,8 @@ class Kernel:
     `body` holds the statements. `team` is the work-items of a work-group (a work-item is one hardware thread holding
     vectors), `team_memory` the bytes of shared local memory that the body reserves, `registers` those of a thread: 128
     or 256. `agree`: C++ constants and the values that Python takes for them; the kernel does not compile where they
-    differ.
+    differ. `at_last`: as `call`, but the work is done by the last work-group of another kernel of the same team, whose
+    number of work-groups and counter of arrivals come first; its header includes this one's.
     """
 
     operator: str
@@ -74,6 +75,7 @@ class Kernel:
     team_memory: int = 0
     registers: int = 128
     agree: Agreement = ()
+    at_last: str = ""
 
     @property
     def name(self) -> str:
@@ -92,6 +94,19 @@ class Kernel:
         guard, body = parameters(guard=reads(I32)), f"if (guard[0] == 0)\n        return;\n    {self._work}"
         return replace(
             self, variant=f"{self.variant}_guarded".lstrip("_"), parameters=(*self.parameters, *guard), body=body
+        )
+
+    def then(self, following: Kernel, groups: int) -> Kernel:
+        """The kernel, of which the last of `groups` work-groups then does the work of `following`. Parameters of this
+        are called `then_…`; `arrivals`: an i32 that is zero between launches."""
+        names = [f"then_{name}" for name, _ in following.parameters]
+        renamed = zip(names, (parameter for _, parameter in following.parameters), strict=True)
+        return replace(
+            self,
+            variant=f"{self.variant}_{following.variant}",
+            parameters=(*self.parameters, *renamed, *parameters(arrivals=writes(I32))),
+            body=f"{self._work}\n    {following.at_last}({groups}, arrivals, {', '.join(names)});",
+            agree=tuple(dict.fromkeys((*self.agree, *following.agree))),
         )
 
     @property
@@ -177,6 +192,17 @@ class Launch:
     def only_if(self, flag: Argument) -> Launch:
         """The same launch, which does nothing where i32 `flag` [1] is 0 when it begins."""
         return replace(self, kernel=self.kernel.guarded, arguments={**self.arguments, "guard": flag})
+
+    def then(self, following: Launch, arrivals: Argument) -> Launch:
+        """Both launches in one, as `Kernel.then` does it. arrivals: i32 [1], zero between launches."""
+        renamed = {f"then_{name}": argument for name, argument in following.arguments.items()}
+        return replace(
+            self,
+            kernel=self.kernel.then(following.kernel, self.groups),
+            arguments={**self.arguments, **renamed, "arrivals": arrivals},
+            cost_of=lambda work: self.cost_of(work) + following.cost_of(work),
+            part=f"{self.part} and {following.title}".lstrip(),
+        )
 
     @property
     def operator(self) -> str:

@@ -83,7 +83,7 @@ def test_a_tokens_bytes_come_by_part_and_add_up(report: Report) -> None:
     parts = report.running.bytes_per_token
     assert list(parts) == ["embedding", "gated delta net", "router", "experts", "attention", "head"]
     shared = 3 * 512 * 2048 * 9 // 16
-    assert 1 <= parts["experts"] / (40 * (8 * EXPERT_BYTES + shared)) < 1.01  # a little for the rows
+    assert 1 <= parts["experts"] / (40 * (8 * EXPERT_BYTES + shared)) < 1.02  # a little for the rows
     assert 1 <= parts["head"] / report.tensors[1].file_bytes < 1.01
     assert report.running.bytes_per_draft > parts["head"] + 8 * EXPERT_BYTES
     rope = 64 * 4
@@ -104,9 +104,9 @@ def test_each_card_has_a_plan_and_a_predicted_speed(report: Report) -> None:
         assert card.device_bytes <= 0.95 * card.memory_gib * 2**30
         over_pcie = card.experts_host * 8 * EXPERT_BYTES
         # Bytes, the time between launches, and what else bounds some kernels (tests/predict). A launch reads the shared
-        # expert from the card's memory while PCIe brings the others: 0.3 % of the time at most.
-        least = (moved - over_pcie) / memory_gbs / 1e9 + over_pcie / pcie_gbs / 1e9 + (7 * 40 + 5) * 1.5e-6
-        assert 0.75 / least < card.tokens_per_second < 1.003 / least
+        # expert and its norm's rows from the card's memory while PCIe brings the others: 0.4 % of the time at most.
+        least = (moved - over_pcie) / memory_gbs / 1e9 + over_pcie / pcie_gbs / 1e9 + (6 * 40 + 5) * 1.5e-6
+        assert 0.75 / least < card.tokens_per_second < 1.004 / least
 
 
 def test_a_context_that_is_asked_for_moves_experts_to_the_host(full: Path, reads_little: None) -> None:

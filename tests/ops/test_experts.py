@@ -7,9 +7,12 @@ from arcmtp.formats.matrix import (
     W4,
     Format,
 )
+from arcmtp.ops.launch import Consumers
+from arcmtp.ops.norm import Norm
+from arcmtp.runtime.card import cards
 from arcmtp.selftest.operators.experts import FORMATS, SHARED_WIDTH, USED, WIDTH, Case, K, choose, differences
 from tests.ops.bench import Bench, agree
-from tests.ops.conftest import LAUNCHED_ROWS
+from tests.ops.conftest import B70, EMULATED, LAUNCHED_ROWS
 
 
 @pytest.mark.avx2
@@ -57,3 +60,36 @@ def test_lists_of_an_experts_rows_hold_all_of_them(bench: Bench) -> None:
     whole = np.tile(selected[:1], (bench.geometry.chunk_rows, 1))
     got, _ = case.run_gate_up(np.tile(x[:1], (len(whole), 1)), whole)
     np.testing.assert_array_equal(got, np.tile(chunk[:1], (len(whole), 1, 1)))
+
+
+@pytest.mark.parametrize("bench", [B70, EMULATED], indirect=True)
+@pytest.mark.parametrize("gather", [False, True])
+def test_the_last_team_norms_the_only_row_as_a_launch_of_its_own_does(bench: Bench, gather: bool) -> None:
+    case, rng = Case(bench, (W4, W4, W4), (W4, W4), row_counts=(1,)), np.random.default_rng(4)
+    norm = Norm(K, 1e-6, USED + 1, Consumers(quantised=True, plain=True), bench.geometry, gather)
+    hidden = rng.standard_normal((1, USED, WIDTH)).astype(np.float32)
+    shared = rng.standard_normal((1, SHARED_WIDTH)).astype(np.float32)
+    slots = rng.uniform(0.1, 1, (1, USED + 1)).astype(np.float32)
+    x, weight = (bench.array(rng.standard_normal((1, K)).astype(np.float32)) for _ in range(2))
+    selected, arrivals = choose(rng, 1), bench.zeros(4)
+
+    def run(merged: bool) -> list[np.ndarray]:
+        down, partials = case.down_launch(hidden, shared, selected, slots, 1)
+        x_out, plain, quantised = bench.poisoned(K * 4), bench.poisoned(K * 4), bench.activation_rows(1, K)
+        after = norm.launch(
+            1, x=x, partials=partials, x_out=x_out, weight=weight, source_rows=bench.ints([0]), quantised=quantised,
+            plain=plain, row_count=bench.ints([1]),
+        )  # fmt: skip
+        bench.run(down.then(after, arrivals) if merged else [down, after])
+        normed = bench.rows(plain, 1, K)
+        return [bench.rows(x_out, 1, K), normed, *bench.read_activations(quantised, normed)]
+
+    expected = run(merged=False)
+    for _ in range(3):  # the counter is zero again
+        for one, other in zip(run(merged=True), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_on_a_cpu_a_norm_stays_a_launch_of_its_own() -> None:
+    one_row = Norm(K, 1e-6, 3, Consumers(quantised=True, plain=False), cards()["cpu"].geometry).kernel(1)
+    assert not one_row.at_last

@@ -142,6 +142,20 @@ def test_a_guarded_launch_is_the_same_but_for_the_flag_that_it_asks_first() -> N
     assert "const auto [x, ids, factor, rows, out, guard] = arguments;" in guarded.kernel.source(packed=True)
 
 
+def test_one_launch_of_two_does_the_seconds_work_where_the_last_work_group_of_the_first_arrives() -> None:
+    first, arrivals = scale(given(), layer=3, block="gdn"), tensor("arrivals", I32)
+    added = Kernel("add", "of_4", "add.hpp", parameters(x=reads(F32), out=writes(F32)), at_last="add_at_last<4>")
+    second = Launch(added, 1, 3, {"x": tensor("y"), "out": tensor("z")}, lambda work: Cost(8), part="head")
+    both = first.then(second, arrivals)
+    assert (both.operator, both.title, both.layer, both.block) == ("scale", "scale and add head", 3, "gdn")
+    assert both.groups == first.groups and both.cost(Work(3, 5, 0)) == Cost(12 + 8, 5)
+    assert both.arguments["then_x"] is second.arguments["x"] and both.arguments["x"] is first.arguments["x"]
+    assert both.kernel.name == "scale_of_4_of_4"
+    work = "scale<4>(x, ids, factor, rows, out);\n    add_at_last<4>(2, arrivals, then_x, then_out);"
+    assert both.kernel.statements == work
+    assert both.only_if(tensor("flag", I32)).kernel.statements.endswith(work)
+
+
 def test_a_parameter_that_the_template_takes_otherwise_does_not_compile() -> None:
     """So that the tests of an operator, which compile it, show that its declaration is right."""
     norm = Norm(64, 1e-6, 0, Consumers(quantised=False, plain=True), cpu_device().card.geometry).kernel(1)

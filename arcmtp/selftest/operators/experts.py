@@ -24,6 +24,7 @@ from arcmtp.formats.matrix import (
 from arcmtp.ops.experts import ExpertsDown, ExpertsGateUp, down_reference, gate_up_reference
 from arcmtp.ops.launch import Consumers, compiled_rows
 from arcmtp.ops.patches import in_patches
+from arcmtp.runtime.launch import Launch
 from arcmtp.runtime.memory import Buffer
 from arcmtp.selftest.bench import ROW_COUNTS, SOME_KERNELS, Bench, require
 from arcmtp.selftest.findings import Difference, close
@@ -122,7 +123,17 @@ class Case:
     ) -> np.ndarray:  # fmt: skip
         """Partial sums [rows, used + 1, k]."""
         launched = compiled_rows(len(hidden)) if launched is None else launched
-        bench, rows, most = self.bench, len(hidden), self.bench.geometry.chunk_rows
+        rows = len(hidden)
+        launch, partials = self.down_launch(hidden, shared, selected, slots, launched)
+        self.bench.run(launch)
+        written = self.bench.rows(partials, self.shared_rows(rows, launched), (USED + 1) * K)
+        return written[:rows].reshape(rows, USED + 1, K)
+
+    def down_launch(
+        self, hidden: np.ndarray, shared: np.ndarray, selected: np.ndarray, slots: np.ndarray, launched: int
+    ) -> tuple[Launch, Buffer]:
+        """The launch, and where it leaves partial sums."""
+        bench, most = self.bench, self.bench.geometry.chunk_rows
         routed_q, routed = self.rows_buffer(hidden.reshape(-1, self.width), most * USED)
         shared_q, shared_plain = self.rows_buffer(shared, most)
         chosen = bench.poisoned(most * USED * 4)
@@ -133,11 +144,9 @@ class Case:
         launch = self.down_op.launch(
             launched, weights=bench.array(self.down.bytes), shared_weights=bench.array(self.shared_down.bytes),
             hidden_quantised=routed_q, hidden_plain=routed, shared_quantised=shared_q, shared_plain=shared_plain,
-            selected=chosen, slot_weights=slot_weights, partials=partials, row_count=bench.ints([rows]),
+            selected=chosen, slot_weights=slot_weights, partials=partials, row_count=bench.ints([len(hidden)]),
         )  # fmt: skip
-        bench.run(launch)
-        written = bench.rows(partials, self.shared_rows(rows, launched), (USED + 1) * K)
-        return written[:rows].reshape(rows, USED + 1, K)
+        return launch, partials
 
 
 def choose(rng: np.random.Generator, rows: int) -> np.ndarray:

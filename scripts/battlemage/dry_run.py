@@ -4,7 +4,8 @@ of a sequence at once, and rows of several sequences.
 
 Under run.sh no kernel executes, so what comes back means nothing and steers nothing: the run shows that the device
 takes every kernel, argument, launch and graph, and how long the host is busy. Graphs hold what their launch lists do;
---write-kernels and --compare-kernels show that these are the same on two devices. Exit status 1: they are not.
+--write-kernels, in a card's geometry, and --compare-kernels show that these are the same on two devices. Exit status 1:
+they are not.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
+from arcmtp.predict.counts import GEOMETRY_OF
+from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.graphs import GraphCache, kernel_names
 from arcmtp.runtime.timing import Timeline
@@ -50,7 +53,8 @@ def main() -> None:
     parser.add_argument("--write-kernels", metavar="FILE", type=Path, help="write the kernels of each graph as JSON")
     parser.add_argument("--compare-kernels", metavar="FILE", type=Path, help="expect those that another device wrote")
     options = parser.parse_args()
-    device = Device()
+    # Where launches of a norm and of experts are one depends on their teams.
+    device = Device(card=cards()[GEOMETRY_OF] if options.write_kernels else None)
     kernels = dry_run(device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.gguf"

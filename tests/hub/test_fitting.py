@@ -81,7 +81,7 @@ def test_a_table_has_a_line_for_each_file(tiny: Hub, device: Device, monkeypatch
         for line in (
             "file GiB fits",
             f"F16 0.03 no the file alone is larger than the {free} GiB that are free",
-            f"Q4_K_M 0.01 no needs 0.03 of {free} GiB",
+            f"Q4_K_M 0.01 no needs 0.02 of {free} GiB",
             f"Q4_0 0.01 yes needs {free} of {free} GiB",
             "Q2_K 0.00 - smaller",
         )

@@ -97,6 +97,11 @@ inline void feed_forward_gate_up(const u8 *weights, const u8 *quantised, const f
         simd::group_index() * COLUMNS, ROWS > 0 ? ROWS : row_count[0]);
 }
 
+/// Whether a format's groups have a minimum, whose products take registers too: gate and up at once would spill.
+template <class F> constexpr bool has_minimum = false;
+template <int BITS, Scheme S, int ZERO>
+constexpr bool has_minimum<Quantised<BITS, S, ZERO>> = Quantised<BITS, S, ZERO>::MINIMUM;
+
 /// GateUp for a patch of a thread: ROWS rows that belong to `entries`, and the 32 columns from `column` on.
 template <class GATE, class UP, int K, int WIDTH, int SLICES, int ENTRIES_PER_ROW, bool QUANTISED, bool PLAIN>
 struct GateUpPatch {
@@ -110,7 +115,7 @@ struct GateUpPatch {
         const PatchRows<ROWS> from{quantised, plain, vec<int, ROWS>(entries / ENTRIES_PER_ROW)};
         constexpr int bytes = tile_bytes<GATE, K>();
         const u8 *of_gate = gate + column / LANES * bytes, *of_up = up + column / LANES * tile_bytes<UP, K>();
-        if constexpr (std::is_same_v<GATE, UP>) { // so that a load of activations serves both
+        if constexpr (std::is_same_v<GATE, UP> && !has_minimum<GATE>) { // so that a load of activations serves both
             simd::RowSums<ROWS> sums[4];
             Patch<GATE, K, ROWS, 4, SLICES>::run({of_gate, of_up, bytes}, from, sums);
             put<ROWS>(entries, sums[0], sums[1], sums[2], sums[3]);

@@ -68,7 +68,6 @@ class OverVocabulary:
     def __init__(self, vocabulary: Vocabulary, geometry: Geometry) -> None:
         self.vocabulary, self.vocab_used, self.stride = vocabulary, vocabulary.used, vocabulary.stride
         self.groups, self.team = geometry.softmax_groups, geometry.norm_team
-        self._chunk_rows = geometry.chunk_rows
 
 
 class Sampling(OverVocabulary):
@@ -101,7 +100,7 @@ class Sampling(OverVocabulary):
         """logits f32 [rows, stride]; targets i32 [rows], columns; ids i32 [rows]; stats f32 [rows, 3]; partials f32:
         `partials_shape`; arrivals i32 [rows], zero between launches; row_count i32."""
         given = arguments | self.vocabulary.arguments
-        return Launch(self.kernel(rows), (rows or self._chunk_rows) * self.groups, rows, given, self._cost)
+        return Launch(self.kernel(rows), rows * self.groups, rows, given, self._cost)
 
     def _cost(self, work: Work) -> Cost:
         """The largest logit and the sum of exponentials."""

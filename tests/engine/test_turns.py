@@ -79,6 +79,18 @@ def test_a_prompt_and_what_begins_its_answer_are_one_chunk(tiny: LLM, monkeypatc
     assert len(chunks) == 1
 
 
+def test_a_last_state_is_kept_only_where_evaluating_its_tokens_again_takes_longer(tiny: LLM, text: str) -> None:
+    ids, counts = tiny.tokenize(text), tiny.scheduler.cache.counts
+    saved = []
+    for length in (70, 24):  # tokens behind the checkpoint before the prompt's last one
+        tiny.new_sequence()
+        tiny.generate(ids[:40], length)
+        before = counts.saved
+        tiny.generate(ids[300:301], 1)
+        saved.append(counts.saved - before)
+    assert saved == [1, 0]
+
+
 def test_conversations_in_turn_do_not_see_each_other(tiny: LLM, text: str) -> None:
     ids = tiny.tokenize(text)
     prompts = [ids[:40], ids[300:380], ids[:40]]

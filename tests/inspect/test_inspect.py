@@ -24,7 +24,7 @@ from arcmtp.model.mtp_files import extract
 from arcmtp.runtime.device import Device
 from scripts.make_random_model import write_header
 from scripts.random_model.tensors import FULL
-from tests.model.test_weights import ModelFile
+from tests.model.weight_files import ModelFile
 
 EXPERT_BYTES = 3 * 512 * 2048 * 9 // 16  # of Qwen3.6-35B-A3B in Q4_0: gate, up and down
 CARDS = ("arc-b570", "arc-b580", "arc-pro-b50", "arc-pro-b60", "arc-pro-b70")

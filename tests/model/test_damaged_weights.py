@@ -15,7 +15,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
 from arcmtp.gguf_header import GgmlType
-from tests.model.test_weights import BF16, F16, Q4_0_FILE, Q4_K_M_FILE, ModelFile, loaded, planned
+from tests.model.weight_files import BF16, F16, Q4_0_FILE, Q4_K_M_FILE, ModelFile, loaded, planned
 
 
 def test_a_file_that_becomes_shorter_while_it_is_loaded_is_named(tmp_path: Path) -> None:

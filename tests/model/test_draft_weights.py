@@ -7,7 +7,7 @@ import pytest
 
 from arcmtp.formats.matrix import Requant
 from arcmtp.model import weights
-from tests.model.test_weights import (
+from tests.model.weight_files import (
     F16_FILE,
     Q4_0_FILE,
     Q4_K_M_FILE,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from arcmtp.ops.launch import compiled_rows
 from arcmtp.ops.sampling import STATS, Sampling, Vocabulary, reference
 from arcmtp.selftest.bench import SOME_KERNELS, SOME_ROWS, Bench
 from arcmtp.selftest.findings import Difference, close, equal
@@ -34,7 +33,7 @@ class Case:
     ) -> tuple[np.ndarray, np.ndarray]:
         """ids [rows] and stats [rows, 3] of logits [rows, vocab_used]."""
         rows, most = len(logits), self.bench.geometry.chunk_rows
-        launched = compiled_rows(rows) if launched is None else launched
+        launched = launched or rows
         targets = np.full(rows, -1) if targets is None else targets
         ids, stats = self.bench.poisoned(most * 4), self.bench.poisoned(most * STATS * 4)
         launch = self.op.launch(

@@ -34,9 +34,9 @@ inline bool stops(const int *turn, int token) {
 /// that choice, and is a draft: rows behind the first `drafted` ones may hold anything. Of a generation that is done
 /// nothing counts, so that steps under way when it ends change nothing. The last row that counts is `accepted`, its
 /// hidden row is put among the `carried` (HIDDEN > 0). EVALUATED: the rows are pending; otherwise, after a prompt
-/// chunk, pending_count stays as it is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS for each sequence, since
-/// the next step may have any number of them: positions; by sequence: drafted, accepted; by slot: pending_count, turns,
-/// states [STRIDE], records [RECORDS], carried.
+/// chunk, pending_count stays as it is. By row of the step: sampled, logits, stats, ids, hidden; by row, MAX_ROWS for
+/// each sequence, since the next step may have any number of them: positions; by sequence: drafted, accepted; by slot:
+/// pending_count, turns, states [STRIDE], records [RECORDS], carried.
 template <int ROWS, int STRIDE, int RECORDS, int HIDDEN, bool EVALUATED>
 inline void accept(const int *sampled, const float *logits, const float *stats, int *ids, int *positions,
                    int *pending_count, const int *drafted, int *accepted, int *turns, int *states, int *records,

@@ -46,18 +46,18 @@ class Device:
             return min(memory, host_memory.available())
         return int(intel_device_info(self.sycl_device).get("free_memory", memory))
 
-    def alloc(self, nbytes: int) -> Buffer:
-        """Uninitialised device memory; ArcmtpError when there is none."""
-        return Buffer(nbytes, self.queue)
+    def alloc(self, nbytes: int, at_once: bool = True) -> Buffer:
+        """Uninitialised device memory; ArcmtpError when there is none. at_once: as in `Buffer`."""
+        return Buffer(nbytes, self.queue, at_once)
 
     @property
     def free_host_memory(self) -> int:
         """Bytes of host memory that can be allocated; of the CPU device, the same memory as `free_memory`."""
         return host_memory.available()
 
-    def host_alloc(self, nbytes: int) -> HostBuffer:
-        """Uninitialised host memory that kernels can use; ArcmtpError when there is none."""
-        return HostBuffer(nbytes, self.queue)
+    def host_alloc(self, nbytes: int, at_once: bool = True) -> HostBuffer:
+        """Uninitialised host memory that kernels can use; ArcmtpError when there is none. at_once: as in `Buffer`."""
+        return HostBuffer(nbytes, self.queue, at_once)
 
     def host_zeros(self, nbytes: int) -> HostBuffer:
         """Zero bytes of host memory that kernels can write to."""

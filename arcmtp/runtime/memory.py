@@ -11,7 +11,7 @@ import numpy as np
 from arcmtp.errors import OutOfMemory
 from arcmtp.runtime import _host
 
-HUGE_PAGE_BYTES = 4 << 20  # from here on the CPU device's memory comes in large pages
+HUGE_PAGE_BYTES = 4 << 20  # from here on the CPU device's memory that is used at once comes in large pages
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class Pointer:
 class Buffer:
     """`nbytes` of USM device memory on `queue`; the host reaches it through `read` and `write` alone.
 
+    at_once: whether all bytes are used from now on; otherwise memory is taken in the order in which they are.
     Raises OutOfMemory when the device's driver refuses the allocation.
     """
 
     _kind: Callable[..., Any] = dpctl.memory.MemoryUSMDevice
     _place = ""  # where it lies, for messages
 
-    def __init__(self, nbytes: int, queue: dpctl.SyclQueue) -> None:
+    def __init__(self, nbytes: int, queue: dpctl.SyclQueue, at_once: bool = True) -> None:
         self.nbytes = nbytes
         try:
             self._memory = self._kind(max(nbytes, 64), alignment=64, queue=queue)
@@ -45,7 +46,7 @@ class Buffer:
             raise OutOfMemory(f"{name} has no {nbytes / 2**20:.1f} MiB{self._place} left in one piece") from None
         self._queue = queue
         self.pointer: int = self._memory._pointer
-        if queue.sycl_device.is_cpu and nbytes >= HUGE_PAGE_BYTES:
+        if at_once and queue.sycl_device.is_cpu and nbytes >= HUGE_PAGE_BYTES:
             _host.use_huge_pages(self.pointer, nbytes)  # INT4 MUL_MAT reads 25.4 instead of 23.4 GB/s (docs/log.md)
 
     def __del__(self) -> None:

@@ -48,14 +48,14 @@ class Kind(StrEnum):
 class Allocator(Protocol):
     """What gives memory: a `Device`."""
 
-    def alloc(self, nbytes: int) -> Buffer:
-        """Uninitialised device memory."""
+    def alloc(self, nbytes: int, at_once: bool = True) -> Buffer:
+        """Uninitialised device memory; at_once: whether all of it is used from now on."""
 
     def zeros(self, nbytes: int) -> Buffer:
         """Zero bytes of device memory."""
 
-    def host_alloc(self, nbytes: int) -> HostBuffer:
-        """Uninitialised host memory."""
+    def host_alloc(self, nbytes: int, at_once: bool = True) -> HostBuffer:
+        """The same in host memory."""
 
     def host_zeros(self, nbytes: int) -> HostBuffer:
         """Zero bytes of host memory."""
@@ -181,9 +181,9 @@ class Arena:
             if region.kind is Kind.HOST:
                 region.buffer = device.host_zeros(region.nbytes)
             elif region.kind is Kind.PAGES:
-                region.buffer = device.alloc(region.nbytes)
+                region.buffer = device.alloc(region.nbytes, at_once=False)
             elif region.kind is Kind.HOST_PAGES:
-                region.buffer = device.host_alloc(region.nbytes)
+                region.buffer = device.host_alloc(region.nbytes, at_once=False)
             elif region.kind is not Kind.WEIGHTS:
                 region.buffer = device.zeros(region.nbytes)
             if region.initial and region.buffer:

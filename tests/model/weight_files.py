@@ -50,11 +50,11 @@ class FakeDevice:
     def __init__(self) -> None:
         self.allocated_bytes = self.host_bytes = 0
 
-    def alloc(self, nbytes: int) -> FakeBuffer:
+    def alloc(self, nbytes: int, at_once: bool = True) -> FakeBuffer:
         self.allocated_bytes += nbytes
         return FakeBuffer(nbytes)
 
-    def host_alloc(self, nbytes: int) -> FakeBuffer:
+    def host_alloc(self, nbytes: int, at_once: bool = True) -> FakeBuffer:
         self.host_bytes += nbytes
         return FakeBuffer(nbytes)
 

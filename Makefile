@@ -1,9 +1,10 @@
 # make demo         install into .venv and let the bundled model write
-# make test         lint, types, layers, formatting and all tests
+# make test         lint, types, layers, formatting and all tests but those of a card
 # make battlemage   kernels and a dry run for an Arc Pro B70 that need not be there
 # make emulate      the bundled model writes by Battlemage's instructions, which an emulator executes
 # make emulate-test tests of the emulator, and tests of operators and models on the emulated card
-# make emulate-all  those that take long too (some of AVX2 as well), operators in a random order of threads, and deliberate errors
+# make emulate-all  those that take long too (some of AVX2 and in a card's geometry on the CPU as well), operators in a
+#                   random order of threads, and deliberate errors
 # make build        rebuild the host module after a change (VENV=FOLDER builds for another environment)
 # make page         build the page at / from page/ into arcmtp/data/page (needs npm)
 # make format       format C++ and order imports
@@ -33,8 +34,8 @@ demo: build
 	$(bin)/arcmtp generate --raw -p "def read_lines(path):" -n 96
 
 test: lint build
-	$(pytest)
-	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m "avx2 and not nightly" -k "not arc-pro-b70"
+	$(pytest) -m "not geometry"
+	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m "avx2 and not nightly and not geometry"
 
 lint: $(VENV)/.installed-tools check-page
 	$(bin)/ruff check
@@ -59,6 +60,7 @@ emulate-test: emulator
 
 emulate-all: emulate-test
 	$(test_on_card) -m "emulated and nightly" tests
+	$(pytest) -m geometry
 	CL_CONFIG_CPU_TARGET_ARCH=core-avx2 $(pytest) -m avx2
 	ARCMTP_EMULATOR_SEED=1 $(test_on_card) -m emulated tests/ops
 	$(bin)/python scripts/battlemage/mutations.py

@@ -9,7 +9,6 @@ they are not.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -27,10 +26,8 @@ from arcmtp.engine.slot import Slot
 from arcmtp.model.blocks.head import SamplingMode
 from arcmtp.model.network import Network
 from arcmtp.ops.launch import MAX_ROWS
-from arcmtp.predict.counts import GEOMETRY_OF
-from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
-from arcmtp.runtime.graphs import GraphCache, kernel_names
+from arcmtp.runtime.graphs import kernel_names
 from arcmtp.runtime.timing import Timeline
 from scripts.make_random_model import write_model
 from scripts.random_model.tensors import Geometry
@@ -49,21 +46,13 @@ Kernels = dict[str, list[str]]  # the names in each graph
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write-kernels", metavar="FILE", type=Path, help="write the kernels of each graph as JSON")
-    parser.add_argument("--compare-kernels", metavar="FILE", type=Path, help="expect those that another device wrote")
-    options = parser.parse_args()
-    # Where launches of a norm and of experts are one depends on their teams.
-    device = Device(card=cards()[GEOMETRY_OF] if options.write_kernels else None)
-    kernels = dry_run(device)
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    device = Device()
+    dry_run(device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dense.gguf"
         write_dense(path)
-        kernels |= dry_run(device, path)
-    if options.write_kernels:
-        options.write_kernels.write_text(json.dumps(kernels), encoding="utf-8")
-    if options.compare_kernels:
-        compare(kernels, json.loads(options.compare_kernels.read_text(encoding="utf-8")), "the other device's")
+        dry_run(device, path)
 
 
 def write_dense(path: Path) -> None:
@@ -71,8 +60,8 @@ def write_dense(path: Path) -> None:
     write_model(path, DENSE, Type.Q4_0, Type.Q8_0, seed=1)
 
 
-def dry_run(device: Device, path: Path | None = None) -> Kernels:
-    """Run everything of a model (None: the bundled one) once; the kernels of the graphs that this captured."""
+def dry_run(device: Device, path: Path | None = None) -> None:
+    """Run everything of a model (None: the bundled one) once."""
     # Left to itself, an LLM would remember for the real card that graphs are the faster way on this one.
     most = device.card.geometry.chunk_rows
     with LLM(path, device, ctx=2 * most, graphs=False, draft=DRAFT, parallel=SLOTS) as llm:
@@ -97,7 +86,11 @@ def dry_run(device: Device, path: Path | None = None) -> Kernels:
             if us[1] > MOST_US and not device.is_cpu:  # whose driver runs kernels while it submits
                 sys.exit(f"replaying a cycle takes {us[1]:.0f} µs of the host, more than {MOST_US}")
         time_marks(device)
-        return {f"{architecture} {name}": names for name, names in graph_kernels(network.stage.graphs).items()}
+        captured = network.stage.graphs.captured
+        compare(
+            {name: kernel_names(graph) for name, (_, graph) in captured.items()},
+            {name: launches.names() for name, (launches, _) in captured.items()},
+        )
 
 
 def prompt(network: Network, ids: Sequence[int]) -> None:
@@ -138,23 +131,14 @@ def time_marks(device: Device, count: int = 1000) -> None:
     print(f"time marks ({timeline.way}): host {mark_us:.1f} µs per mark", flush=True)
 
 
-def graph_kernels(graphs: GraphCache) -> Kernels:
-    """The kernels of every graph, which are to be those of its launch list."""
-    captured = {name: kernel_names(graph) for name, (_, graph) in graphs.captured.items()}
-    compare(captured, {name: launches.names() for name, (launches, _) in graphs.captured.items()}, "the launch list's")
-    return captured
-
-
-def compare(kernels: Kernels, expected: Kernels, whose: str) -> None:
-    """Leave the program with the first difference, if there is one."""
-    if kernels.keys() != expected.keys():
-        sys.exit(f"graphs {sorted(kernels)} are not {whose}: {sorted(expected)}")
-    for graph, names in kernels.items():
-        for index, (name, other) in enumerate(zip_longest(names, expected[graph])):
-            if name != other:
-                sys.exit(f"graph {graph!r}: kernel {index} is {name}, {whose} is {other}")
-    total = sum(map(len, kernels.values()))
-    print(f"{total} kernels in {len(kernels)} graphs are {whose}, name by name", flush=True)
+def compare(graphs: Kernels, lists: Kernels) -> None:
+    """Leave the program with the first kernel of a graph that is not its launch list's, if there is one."""
+    for graph, names in graphs.items():
+        for index, (name, expected) in enumerate(zip_longest(names, lists[graph])):
+            if name != expected:
+                sys.exit(f"graph {graph!r}: kernel {index} is {name}, the launch list's is {expected}")
+    total = sum(map(len, graphs.values()))
+    print(f"{total} kernels in {len(graphs)} graphs are their launch lists', name by name", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from tests.ops.bench import Bench
 from tests.ops.twin import TwinBench
 
 B70 = "arc-pro-b70"
+GEOMETRY = pytest.param(B70, marks=pytest.mark.geometry)
 EMULATED = pytest.param("emulated", marks=pytest.mark.emulated)
 # For operators whose kernels are the same in every geometry.
 without_geometry = pytest.mark.parametrize("bench", ["cpu", EMULATED], indirect=True)
@@ -33,7 +34,7 @@ def cpu_device(card: Card | None = None) -> Device:
     return Device("cpu", card)
 
 
-@pytest.fixture(scope="session", params=["cpu", B70, EMULATED])
+@pytest.fixture(scope="session", params=["cpu", GEOMETRY, EMULATED])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """The CPU device in its own and in a card's geometry, and the emulated card beside the CPU device."""
     if request.param == "cpu":

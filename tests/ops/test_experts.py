@@ -12,7 +12,7 @@ from arcmtp.ops.norm import Norm
 from arcmtp.runtime.card import cards
 from arcmtp.selftest.operators.experts import FORMATS, SHARED_WIDTH, USED, WIDTH, Case, K, choose, differences
 from tests.ops.bench import Bench, agree
-from tests.ops.conftest import B70, EMULATED, LAUNCHED_ROWS
+from tests.ops.conftest import EMULATED, GEOMETRY, LAUNCHED_ROWS
 
 
 @pytest.mark.avx2
@@ -62,7 +62,7 @@ def test_lists_of_an_experts_rows_hold_all_of_them(bench: Bench) -> None:
     np.testing.assert_array_equal(got, np.tile(chunk[:1], (len(whole), 1, 1)))
 
 
-@pytest.mark.parametrize("bench", [B70, EMULATED], indirect=True)
+@pytest.mark.parametrize("bench", [GEOMETRY, EMULATED], indirect=True)
 @pytest.mark.parametrize("gather", [False, True])
 def test_the_last_team_norms_the_only_row_as_a_launch_of_its_own_does(bench: Bench, gather: bool) -> None:
     case, rng = Case(bench, (W4, W4, W4), (W4, W4), row_counts=(1,)), np.random.default_rng(4)

@@ -37,7 +37,7 @@ def small(bench: Bench) -> GumbelBench:
 
 def check(case: GumbelBench, settings: list[Options], logits: np.ndarray, count: int = 16) -> None:
     """The kernel chooses the reference's token of a row of logits at `count` positions, for every setting."""
-    agree(differences(case, settings, logits, case.bench.repeats(count, least=min(count, MAX_ROWS))))
+    agree(differences(case, settings, logits, case.bench.repeats(count, least=2)))
 
 
 WORDS = kernel(
@@ -250,7 +250,7 @@ def test_a_row_is_the_same_at_any_row_count_and_place_among_nan_rows(small: Gumb
     for options in settings[: small.bench.repeats(4, least=1)]:
         ids, stats = small.run(options, row, 100, np.array([77]), states)
         for rows in ROW_COUNTS:
-            for place in {0, rows // 2, rows - 1}:
+            for place in set([rows - 1, 0, rows // 2][: small.bench.repeats(3, least=1)]):
                 logits, targets = np.full((rows, VOCAB), np.nan), np.full(rows, -1)
                 logits[place], targets[place] = row[0], 77
                 got, got_stats = small.run(options, logits, 100 - place, targets, states)
@@ -259,7 +259,7 @@ def test_a_row_is_the_same_at_any_row_count_and_place_among_nan_rows(small: Gumb
 
 def test_seed_choice_and_position_each_change_the_noise(small: GumbelBench) -> None:
     settings = [PLAIN, PLAIN, replace(PLAIN, seed=12), replace(PLAIN, choice=1), replace(PLAIN, seed=11 + 2**32)]
-    count = small.bench.repeats(64, least=16)
+    count = small.bench.repeats(64, least=8)
     ids = small.draw(settings, np.zeros(VOCAB), count)
     assert np.array_equal(ids[0], ids[1])
     assert all((ids[0] != other).mean() > 0.87 for other in ids[2:])

@@ -24,7 +24,7 @@ def test_equal_logits_choose_the_lowest_experts(bench: Bench) -> None:
 
 def test_weights_in_bf16_give_the_bits_that_they_give_in_f32(bench: Bench) -> None:
     wide, narrow = (Case(bench, 100, 8, (fmt, fmt)) for fmt in (F32, BF16))
-    for rows, launched in ((1, 1), (3, 3), (8, 8), (17, 32), (64, 0)):
+    for rows, launched in ((1, 1), (3, 3), (8, 8), (17, 32), (17, 0)):
         x, y = np.random.default_rng(rows).standard_normal((2, rows, K)).astype(np.float32)
         for a, b in zip(wide.run(x, y, launched), narrow.run(x, y, launched), strict=True):
             assert np.array_equal(a, b), (rows, launched)

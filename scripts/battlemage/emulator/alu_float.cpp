@@ -80,23 +80,6 @@ template <class OP, int SOURCES> const Instruction *many(Thread &t, const Instru
     return in + 1;
 }
 
-bool meets(Condition condition, float v) {
-    switch (condition) {
-    case Condition::EQ:
-        return v == 0;
-    case Condition::NE:
-        return v != 0;
-    case Condition::GT:
-        return v > 0;
-    case Condition::GE:
-        return v >= 0;
-    case Condition::LT:
-        return v < 0;
-    default:
-        return v <= 0;
-    }
-}
-
 /// Any number of lanes, with flags that tell how the results compare to 0.
 template <class OP, int SOURCES> const Instruction *with_flags(Thread &t, const Instruction *in) {
     const std::uint32_t mask = enabled(t, *in);
@@ -108,7 +91,7 @@ template <class OP, int SOURCES> const Instruction *with_flags(Thread &t, const 
             s[i] = floats(t, in->source[i], first);
         Floats &result = results[first / LANES] = OP::of(s[0], s[1], s[2]);
         for (int i = 0; i < LANES && first + i < in->lanes; ++i)
-            flags |= std::uint32_t(meets(in->condition, result[i])) << (first + i);
+            flags |= std::uint32_t(holds(in->condition, result[i], 0.0f)) << (first + i);
     }
     for (int first = 0; first < in->lanes; first += LANES)
         put(t, *in, first, results[first / LANES], mask);

@@ -105,23 +105,6 @@ std::int64_t held(std::int64_t v, Type type) {
     return integer_at(bytes, type);
 }
 
-bool meets(Condition condition, std::int64_t v) {
-    switch (condition) {
-    case Condition::EQ:
-        return v == 0;
-    case Condition::NE:
-        return v != 0;
-    case Condition::GT:
-        return v > 0;
-    case Condition::GE:
-        return v >= 0;
-    case Condition::LT:
-        return v < 0;
-    default:
-        return v <= 0;
-    }
-}
-
 template <class OP, class C, int SOURCES> const Instruction *one(Thread &t, const Instruction *in) {
     C s[3] = {};
     for (int i = 0; i < SOURCES; ++i)
@@ -158,7 +141,8 @@ template <class OP, class C, int SOURCES> const Instruction *with_flags(Thread &
         for (int i = 0; i < LANES && first + i < in->lanes; ++i) {
             if (in->saturate)
                 result[i] = C(clamped(result[i], in->target.type));
-            flags |= std::uint32_t(meets(in->condition, held(result[i], in->target.type))) << (first + i);
+            flags |= std::uint32_t(holds(in->condition, held(result[i], in->target.type), std::int64_t(0)))
+                     << (first + i);
         }
     }
     for (int first = 0; first < in->lanes; first += LANES)

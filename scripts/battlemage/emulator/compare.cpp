@@ -5,23 +5,6 @@
 namespace xe2 {
 namespace {
 
-template <class V> inline auto holds(Condition condition, V a, V b) {
-    switch (condition) {
-    case Condition::EQ:
-        return a == b;
-    case Condition::NE:
-        return a != b;
-    case Condition::GT:
-        return a > b;
-    case Condition::GE:
-        return a >= b;
-    case Condition::LT:
-        return a < b;
-    default:
-        return a <= b;
-    }
-}
-
 template <class M> inline std::uint32_t bits(M lanes) {
     std::uint32_t found = 0;
     for (int i = 0; i < LANES; ++i)

@@ -16,6 +16,24 @@ Handler dpas_handler(const Instruction &in);
 Handler send_handler(const Instruction &in);
 Handler checked_send_handler(const Instruction &in);
 
+/// Whether a condition holds of two numbers, or of the numbers of each lane.
+template <class V> inline auto holds(Condition condition, V a, V b) {
+    switch (condition) {
+    case Condition::EQ:
+        return a == b;
+    case Condition::NE:
+        return a != b;
+    case Condition::GT:
+        return a > b;
+    case Condition::GE:
+        return a >= b;
+    case Condition::LT:
+        return a < b;
+    default:
+        return a <= b;
+    }
+}
+
 /// From here on the host rounds as the control register says; a fault if that is not known.
 void take_control_register(const Thread &t, const Instruction &in);
 /// Where a thread gives way to another one, for which the host would round wrongly otherwise.

@@ -114,7 +114,7 @@ def phase(
             group = calls.setdefault((launch.block, launch.operator, launch.part), _Calls())
             group.microseconds.append(times[1] - times[0] - mark_us)
             group.cost += workload.cost(launch)
-    explained_us = max(net_us, 0.0) / slowdown
+    explained_us = min(max(net_us, 0.0), eager_us)
     scale = len(units) * explained_us / (sum(group.total_us for group in calls.values()) or 1.0)
     context = _Context(scale, len(units) * eager_us, mark_us, read_gbs)
     return Phase(

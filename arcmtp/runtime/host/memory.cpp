@@ -20,11 +20,13 @@ using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 
 constexpr std::size_t LITTLE = 1 << 20;
 
-/// Of a CPU all memory is the host's. A command of its driver takes 35 µs, however little is copied; of much it copies
-/// parts side by side.
+/// Of a CPU all memory is the host's. A command of its driver takes 35 µs, however little it moves; of much it moves
+/// parts side by side. Who waits for the command alone also lends the driver no thread for the kernels before it.
+bool host_does_it(const sycl::queue &queue, std::size_t bytes) { return bytes < LITTLE && queue.get_device().is_cpu(); }
+
 void copy_bytes(sycl::queue &queue, void *to, const void *from, std::size_t bytes) {
     const py::gil_scoped_release release;
-    if (bytes < LITTLE && queue.get_device().is_cpu()) {
+    if (host_does_it(queue, bytes)) {
         queue.wait();
         std::memcpy(to, from, bytes);
     } else
@@ -56,7 +58,11 @@ void copy_all(sycl::queue queue, const Copies &copies) {
 
 void fill(sycl::queue queue, Address to, int byte, std::size_t bytes) {
     const py::gil_scoped_release release;
-    queue.memset(reinterpret_cast<void *>(to), byte, bytes).wait();
+    if (host_does_it(queue, bytes)) {
+        queue.wait();
+        std::memset(reinterpret_cast<void *>(to), byte, bytes);
+    } else
+        queue.memset(reinterpret_cast<void *>(to), byte, bytes).wait();
 }
 
 void use_huge_pages(Address address, std::size_t bytes) {

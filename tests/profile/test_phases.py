@@ -47,6 +47,14 @@ def test_operators_never_explain_more_than_there_is() -> None:
     assert [(o.total_us, o.gigabytes_per_second) for o in found.operators] == [(0, None), (40, pytest.approx(0.005))]
 
 
+def test_what_operators_leave_unexplained_is_never_less_than_nothing() -> None:
+    timed = TimedLists()
+    for eager_us in range(3, 60):
+        for sevenths in range(1, 60):
+            found = timed.phase([timed.unit(1, eager_us - 1 + sevenths / 7)], [eager_us])
+            assert (found.unexplained_us, found.unexplained_share) == (0, 0)
+
+
 def test_the_middle_half_leaves_out_a_quarter_at_each_end() -> None:
     halves = [middle(range(count), float) for count in range(1, 10)]
     assert halves[:4] == [[0], [0, 1], [1], [1, 2]]

@@ -3,6 +3,9 @@
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_history import DraftHistory
@@ -23,7 +26,8 @@ SHARED_WEIGHT = 3.0  # drafts: how much a sequence's own acceptance leans on tha
 FIRST_GUESS = 0.7  # of acceptance, before any draft
 CONTINUED = 0.9  # acceptance of a place in the chain that was never tried, times that of the place before
 LEAST_CONTINUED = 0.8  # the same in one sequence, however bad the place is in all
-STEP_GROWTH = 0.2  # of the cost, with each draft, before a second length was tried
+STEP_GROWTH = 0.2  # of the cost, with a draft more, before a second length was tried
+LEAST_GROWTH = 0.05  # the same, whatever was measured
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,19 @@ class Costs:
             self._latest = best, deque(maxlen=SAMPLES)
         self._latest[1].append(us)
 
-    def expected(self, length: int) -> float:
-        """`us`, if need be from shorter lengths: as much more for each draft as between the last two known."""
-        known = [k for k in LENGTHS if k <= length and len(self._samples[k]) >= KNOWN]
-        if not known:
-            return 0.0
-        last = known[-1]
-        us = self.us(last)
-        slope = STEP_GROWTH * us / (last + 1)
-        if len(known) > 1:
-            slope = max((us - self.us(known[-2])) / (last - known[-2]), 0.0)
-        return us + (length - last) * slope
+    def expected(self) -> list[float]:
+        """Microseconds by length, of those never tried too: between two known ones, or beyond them as much more for each
+        draft as between the last two. A longer one takes longer: where times say otherwise, something disturbed the
+        shorter one. Raises ValueError if no length is known."""
+        known = {k: self.us(k) for k in LENGTHS if self.tries(k) >= KNOWN}
+        lengths = list(known)
+        for length, longer in reversed(list(pairwise(lengths))):
+            known[length] = min(known[length], known[longer] / (1 + LEAST_GROWTH * (longer - length)))
+        last = max(lengths)
+        before = lengths[-2] if len(lengths) > 1 else last - 1
+        slope = (known[last] - known.get(before, known[last] / (1 + STEP_GROWTH))) / (last - before)
+        known.setdefault(LENGTHS[-1], known[last] + (LENGTHS[-1] - last) * slope)
+        return np.interp(LENGTHS, list(known), list(known.values())).tolist()
 
 
 class AutoDrafts:
@@ -126,18 +132,18 @@ class AutoDrafts:
             if length <= most and costs.tries(length) < KNOWN:
                 return length
         costs.settle()
-        tokens = self.expected_tokens(histories)[: most + 1]
-        speeds = [expected / costs.expected(length) for length, expected in enumerate(tokens)]
+        tokens, us = self.expected_tokens(histories)[: most + 1], costs.expected()
+        speeds = [expected / cost for expected, cost in zip(tokens, us, strict=False)]
         best = speeds.index(max(speeds))
         if bool(best) is bool(self._best) or speeds[best] > WORTH_IT * speeds[min(self._best, most)]:
             self._best = best
         self._best = min(self._best, most)
-        self._best_tokens, self._best_us = tokens[self._best], costs.expected(self._best)
+        self._best_tokens, self._best_us = tokens[self._best], us[self._best]
         self._sequences = len(histories)
         if new:  # of their texts nothing is known; but where no drafts were accepted lately they hardly will be
-            least = self.acceptance()[0] * new / len(histories) * self._best_us
-            self._allowance = max(self._allowance, least)
-        return self._best_or_trial(costs, tokens)
+            share = self.acceptance()[0] * new / len(histories)
+            self._allowance += share * max(self._best_us - self._allowance, 0.0)
+        return self._best_or_trial(us, tokens)
 
     def expected_tokens(self, histories: Sequence[DraftHistory]) -> list[float]:
         """Tokens of a cycle of all sequences, by draft length."""
@@ -178,21 +184,22 @@ class AutoDrafts:
                 self._accepted[place] = FADING * self._accepted[place] + (place < cycle.accepted)
         if microseconds is None or not cycles:
             return
-        if usual:
-            self._costs(len(cycles)).note(drafted, microseconds, self._best)
+        costs = self._costs(len(cycles))
+        if usual or costs.tries(drafted) < KNOWN:
+            costs.note(drafted, microseconds, self._best)
         self._allowance += LOSS * microseconds
         if drafted != self._best or not usual:
             worth = sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens
             self._allowance -= microseconds - worth * self._best_us
-        self._allowance = min(max(self._allowance, -self._best_us), self._best_us)
+        self._allowance = min(max(self._allowance, -TRIAL * self._best_us), self._best_us)
 
-    def _best_or_trial(self, costs: Costs, tokens: Sequence[float]) -> int:
+    def _best_or_trial(self, us: Sequence[float], tokens: Sequence[float]) -> int:
         """A length beside the best one, for some cycles, if it was not taken for long and what it loses may be lost;
         else the best."""
         length, cycles = self._trial
         if abs(length - self._best) != 1 or length >= len(tokens) or cycles == TRIAL:
             length, cycles = self._candidate(len(tokens)), 0
-        loss = costs.expected(length) - tokens[length] / self._best_tokens * self._best_us
+        loss = us[length] - tokens[length] / self._best_tokens * self._best_us
         # An allowance that is full is enough for any trial: what a length seems to cost may be wrong.
         if length != self._best and self._allowance >= min(loss, self._best_us):
             self._trials += not cycles

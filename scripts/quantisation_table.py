@@ -22,6 +22,7 @@ from gguf import GGMLQuantizationType as Type
 from arcmtp.errors import ArcmtpError
 from arcmtp.gguf_header import GgmlType
 from arcmtp.predict import CardOnPaper, predicted_tokens_per_second
+from arcmtp.predict.published import unsloth_mxfp4_moe, unsloth_q4_k_s, unsloth_q4_k_xl, unsloth_q6_k_xl
 from arcmtp.runtime.card import Card, cards
 from scripts.battlemage.models import MOE, Header, Mix, network, unsloth_q4_k_m
 from scripts.bench_vs_llama_cpp import build
@@ -29,6 +30,13 @@ from scripts.compare_types import MIXES, matrices
 from scripts.make_random_model import write_header
 from scripts.random_model.tensors import FULL
 
+UNSLOTH = {
+    "UD-Q6_K_XL": unsloth_q6_k_xl,
+    "UD-Q4_K_XL": unsloth_q4_k_xl,
+    "UD-Q4_K_M": unsloth_q4_k_m,
+    "UD-Q4_K_S": unsloth_q4_k_s,
+    "MXFP4_MOE": unsloth_mxfp4_moe,
+}
 TENSOR = re.compile(r"\] (\S+)\s+- \[.*?type =\s*(\w+), size =.*?(?:\((\w+)\))?$", re.MULTILINE)
 
 
@@ -75,7 +83,8 @@ def rows(binaries: Path, card: Card) -> Iterator[list[str]]:
         write_holes(header)
         for name in MIXES:
             yield row(name, mix_of(binaries, header, name), card)
-    yield row("unsloth UD-Q4_K_M", unsloth_q4_k_m, card)
+    for name, mix in UNSLOTH.items():
+        yield row(f"unsloth {name}", mix, card)
 
 
 def main() -> int:

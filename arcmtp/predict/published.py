@@ -92,7 +92,7 @@ def stock_q4_0(layer: int, name: str) -> GgmlType:
 
 
 def unsloth_q4_k_m(layer: int, name: str) -> GgmlType:
-    """The file of Qwen3.6-35B-A3B that unsloth publishes as UD-Q4_K_M."""
+    """The file of Qwen3.6-35B-A3B with MTP block that unsloth publishes as UD-Q4_K_M."""
     if name in ROUTERS:
         return GgmlType.BF16 if layer == MOE.layers else GgmlType.F32
     if name == "ffn_down_exps.weight":
@@ -105,6 +105,49 @@ def unsloth_q4_k_m(layer: int, name: str) -> GgmlType:
         "ssm_beta.weight": GgmlType.F32,
     }
     return types.get(name, GgmlType.Q8_0)
+
+
+def unsloth_q4_k_s(layer: int, name: str) -> GgmlType:
+    """Its UD-Q4_K_S: Q4_K in place of Q5_K.
+
+    Of the file without MTP block others counted 117 Q4_K, 251 Q8_0 and 4 Q6_K. Only down matrices and the head are
+    Q6_K: github.com/andreaborio/hebrus, tests/qwen/normalize_qwen36_gguf.py. With the block the bytes are the file's.
+    """
+    return _instead({GgmlType.Q5_K: GgmlType.Q4_K}, unsloth_q4_k_m(layer, name))
+
+
+def unsloth_q4_k_xl(layer: int, name: str) -> GgmlType:
+    """Its UD-Q4_K_XL.
+
+    Counts by type and bytes are the file's: github.com/Caedral-ai/caedral-notre-engine,
+    docs/models/qwen3.6-35b-a3b-q4_k_xl.md. They say that one layer's gate and up matrices are Q5_K. That it is the last
+    is taken from UD-Q6_K_XL; bytes and speed are the same for any.
+    """
+    if name == "output.weight":
+        return GgmlType.Q8_0
+    if layer == MOE.layers - 1 and name in ("ffn_gate_exps.weight", "ffn_up_exps.weight"):
+        return GgmlType.Q5_K
+    return unsloth_q4_k_m(layer, name)
+
+
+def unsloth_q6_k_xl(layer: int, name: str) -> GgmlType:
+    """Its UD-Q6_K_XL, tensor by tensor: github.com/nixabe/llmxabe, docs/MODEL.md."""
+    more = {GgmlType.Q4_K: GgmlType.Q6_K, GgmlType.Q5_K: GgmlType.Q8_0, GgmlType.Q6_K: GgmlType.Q8_0}
+    return _instead(more, unsloth_q4_k_xl(layer, name))
+
+
+def unsloth_mxfp4_moe(layer: int, name: str) -> GgmlType:
+    """Its MXFP4_MOE: UD-Q4_K_XL with MXFP4 in place of Q4_K.
+
+    Counts by type are published of the file without MTP block: github.com/signalnine/lucebox-hub,
+    docs/port-qwen36-35b-a3b-moe.md. There a fourth down matrix is Q6_K, as in UD-Q4_K_XL without the block. With the
+    block the bytes are the file's.
+    """
+    return _instead({GgmlType.Q4_K: GgmlType.MXFP4}, unsloth_q4_k_xl(layer, name))
+
+
+def _instead(others: dict[GgmlType, GgmlType], ggml_type: GgmlType) -> GgmlType:
+    return others.get(ggml_type, ggml_type)
 
 
 FILES = ((MOE, unsloth_q4_k_m), (DENSE, stock_q4_0))

@@ -80,9 +80,9 @@ class Costs:
         self._latest[1].append(us)
 
     def expected(self) -> list[float]:
-        """Microseconds by length, of those never tried too: between two known ones, or beyond them as much more for each
-        draft as between the last two. A longer one takes longer: where times say otherwise, something disturbed the
-        shorter one. Raises ValueError if no length is known."""
+        """Microseconds by length, of those never tried too: between two known ones, or beyond them as much more for
+        each draft as between the last two. A longer one takes longer: where times say otherwise, something disturbed
+        the shorter one. Raises ValueError if no length is known."""
         known = {k: self.us(k) for k in LENGTHS if self.tries(k) >= KNOWN}
         lengths = list(known)
         for length, longer in reversed(list(pairwise(lengths))):
@@ -101,8 +101,8 @@ class AutoDrafts:
     speculative decoding", with the acceptance of each place), where aᵢ is the share of drafts i that were accepted
     behind accepted ones, of the sequence's own latest cycles and, with less weight, of all sequences. Costs are those
     of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as long as the time
-    that they lost is no more than 1.25 % of all, and up to a cycle for each new sequence. Sequences that decode
-    together have one length.
+    that they lost is no more than 1.25 % of all and, as far as drafts are accepted, up to a cycle for each new
+    sequence. Sequences that decode together have one length.
     """
 
     def __init__(self) -> None:

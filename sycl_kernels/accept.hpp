@@ -77,10 +77,7 @@ inline void accept(const int *sampled, const float *logits, const float *stats, 
     put(ids + sequence, sampled[chosen]);
     for (int r = 0; r < MAX_ROWS; ++r)
         put(positions + batch.row(sequence, r), position + r);
-    const float *from = hidden + simd::u64(chosen) * HIDDEN;
-    float *to = carried_row<HIDDEN>(carried, slot, position - 1);
-    for (int at = 0; at < HIDDEN; at += 16)
-        simd::store<float, 16>(to + at, simd::load<float, 16>(from + at));
+    copy_row<HIDDEN>(carried_row<HIDDEN>(carried, slot, position - 1), hidden + simd::u64(chosen) * HIDDEN);
 }
 
 } // namespace arcmtp

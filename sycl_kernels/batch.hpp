@@ -23,4 +23,18 @@ template <int K, class T> inline T *carried_row(T *carried, int slot, int positi
     return carried + (simd::u64(slot) * CARRIED_ROWS + (position & (CARRIED_ROWS - 1))) * K;
 }
 
+/// K floats. A lone thread waits for its loads, not for memory's bandwidth: it asks for 2 KiB at once.
+template <int K> inline void copy_row(float *to, const float *from) {
+    constexpr int WIDE = K % 64 == 0 ? 64 : 16, AHEAD = K % (8 * WIDE) == 0 ? 8 : 1;
+    for (int first = 0; first < K; first += AHEAD * WIDE) {
+        simd::vec<float, WIDE> held[AHEAD];
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < AHEAD; ++i)
+            held[i] = simd::load<float, WIDE>(from + first + i * WIDE);
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < AHEAD; ++i)
+            simd::store<float, WIDE>(to + first + i * WIDE, held[i]);
+    }
+}
+
 } // namespace arcmtp

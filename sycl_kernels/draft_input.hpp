@@ -83,10 +83,7 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
 template <int K>
 inline void carry_hidden(const float *hidden, const int *positions, int rows, int pending, float *carried, int slot) {
     auto carry = [=](int row) {
-        const float *from = hidden + simd::u64(row) * K;
-        float *to = carried_row<K>(carried, slot, positions[row]);
-        for (int at = 0; at < K; at += LANES)
-            simd::store<float, LANES>(to + at, simd::load<float, LANES>(from + at));
+        copy_row<K>(carried_row<K>(carried, slot, positions[row]), hidden + simd::u64(row) * K);
     };
     carry(rows - 1);
     if (pending > 0 && pending < rows)

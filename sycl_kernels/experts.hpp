@@ -13,7 +13,7 @@ template <int TEAM> inline int list_entries(const int *selected, int count, int 
     int found = 0;
     for (int base = 0; base < count; base += LANES) {
         const vec<int, LANES> index = simd::iota<LANES>() + base;
-        simd::u32 hits = simd::bits((simd::load<int, LANES>(selected + base) == expert) & (index < count));
+        simd::u32 hits = simd::bits<LANES>((simd::load<int, LANES>(selected + base) == expert) & (index < count));
         for (; hits; hits &= hits - 1, ++found)
             if (simd::team_rank() == 0)
                 simd::team_store<int, 1>(list + 4 * found, vec<int, 1>(base + __builtin_ctz(hits)));

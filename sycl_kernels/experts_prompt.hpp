@@ -43,7 +43,7 @@ template <int TEAM, int MOST> struct ExpertEntries {
     template <class USE> static inline void each(const int *selected, int first, int end, int expert, const USE &use) {
         for (int base = first; base < end; base += LANES) {
             const vec<int, LANES> index = simd::iota<LANES>() + base;
-            simd::u32 hits = simd::bits((simd::load<int, LANES>(selected + base) == expert) & (index < end));
+            simd::u32 hits = simd::bits<LANES>((simd::load<int, LANES>(selected + base) == expert) & (index < end));
             for (; hits; hits &= hits - 1)
                 use(base + __builtin_ctz(hits));
         }

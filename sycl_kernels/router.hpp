@@ -2,50 +2,43 @@
 // last one.
 #pragma once
 
+#include "expert_choice.hpp"
 #include "mul_mat.hpp"
-#include "norm.hpp"
 
 namespace arcmtp {
 
-/// The USED largest of EXPERTS logits (ties: lowest index), largest first, and their softmax.
-template <int EXPERTS, int USED> inline void choose_experts(const float *logits, int *selected, float *weights) {
-    static_assert(USED <= LANES);
-    constexpr int WIDE = 32, VECTORS = (EXPERTS + WIDE - 1) / WIDE, LOWEST = -0x7fffffff - 1;
-    using Ints = vec<int, WIDE>;
-    Ints keys[VECTORS]; // order-preserving integers: even NaN rows choose experts that exist
-#pragma unroll
-    for (int v = 0; v < VECTORS; ++v) {
-        const Ints bits = simd::bitcast<int, float, WIDE>(simd::load<float, WIDE>(logits + v * WIDE));
-        keys[v] = bits ^ (bits >> 31 & 0x7fffffff);
-        if constexpr (EXPERTS % WIDE)
-            if (v == VECTORS - 1)
-                keys[v] = simd::select<int, WIDE>(simd::iota<WIDE>() < EXPERTS % WIDE, keys[v], Ints(LOWEST));
+/// What rows first … first + PASS - 1 choose, by the last work-group: of few rows the whole team ranks each one's
+/// experts, of more a thread chooses for each.
+template <int EXPERTS, int USED, int PASS, int TEAM>
+inline void choose_rows(const float *logits, int stride, int first, int rows, int *selected, float *slot_weights) {
+    using Choice = TeamChoice<EXPERTS, USED, TEAM>;
+    constexpr bool TOGETHER = PASS <= 2 && TEAM >= 2 * PASS && Choice::BYTES <= TEAM * LANES * 4;
+    const int rank = simd::team_rank();
+    if constexpr (TOGETHER) {
+        for (int r = 0; r < PASS && first + r < rows; ++r)
+            Choice::rank_all(logits + (first + r) * stride, r * Choice::BYTES);
+        simd::team_barrier<TEAM>();
+        for (int r = 0; r < PASS && first + r < rows; ++r)
+            Choice::rank_best(r * Choice::BYTES);
+        simd::team_barrier<TEAM>();
     }
-    Lanes chosen = 0.0f;
-    for (int slot = 0; slot < USED; ++slot) {
-        Ints best = keys[0];
-#pragma unroll
-        for (int v = 1; v < VECTORS; ++v)
-            best = simd::max<int, WIDE>(best, keys[v]);
-        const int key = simd::largest<int, WIDE>(best);
-        Ints index = VECTORS * WIDE;
-#pragma unroll
-        for (int v = VECTORS - 1; v >= 0; --v)
-            index = simd::select<int, WIDE>(keys[v] == key, simd::iota<WIDE>() + v * WIDE, index);
-        const int expert = simd::smallest<int, WIDE>(index);
-#pragma unroll
-        for (int v = 0; v < VECTORS; ++v)
-            keys[v] = simd::select<int, WIDE>(simd::iota<WIDE>() + v * WIDE == expert, Ints(LOWEST), keys[v]);
-        const vec<int, LANES> bits = key ^ (key >> 31 & 0x7fffffff);
-        chosen =
-            simd::select<float, LANES>(simd::iota<LANES>() == slot, simd::bitcast<float, int, LANES>(bits), chosen);
-        simd::store<int, 1>(selected + slot, vec<int, 1>(expert));
+    constexpr int GATES = TOGETHER ? PASS : 0; // the first thread that does gates: beside those that finish rows
+    for (int r = rank; r < PASS && first + r < rows; r += TEAM) {
+        const int row = first + r;
+        float *weights = slot_weights + row * (USED + 1);
+        if constexpr (TOGETHER)
+            Choice::choose(r * Choice::BYTES, selected + row * USED, weights);
+        else
+            choose_experts<EXPERTS, USED>(logits + row * stride, selected + row * USED, weights);
     }
-    const Lanes powers = simd::exp<LANES>(Lanes(chosen - simd::lane<float, LANES>(chosen, 0)));
-    const Lanes used = simd::select<float, LANES>(simd::iota<LANES>() < USED, powers, Lanes(0.0f));
-    const Lanes shares = simd::divide<LANES>(used, Lanes(simd::sum<LANES>(used)));
-    for (int slot = 0; slot < USED; ++slot)
-        simd::store<float, 1>(weights + slot, vec<float, 1>(simd::lane<float, LANES>(shares, slot)));
+    for (int r = rank - GATES; r < PASS && first + r < rows; r += TEAM) {
+        if (r < 0)
+            continue;
+        const float *gate = logits + (first + r + 1) * stride - LANES;
+        const Lanes share = simd::sigmoid<LANES>(simd::load<float, LANES>(gate));
+        simd::store<float, 1>(slot_weights + (first + r) * (USED + 1) + USED,
+                              vec<float, 1>(simd::lane<float, LANES>(share, 0)));
+    }
 }
 
 /// Rows first … first + PASS - 1 of: sum = x + y; x_out = sum; norm(sum) * weight to a RowSink; its logits by router
@@ -76,6 +69,18 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         else
             return load_sum.template operator()<N>(r, at);
     };
+    using Router = typename ROUTER::Format;
+    using Gate = typename GATE::Format;
+    const u8 *tile_weights =
+        router_weights + (tile < ROUTER::TILES ? ROUTER::OFFSET + tile * tile_bytes<Router, K>() : GATE::OFFSET);
+    constexpr bool ALIKE = std::is_same_v<Router, Gate>;
+    if constexpr (HELD && ROWS > 0 && ALIKE) { // while the squares are waited for; a chunk's weights lie in caches
+        constexpr int BYTES = 32 * LANES * int(sizeof(typename Router::Value));
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < GROUPS; ++i)
+            if (const int group = rank + i * TEAM; group < K / 32)
+                simd::prefetch<BYTES>(tile_weights + group * BYTES);
+    }
     Lanes squares[PASS];
 #pragma unroll
     for (int r = 0; r < PASS; ++r) {
@@ -119,31 +124,30 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
             }
         }
     };
-    using Router = typename ROUTER::Format;
-    using Gate = typename GATE::Format;
-    const u8 *router_tile = router_weights + ROUTER::OFFSET + tile * tile_bytes<Router, K>();
-    if (tile < ROUTER::TILES)
-        multiply(reinterpret_cast<const typename Router::Value *>(router_tile));
+    if constexpr (ALIKE)
+        multiply(reinterpret_cast<const typename Router::Value *>(tile_weights));
+    else if (tile < ROUTER::TILES)
+        multiply(reinterpret_cast<const typename Router::Value *>(tile_weights));
     else
-        multiply(reinterpret_cast<const typename Gate::Value *>(router_weights + GATE::OFFSET));
-    if (tile == 0) {
-        const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
+        multiply(reinterpret_cast<const typename Gate::Value *>(tile_weights));
+    constexpr bool BY_ROW = PASS > 1 || TEAM == 1; // how work-groups share what one of them would end late with
+    const RowSink<K, QUANTISED, PLAIN> sink{quantised, plain};
 #pragma unroll
-        for (int r = 0; r < PASS; ++r) {
-            if (first + r >= rows)
+    for (int r = 0; r < PASS; ++r) {
+        if (first + r >= rows || (BY_ROW && r % TILES != tile))
+            continue;
+        ARCMTP_UNROLL_ON_GPU
+        for (int i = 0; i < GROUPS; ++i) {
+            const int group = rank + i * TEAM, at = group * 32;
+            if (group >= K / 32)
+                break;
+            if (!BY_ROW && i % TILES != tile)
                 continue;
-            ARCMTP_UNROLL_ON_GPU
-            for (int i = 0; i < GROUPS; ++i) {
-                const int group = rank + i * TEAM, at = group * 32;
-                if (group >= K / 32)
-                    break;
-                const vec<float, 32> sum = sum_of.template operator()<32>(r, i, at);
-                const vec<float, 32> normed =
-                    sum * simd::lane<float, LANES>(scale, r) * simd::load<float, 32>(weight + at);
-                simd::store<float, 32>(x_out + simd::u64(first + r) * K + at, sum);
-                sink.put(first + r, group, simd::part<LANES, 0, float, 32>(normed),
-                         simd::part<LANES, LANES, float, 32>(normed));
-            }
+            const vec<float, 32> sum = sum_of.template operator()<32>(r, i, at);
+            const vec<float, 32> normed = sum * simd::lane<float, LANES>(scale, r) * simd::load<float, 32>(weight + at);
+            simd::store<float, 32>(x_out + simd::u64(first + r) * K + at, sum);
+            sink.put(first + r, group, simd::part<LANES, 0, float, 32>(normed),
+                     simd::part<LANES, LANES, float, 32>(normed));
         }
     }
     reduce_slices<TEAM, PASS, 1>(acc, [=](int r, Lanes(&value)[1]) {
@@ -151,13 +155,7 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
     });
     if (!simd::last_arrival<TEAM>(counters + pass, TILES))
         return;
-    for (int row = first + rank; row < first + PASS && row < rows; row += TEAM) {
-        const float *row_logits = logits + simd::u64(row) * STRIDE;
-        float *row_weights = slot_weights + row * (USED + 1);
-        choose_experts<EXPERTS, USED>(row_logits, selected + row * USED, row_weights);
-        const Lanes gate = simd::sigmoid<LANES>(simd::load<float, LANES>(row_logits + ROUTER::TILES * LANES));
-        simd::store<float, 1>(row_weights + USED, vec<float, 1>(simd::lane<float, LANES>(gate, 0)));
-    }
+    choose_rows<EXPERTS, USED, PASS, TEAM>(logits, STRIDE, first, rows, selected, slot_weights);
 }
 
 } // namespace arcmtp

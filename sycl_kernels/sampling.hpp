@@ -91,7 +91,8 @@ template <int GROUPS> struct RowPartials {
     }
 };
 
-/// The softmax of the whole team, whose threads' columns follow each other. Team memory: TEAM * 192 bytes from byte 0.
+/// To thread 0 the softmax of the whole team, whose threads' columns follow each other. Team memory: TEAM * 192 bytes
+/// from byte 0.
 template <int TEAM> inline Softmax team_softmax(Softmax mine) {
     if constexpr (TEAM > 1) {
         const int at = simd::team_rank() * 192;
@@ -99,8 +100,7 @@ template <int TEAM> inline Softmax team_softmax(Softmax mine) {
         simd::team_store<float, LANES>(at + 64, mine.sum);
         simd::team_store<int, LANES>(at + 128, mine.column);
         simd::team_barrier<TEAM>();
-        mine = Softmax();
-        for (int thread = 0; thread < TEAM; ++thread) {
+        for (int thread = 1; thread < TEAM && simd::team_rank() == 0; ++thread) {
             Softmax other;
             other.best = simd::team_load<float, LANES>(thread * 192);
             other.sum = simd::team_load<float, LANES>(thread * 192 + 64);

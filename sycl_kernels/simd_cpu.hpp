@@ -98,9 +98,9 @@ template <int N> inline vec<int, N> iota() {
         v[i] = i;
     return v;
 }
-inline u32 bits(mask<LANES> m) {
+template <int N> inline u32 bits(mask<N> m) {
     u32 all = 0;
-    for (int i = 0; i < LANES; ++i)
+    for (int i = 0; i < N; ++i)
         all |= u32(m[i] & 1) << i;
     return all;
 }
@@ -158,6 +158,11 @@ template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
 }
 template <class T, int N> inline void team_store(int byte_offset, vec<T, N> value) {
     store<T, N>(reinterpret_cast<T *>(&team_memory[byte_offset]), value);
+}
+template <class T, int N> inline void team_scatter(vec<int, N> byte_offsets, vec<T, N> value, mask<N> where) {
+    for (int i = 0; i < N; ++i)
+        if (where[i])
+            store<T, 1>(reinterpret_cast<T *>(&team_memory[byte_offsets[i]]), vec<T, 1>(value[i]));
 }
 template <class T, int N> struct TeamUniform {
     int byte_offset;

@@ -103,7 +103,7 @@ template <int BYTES> inline void prefetch(const void *from) {
 /// The same where a CPU thread needs it: nothing here, many threads hide the latency of memory.
 template <int BYTES> inline void stream_ahead(const void *) {}
 template <int N> inline vec<int, N> iota() { return vec<int, N>(0, 1); }
-inline u32 bits(mask<LANES> m) { return esimd::pack_mask(m); }
+template <int N> inline u32 bits(mask<N> m) { return esimd::pack_mask(m); }
 
 /// N values that are used one at a time, each by all lanes.
 template <class T, int N> struct Uniform {
@@ -166,6 +166,10 @@ template <class T, int N> inline vec<T, N> team_load(int byte_offset) {
 }
 template <class T, int N> inline void team_store(int byte_offset, vec<T, N> value) {
     esimd::slm_block_store<typename element<T>::type, N>(byte_offset, value);
+}
+/// Each lane of `where` at its own byte.
+template <class T, int N> inline void team_scatter(vec<int, N> byte_offsets, vec<T, N> value, mask<N> where) {
+    esimd::slm_scatter<typename element<T>::type, N>(vec<u32, N>(byte_offsets), value, where);
 }
 /// As Uniform, from team memory.
 template <class T, int N> struct TeamUniform {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from arcmtp.formats.matrix import BF16, F32
+from arcmtp.ops.router import reference
 from arcmtp.selftest.operators.router import Case, K, compare
 from tests.ops.bench import Bench, agree
 from tests.ops.conftest import LAUNCHED_ROWS
@@ -20,6 +21,21 @@ def test_equal_logits_choose_the_lowest_experts(bench: Bench) -> None:
     _, _, selected, slots = case.run(np.ones((1, K), np.float32), np.zeros((1, K), np.float32))
     assert selected.tolist() == [list(range(8))]
     np.testing.assert_allclose(slots[0, :8], 1 / 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("experts", "used"), [(40, 3), (100, 8), (256, 8), (256, 10)])
+def test_of_many_equal_logits_the_lowest_experts_are_chosen_in_order(bench: Bench, experts: int, used: int) -> None:
+    rng = np.random.default_rng(experts)
+    case = Case(bench, experts, used, row_counts=(1, 2, 4))
+    kinds, kind = case.router[:20].copy(), rng.integers(0, 20, experts)
+    case.router[:] = kinds[kind]
+    for rows in (1, 2, 4):
+        x, y = rng.standard_normal((2, rows, K)).astype(np.float32)
+        _, normed, selected, slots = case.run(x, y)
+        logits = (normed.astype(np.float64) @ kinds.T)[:, kind]
+        want, weights = reference(logits, (normed @ case.gate.T)[:, 0], used)
+        assert selected.tolist() == want.tolist(), rows
+        np.testing.assert_allclose(slots, weights, atol=1e-4)
 
 
 def test_weights_in_bf16_give_the_bits_that_they_give_in_f32(bench: Bench) -> None:

@@ -223,6 +223,8 @@ bool decode_line(std::string line, Instruction &in) {
         return false;
     try {
         decode_words(words, comment, in);
+        in.pipe = pipe_of(in);
+        in.slots = slots_of(in);
     } catch (const Fault &why) {
         fault(in, why.what());
     }

@@ -1,6 +1,8 @@
 // A kernel of Xe2 machine code, decoded: what its instructions do, to which bytes of a thread.
 #pragma once
 
+#include "pipes.hpp"
+
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -117,6 +119,8 @@ struct Instruction {
     Operand target, source[3];
     Send send;
     const Instruction *jump = nullptr;
+    Pipe pipe = Pipe::SYNC;
+    int slots = 1;                   // of the pipe
     int jump_offset = 0, offset = 0; // bytes of machine code from the kernel's beginning
     std::string text;
 };

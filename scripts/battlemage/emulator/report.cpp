@@ -6,55 +6,6 @@
 namespace xe2 {
 namespace {
 
-/// Bytes of an element of its widest operand.
-int widest_of(const Instruction &in) {
-    int widest = size_of(in.target.type);
-    for (int i = 0; i < in.sources; ++i)
-        widest = std::max(widest, in.source[i].form == Form::IMMEDIATE ? 0 : size_of(in.source[i].type));
-    return widest;
-}
-
-/// The unit of a vector engine that executes an instruction.
-const char *pipe_of(const Instruction &in) {
-    switch (in.opcode) {
-    case Opcode::SEND:
-        return "send";
-    case Opcode::DPAS:
-        return "dpas";
-    case Opcode::INV:
-    case Opcode::INVM:
-    case Opcode::RSQTM:
-        return "math";
-    case Opcode::JMPI:
-    case Opcode::GOTO:
-    case Opcode::JOIN:
-    case Opcode::CALL:
-    case Opcode::RET:
-        return "branch";
-    case Opcode::SYNC:
-    case Opcode::SYNC_BAR:
-    case Opcode::NOP:
-    case Opcode::ILLEGAL:
-        return "sync";
-    case Opcode::MADM:
-        return "float";
-    default:
-        break;
-    }
-    bool floats = in.target.type == Type::F || in.target.type == Type::HF;
-    for (int i = 0; i < in.sources; ++i)
-        floats = floats || in.source[i].type == Type::F || in.source[i].type == Type::HF;
-    return widest_of(in) == 8 ? "integer64" : floats ? "float" : "integer";
-}
-
-/// Registers of 64 bytes that an instruction's widest operand fills, which its pipe takes one after the other; of dpas
-/// its repeat count.
-std::uint64_t slots_of(const Instruction &in) {
-    if (in.opcode == Opcode::DPAS)
-        return in.rows;
-    return in.opcode == Opcode::SEND ? 1 : std::max(1, (in.lanes * widest_of(in) + REGISTER - 1) / REGISTER);
-}
-
 std::string message_of(const Instruction &in) {
     const Send &send = in.send;
     const std::string space = send.space == Space::TEAM        ? "team"
@@ -117,8 +68,9 @@ std::string report_of(const Kernel &kernel, const Counts &counts) {
         if (!executed[i])
             continue;
         total += executed[i];
-        pipes[pipe_of(in)] += executed[i];
-        slots[pipe_of(in)] += executed[i] * slots_of(in);
+        const char *const pipe = PIPE_NAMES[int(in.pipe)];
+        pipes[pipe] += executed[i];
+        slots[pipe] += executed[i] * in.slots;
         if (in.opcode != Opcode::SEND)
             continue;
         messages[message_of(in)] += executed[i];

@@ -101,8 +101,8 @@ class AutoDrafts:
     speculative decoding", with the acceptance of each place), where aᵢ is the share of drafts i that were accepted
     behind accepted ones, of the sequence's own latest cycles and, with less weight, of all sequences. Costs are those
     of cycles so far, by length and number of sequences. Lengths beside the best one are tried out as long as the time
-    that they lost is no more than 1.25 % of all and, as far as drafts are accepted, up to a cycle for each new
-    sequence. Sequences that decode together have one length.
+    that they lost is no more than 1.25 % of all, and up to a cycle for each new sequence. Sequences that decode
+    together have one length.
     """
 
     def __init__(self) -> None:
@@ -141,8 +141,8 @@ class AutoDrafts:
         self._best_tokens, self._best_us = tokens[self._best], us[self._best]
         self._sequences = len(histories)
         if new:  # of their texts nothing is known; but where no drafts were accepted lately they hardly will be
-            share = self.acceptance()[0] * new / len(histories)
-            self._allowance += share * max(self._best_us - self._allowance, 0.0)
+            least = self.acceptance()[0] * new / len(histories) * self._best_us
+            self._allowance = max(self._allowance, least)
         return self._best_or_trial(us, tokens)
 
     def expected_tokens(self, histories: Sequence[DraftHistory]) -> list[float]:
@@ -191,7 +191,7 @@ class AutoDrafts:
         if drafted != self._best or not usual:
             worth = sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens
             self._allowance -= microseconds - worth * self._best_us
-        self._allowance = min(max(self._allowance, -TRIAL * self._best_us), self._best_us)
+        self._allowance = min(max(self._allowance, -self._best_us), self._best_us)
 
     def _best_or_trial(self, us: Sequence[float], tokens: Sequence[float]) -> int:
         """A length beside the best one, for some cycles, if it was not taken for long and what it loses may be lost;

@@ -9,7 +9,8 @@ from arcmtp.ops.launch import CARRIED_ROWS, MAX_ROWS
 from arcmtp.selftest.bench import ROW_COUNTS, Bench
 from arcmtp.selftest.findings import Difference, equal
 
-VOCAB, STRIDE, HIDDEN, STOP = 20, 32, 64, 7
+VOCAB, STRIDE, STOP = 20, 32, 7
+HIDDEN = 1024  # a row is copied by 2 KiB: twice
 
 
 class Turn:

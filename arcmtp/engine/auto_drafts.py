@@ -16,6 +16,7 @@ LENGTHS = range(5)
 LOSS = 0.0125  # share of the time that may be lost to lengths tried out
 SAMPLES = 9  # cycles of a length whose time counts
 KNOWN = 2  # cycles after which a length's cost is not guessed any more
+UNUSUAL = 4  # cycles that take longer than others like them, after which they count if there are no others
 FADING = 0.95  # of what is known of earlier sequences' drafts, with each draft
 PAUSES = (7, 10, 8, 12, 9, 11)  # cycles before a length is tried out again; not one, since texts repeat too
 WORTH_IT = 1.02  # times as fast: to begin or end drafting, which brings the MTP block's KV cache up to date first
@@ -52,6 +53,7 @@ class Costs:
         self._unit = 0.0  # microseconds
         self._latest: tuple[int, deque[float]] = 0, deque()  # the best length, and microseconds of its cycles
         self._samples = [deque[float](maxlen=SAMPLES) for _ in LENGTHS]  # units
+        self._unusual = [deque[float](maxlen=UNUSUAL) for _ in LENGTHS]  # the same
 
     def tries(self, length: int) -> int:
         """How many cycles its cost rests on."""
@@ -61,6 +63,14 @@ class Costs:
         """Microseconds; 0 before any cycle of that length."""
         samples = self._samples[length]
         return self._unit * _undisturbed(samples) if samples else 0.0
+
+    def note_unusual(self, length: int, us: float) -> None:
+        """The time of a cycle that takes longer than others like it: the first one behind another length, or ever."""
+        unusual, samples = self._unusual[length], self._samples[length]
+        self._unit = self._unit or us
+        unusual.append(us / self._unit)
+        if len(unusual) == UNUSUAL and len(samples) < KNOWN:
+            samples.extend(sorted(unusual)[:KNOWN])
 
     def settle(self) -> None:
         """Take over what the latest cycles of the best length say."""
@@ -185,8 +195,10 @@ class AutoDrafts:
         if microseconds is None or not cycles:
             return
         costs = self._costs(len(cycles))
-        if usual or costs.tries(drafted) < KNOWN:
+        if usual:
             costs.note(drafted, microseconds, self._best)
+        else:
+            costs.note_unusual(drafted, microseconds)
         self._allowance += LOSS * microseconds
         if drafted != self._best or not usual:
             worth = sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens

@@ -74,6 +74,7 @@ template <int... VALUES> struct Levels {
 namespace simd {
 
 inline int group_index() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_group_linear_id()); }
+inline int group_count() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_group_range(0)); }
 inline int team_rank() { return int(sycl::ext::oneapi::this_work_item::get_nd_item<1>().get_local_linear_id()); }
 
 /// Whether this work-group is the last of `count` to come here: then it alone sees what all of them stored before, and

@@ -86,6 +86,8 @@ template <int BYTES> inline void prefetch(const void *from) {
     for (int at = 0; at < BYTES; at += 64)
         asm volatile("prefetcht0 (%0)" : : "r"(static_cast<const u8 *>(from) + at));
 }
+/// The same into the cache that all cores share.
+template <int BYTES> inline void prefetch_shared(const void *from) { prefetch<BYTES>(from); }
 /// The same into the nearest cache alone, for what is read once and soon (decoding × 1.04: docs/log.md).
 template <int BYTES, int AT = 0> inline void stream_ahead(const void *from) {
     asm volatile("prefetchnta %c1(%0)" : : "r"(from), "i"(AT));

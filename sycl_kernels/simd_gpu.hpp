@@ -100,7 +100,13 @@ template <int BYTES> inline void prefetch(const void *from) {
                                         esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
                                                           esimd::cache_hint_L2<esimd::cache_hint::cached>});
 }
-/// The same where a CPU thread needs it: nothing here, many threads hide the latency of memory.
+/// The same of a power of two of bytes, into the cache that all cores share, where they outlast the launch.
+template <int BYTES> inline void prefetch_shared(const void *from) {
+    esimd::prefetch<u32, BYTES / 4>(static_cast<const u32 *>(from),
+                                    esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::uncached>,
+                                                      esimd::cache_hint_L2<esimd::cache_hint::cached>});
+}
+/// A hint where a CPU thread needs it: nothing here, many threads hide the latency of memory.
 template <int BYTES> inline void stream_ahead(const void *) {}
 template <int N> inline vec<int, N> iota() { return vec<int, N>(0, 1); }
 template <int N> inline u32 bits(mask<N> m) { return esimd::pack_mask(m); }

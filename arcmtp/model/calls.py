@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from arcmtp.model.ahead import Ahead
 from arcmtp.model.blocks.head import SamplingMode, TrunkHead
 from arcmtp.model.blocks.mtp import MtpBlock
 from arcmtp.model.builder import Rows
@@ -24,29 +25,32 @@ class Call:
     logits: Launches
     choice: Launches
     masked: bool  # whether the host writes masks before the choice
+    ahead: Ahead
 
     @property
     def parts(self) -> list[tuple[str, Launches]]:
         """What is submitted together, by name: all, or each half where the host has something to do in between."""
         if self.masked:
-            return [(f"logits of {self.name}", self.logits), (f"choice of {self.name}", self.choice)]
+            logits, choice = (f"logits of {self.name}", f"choice of {self.name}")
+            return [(logits, lambda: self.ahead.over(self.logits())), (choice, self.choice)]
         return [(self.name, self.whole)]
 
-    def whole(self) -> Iterator[Launch]:
+    def whole(self) -> list[Launch]:
         """All launches."""
-        return chain(self.logits(), self.choice())
+        return self.ahead.over(chain(self.logits(), self.choice()))
 
 
 @dataclass(frozen=True)
 class Calls:
     """Makes the calls of a network; trunk: the launches of embedding and layers for rows; accept: that of rows which a
-    step has evaluated."""
+    step has evaluated; ahead: what launches ask memory for."""
 
     controls: Controls
     trunk: Callable[[Rows], Iterator[Launch]]
     head: TrunkHead
     mtp: MtpBlock | None
     accept: Callable[[Rows], Launch]
+    ahead: Ahead
 
     def rows(self, rows: int, sequences: int = 1) -> Rows:
         """`rows` of each of so many sequences."""
@@ -61,6 +65,7 @@ class Calls:
             lambda: self._merged(chain(self.trunk(of_step), self.head.logit_launches(of_step))),
             lambda: [*self.head.choice(of_step, mode, self.controls.sampled), self.accept(of_step)],
             mode.masked,
+            self.ahead,
         )
 
     def draft(self, index: int, rows: int, mode: SamplingMode, sequences: int, if_likely: bool) -> Call:
@@ -82,7 +87,12 @@ class Calls:
 
         after = f" after {rows}" if index == 1 else ""
         name = f"draft {index}{after}{of_sequences(sequences)}{' if likely' * if_likely}{suffix(mode)}"
-        return Call(name, logits, choice, mode.masked)
+        return Call(name, logits, choice, mode.masked, self.ahead)
+
+    def keep(self, rows: int, sequences: int) -> list[Launch]:
+        """What of the first draft call after a step of `rows` rows stays in the MTP block's KV cache."""
+        assert self.mtp is not None
+        return self.ahead.over(self.mtp.keep(self.rows(rows, sequences)))
 
     def _ends(self, index: int, sequences: int) -> Launch:
         """Decides which chains go on behind draft call `index`."""

@@ -9,6 +9,7 @@ from arcmtp.errors import ArcmtpError
 from arcmtp.formats.kv_cache import KEY_TILE, KV_F16, KvFormat
 from arcmtp.formats.matrix import Requant
 from arcmtp.gguf import GGUF
+from arcmtp.model.ahead import Ahead
 from arcmtp.model.architecture import feed_forward, trunk_layers
 from arcmtp.model.blocks.cache import Cache, StateCache
 from arcmtp.model.blocks.embedding import EmbeddingBlock
@@ -99,7 +100,8 @@ class Network:
         self._carried = carried
         self._step_bytes: dict[float, list[int]] = {}  # by routed experts: those of contexts of 0 and 1 keys
         self.accept = Accept(self.head.vocabulary.stride, config.hidden if self.mtp else 0)
-        self._calls = Calls(self.controls, self._trunk, self.head, self.mtp, self._accept)
+        ahead = Ahead(device.card.geometry.ahead_kib << 10, self.context)
+        self._calls = Calls(self.controls, self._trunk, self.head, self.mtp, self._accept, ahead)
         self.pages = Pages(stage.arena, self.caches, options.cache_bytes)
 
     @property
@@ -220,9 +222,8 @@ class Network:
 
     def keep(self, rows: int, sequences: int = 1) -> LaunchList:
         """What of the first draft call after a step of `rows` rows stays in the MTP block's KV cache."""
-        assert self.mtp is not None
-        mtp, step = self.mtp, self._calls.rows(rows, sequences)
-        return self.stage.launch_list(f"keep {rows}{of_sequences(sequences)}", lambda: mtp.keep(step))
+        name = f"keep {rows}{of_sequences(sequences)}"
+        return self.stage.launch_list(name, lambda: self._calls.keep(rows, sequences))
 
     def catch_up(self) -> LaunchList:
         """Bring up to CARRIED_ROWS positions of slot `chunk_slot` into the MTP block's KV cache, which steps without
@@ -250,7 +251,7 @@ class Network:
             yield from self._first(mode)
         yield from self._calls.step(rows, mode, sequences).whole()
         if self.mtp and rows > 1:
-            yield from self.mtp.keep(self._calls.rows(rows, sequences))
+            yield from self._calls.keep(rows, sequences)
         for index in (1, 2):
             if self.mtp and (index + 1) * sequences <= self.controls.step_rows:
                 yield from self._calls.draft(index, rows, mode, sequences, if_likely=False).whole()
@@ -280,11 +281,11 @@ class Network:
         experts = self._experts_from_the_last_layer
         return [of_layer for of_layer in experts if of_layer[0].tensor.region.in_host_memory]
 
-    def plain_step(self, rows: int = 1) -> Iterator[Launch]:
+    def plain_step(self, rows: int = 1) -> list[Launch]:
         """The launches of a step of one sequence, chosen greedily; nothing is compiled for them."""
         return self._calls.step(rows, GREEDY, 1).whole()
 
-    def plain_draft(self, index: int = 2, rows: int = 2) -> Iterator[Launch]:
+    def plain_draft(self, index: int = 2, rows: int = 2) -> list[Launch]:
         """Those of `draft`, without log-probabilities."""
         return self._calls.draft(index, rows, GREEDY, 1, if_likely=False).whole()
 

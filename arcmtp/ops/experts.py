@@ -112,7 +112,7 @@ class ExpertsGateUp:
             routed, shared = (m.n // patches.GATE_UP_COLUMNS for m in (self._gate, self._shared_gate))
             of_shared = patches.row_patches(self._patch_rows, g) * patches.teams(shared, g)
             groups = units * patches.teams(routed, g) + of_shared
-        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost, streams="shared_weights")
 
     def _cost(self, work: Work) -> Cost:
         row = consumed_bytes(Consumers.of([*self._routed, *self._shared]), self._gate.k)
@@ -193,7 +193,7 @@ class ExpertsDown:
         if patches.in_patches(rows, g):
             threads = self._down.n // LANES // self._patch_tiles
             groups = (units + patches.row_patches(g.prompt_rows, g)) * patches.teams(threads, g)
-        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost, streams="shared_weights")
 
     def _cost(self, work: Work) -> Cost:
         down, shared = self._down, self._shared_down

@@ -69,7 +69,7 @@ class FeedForwardGateUp:
         if patches.in_patches(rows, g):
             threads = self._gate.n // patches.GATE_UP_COLUMNS
             groups = patches.row_patches(self._patch_rows, g) * patches.teams(threads, g)
-        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost, streams="weights")
 
     def _cost(self, work: Work) -> Cost:
         matrices = (self._gate, self._up)

@@ -73,7 +73,7 @@ class MulMat:
         if patches.in_patches(rows, g):
             columns = sum(s.tiles // patches.segment_tiles(g, s) for s in self.segments)
             groups = columns * patches.teams(patches.row_patches(g.prompt_rows, g), g)
-        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost, streams="weights")
 
     def _cost(self, work: Work) -> Cost:
         row = consumed_bytes(Consumers.of(self.segments), self.k) + 4 * self.columns

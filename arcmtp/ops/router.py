@@ -66,7 +66,7 @@ class Router:
         """
         arguments["eps"] = float(self.eps)
         groups = self.tiles * (-(-(rows or self._geometry.chunk_rows) // self._pass_rows(rows)))
-        return Launch(self.kernel(rows), groups, rows, arguments, self._cost)
+        return Launch(self.kernel(rows), groups, rows, arguments, self._cost, streams="router_weights")
 
     def _cost(self, work: Work) -> Cost:
         row = 3 * 4 * self.k + consumed_bytes(self._consumers, self.k) + 4 * (2 * self.used + 1)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 from arcmtp.errors import ArcmtpError
@@ -191,5 +191,5 @@ def digest(operator: str) -> str:
         text = (kernel_dir() / name).read_text(encoding="utf-8")
         sources[name] = re.sub(r"\s+", " ", re.sub(r"//[^\n]*", "", text))
         waiting += re.findall(r'#include "(\w+\.hpp)"', text)
-    geometry = astuple(cards()[GEOMETRY_OF].geometry)
+    geometry = astuple(replace(cards()[GEOMETRY_OF].geometry, ahead_kib=0))
     return hashlib.sha256(repr((sorted(sources.items()), geometry)).encode()).hexdigest()[:16]

@@ -13,7 +13,8 @@ from arcmtp.runtime.tensor import Tensor
 
 @dataclass(frozen=True)
 class Load:
-    """What a launch asks for. host_bytes: of nbytes those in host memory."""
+    """What a launch asks for. host_bytes: of nbytes those in host memory. asks: bytes for a later launch; asked: of
+    nbytes those that earlier launches asked for."""
 
     nbytes: int
     host_bytes: int
@@ -22,6 +23,8 @@ class Load:
     team_memory: int
     registers: int
     counts: Counts
+    asks: int = 0
+    asked: int = 0
 
 
 def load_of(launch: Launch, work: Work) -> Load:
@@ -32,12 +35,15 @@ def load_of(launch: Launch, work: Work) -> Load:
     if isinstance(weights, Tensor) and weights.region.in_host_memory:
         host = nbytes - launch.cost(Work(work.rows, work.context, 0)).nbytes
     kernel = launch.kernel
-    return Load(nbytes, host, launch.groups, kernel.team, kernel.team_memory, registers, counts)
+    return Load(
+        nbytes, host, launch.groups, kernel.team, kernel.team_memory, registers, counts, launch.asks, launch.asked
+    )
 
 
-def seconds(load: Load, machine: Machine) -> Mapping[str, float]:
+def seconds(load: Load, machine: Machine, between: float = 0) -> Mapping[str, float]:
     """What each part of the card takes for a launch; the launch takes the longest of them.
 
+    between: seconds until the next one. DRAM: of what the launch asks for, a share of that time's bytes comes then.
     L2: in the worst case no load finds its line in L1. Fewer work-groups than Xe cores leave cores idle. Latency: the
     longest thread, behind the others that have filled the card before it.
     """
@@ -47,8 +53,9 @@ def seconds(load: Load, machine: Machine) -> Mapping[str, float]:
     core_clock, engine_clock = cores * m.clock, cores * ENGINES * m.clock
     l2 = c.moved_bytes if m.case == "worst" else c.line_bytes
     messages = c.messages + c.team_messages
+    asks = max(load.asks - m.asked_between * between * m.memory, 0)
     return {
-        "DRAM": (load.nbytes - load.host_bytes) / m.memory,
+        "DRAM": (load.nbytes - load.host_bytes - load.asked + asks) / m.memory,
         "PCIe": load.host_bytes / m.pcie,
         "L2": l2 / core_clock / m.l2_bytes,
         "L1": max((c.moved_bytes + c.team_bytes) / m.l1_bytes, messages / m.l1_messages) / core_clock,

@@ -44,6 +44,7 @@ class Machine:
     experts_kept: float
     launch_us: float
     node_us: float
+    asked_between: float
     case: Case
 
 

@@ -92,8 +92,8 @@ class Predictor:
         loads = {work: load_of(launch, work) for work in set(works.values())}
         took = dict[Case, float]()
         for case, m in self._machines.items():
-            bounds = dict(seconds(loads[works[case]], m))
             between = 1e-6 * (m.node_us if as_graph else m.launch_us)
+            bounds = dict(seconds(loads[works[case]], m, between))
             took[case] = max(bounds.values()) + between
             if case == "expected":
                 expected = {**bounds, LAUNCH: between}

@@ -94,6 +94,7 @@ class Geometry:
     prompt_rows: int = _whole(0, 16, step=8)  # rows of a prompt chunk that a thread multiplies; 0: as in a step
     prompt_columns: int = _whole(16, 64, step=16)  # by so many columns of a matrix
     prompt_team: int = _whole(1, 32)
+    ahead_kib: int = _whole(0, 4096)  # weights of a later launch that a launch asks memory for
 
 
 @dataclass(frozen=True)

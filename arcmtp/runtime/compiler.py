@@ -29,7 +29,8 @@ def headers() -> tuple[tuple[str, str], ...]:
 
 def source_text(kernels: Collection[Kernel], packed: bool = False) -> str:
     """One source that holds all `kernels`, with packed parameters or as they are."""
-    includes = "".join(f'#include "{header}"\n' for header in sorted({kernel.header for kernel in kernels}))
+    used = {header for kernel in kernels for header in (kernel.header, *kernel.includes)}
+    includes = "".join(f'#include "{header}"\n' for header in sorted(used))
     return includes + "using namespace arcmtp;\n\n" + "\n".join(kernel.source(packed) for kernel in kernels)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from arcmtp.runtime.memory import Buffer, Pointer
-from arcmtp.runtime.tensor import I32, DType, Kind, Tensor
+from arcmtp.runtime.tensor import I32, U8, DType, Kind, Tensor
 
 Argument = Tensor | Buffer | Pointer | int | float
 
@@ -61,8 +61,9 @@ class Kernel:
     `body` holds the statements. `team` is the work-items of a work-group (a work-item is one hardware thread holding
     vectors), `team_memory` the bytes of shared local memory that the body reserves, `registers` those of a thread: 128
     or 256. `agree`: C++ constants and the values that Python takes for them; the kernel does not compile where they
-    differ. `at_last`: as `call`, but the work is done by the last work-group of another kernel of the same team, whose
-    number of work-groups and counter of arrivals come first; its header includes this one's.
+    differ. `includes`: headers besides `header`. `at_last`: as `call`, but the work is done by the last work-group of
+    another kernel of the same team, whose number of work-groups and counter of arrivals come first; its header includes
+    this one's.
     """
 
     operator: str
@@ -75,6 +76,7 @@ class Kernel:
     team_memory: int = 0
     registers: int = 128
     agree: Agreement = ()
+    includes: tuple[str, ...] = ()
     at_last: str = ""
 
     @property
@@ -107,6 +109,17 @@ class Kernel:
             parameters=(*self.parameters, *renamed, *parameters(arrivals=writes(I32))),
             body=f"{self._work}\n    {following.at_last}({groups}, arrivals, {', '.join(names)});",
             agree=tuple(dict.fromkeys((*self.agree, *following.agree))),
+        )
+
+    @property
+    def asking(self) -> Kernel:
+        """The kernel, whose threads then ask memory for the first `ahead_bytes` (a multiple of 256) of `ahead`."""
+        return replace(
+            self,
+            variant=f"{self.variant}_asks".lstrip("_"),
+            parameters=(*self.parameters, *parameters(ahead=reads(U8), ahead_bytes=INT)),
+            body=f"{self._work}\n    ask_ahead<{self.team}>(ahead, ahead_bytes);",
+            includes=(*self.includes, "ahead.hpp"),
         )
 
     @property
@@ -166,7 +179,9 @@ class Work:
 class Launch:
     """One launch of a step: a kernel, the arguments that it is given by name, what it costs, and what it serves for.
 
-    rows: of all sequences, or 0: counted when it runs. Raises TypeError, naming kernel and argument, for an
+    rows: of all sequences, or 0: counted when it runs. streams: the argument that it reads whole, weights,
+    whatever the rows are. asks: bytes that it asks memory for, which a later launch reads; asked: of its own those that
+    earlier launches have asked for. Raises TypeError, naming kernel and argument, for an
     argument that is missing, not among the parameters, or of another type.
     """
 
@@ -178,6 +193,9 @@ class Launch:
     layer: int | None = None  # of the trunk
     block: str = ""  # "delta_net", "attention", …; "" outside layers
     part: str = ""  # what of several launches of an operator it is
+    streams: str = ""
+    asks: int = 0
+    asked: int = 0
 
     def __post_init__(self) -> None:
         declared = dict(self.kernel.parameters)
@@ -203,6 +221,11 @@ class Launch:
             cost_of=lambda work: self.cost_of(work) + following.cost_of(work),
             part=f"{self.part} and {following.title}".lstrip(),
         )
+
+    def asking(self, ahead: Tensor, nbytes: int) -> Launch:
+        """The same launch, which then asks memory for the first `nbytes` bytes of u8 `ahead` (`Kernel.asking`)."""
+        asks = {"ahead": ahead, "ahead_bytes": nbytes}
+        return replace(self, kernel=self.kernel.asking, arguments={**self.arguments, **asks}, asks=nbytes)
 
     @property
     def operator(self) -> str:

@@ -25,8 +25,9 @@ from arcmtp.formats.matrix import Requant
 from arcmtp.gguf_header import GgmlType
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
-from arcmtp.predict.counts import COUNTED, CountFile, Counts, digest, row_class, units_of
+from arcmtp.predict.counts import COUNTED, GEOMETRY_OF, CountFile, Counts, digest, row_class, units_of
 from arcmtp.predict.published import VOCAB_USED
+from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.tensor import Tensor
@@ -184,7 +185,9 @@ def main() -> None:
     options = parser.parse_args()
     if "lines" not in os.environ.get("ARCMTP_EMULATOR_CHECKS", ""):
         parser.error("cache lines are counted with ARCMTP_EMULATOR_CHECKS=lines")
-    emulator, device = Emulator(), Device()
+    card = cards()[GEOMETRY_OF]
+    # What launches ask memory for is no part of an operator.
+    emulator, device = Emulator(), Device(card=replace(card, geometry=replace(card.geometry, ahead_kib=0)))
     found: list[Sample] = []
     for counted in SHAPES:
         began = time.perf_counter()

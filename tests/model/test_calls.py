@@ -23,7 +23,7 @@ def normed(launch: Launch) -> str:
 
 
 def test_of_one_row_on_a_gpu_experts_norm_it_for_what_follows(network: Network) -> None:
-    launches = list(network.plain_step())
+    launches = network.plain_step()
     assert [launch.operator for launch in launches].count("norm") == 1  # behind the embedding
     weights = [normed(launch) for launch in launches if launch.operator == "experts_down"]
     assert weights == [*(f"blk.{layer}.attn_norm.weight" for layer in range(1, 40)), "output_norm.weight"]
@@ -34,7 +34,7 @@ def test_of_one_row_on_a_gpu_experts_norm_it_for_what_follows(network: Network) 
 
 @pytest.mark.parametrize("rows", [2, MAX_ROWS])
 def test_several_rows_have_launches_of_their_own_for_norms(network: Network, rows: int) -> None:
-    launches = list(network.plain_step(rows))
+    launches = network.plain_step(rows)
     assert [launch.operator for launch in launches].count("norm") == 41
     assert not any(map(normed, launches))
 

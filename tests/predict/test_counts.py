@@ -78,7 +78,7 @@ def network(device: Device) -> Network:
 
 
 def test_counts_grow_with_threads_and_units() -> None:
-    launches = list(network(card_on_paper("arc-pro-b70")).plain_step())
+    launches = network(card_on_paper("arc-pro-b70")).plain_step()
     for launch in launches:
         one, _ = counts_of(launch, Work(1, 64, 2))
         more, _ = counts_of(launch, Work(1, 512, 2))
@@ -97,7 +97,7 @@ def test_a_format_that_was_not_counted_is_taken_as_the_nearest(monkeypatch: pyte
 
 
 def test_an_operator_that_was_not_counted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch = next(network(card_on_paper("arc-pro-b70")).plain_step())
+    launch = network(card_on_paper("arc-pro-b70")).plain_step()[0]
     few = {name: operator for name, operator in counted_operators().items() if name != "embedding"}
     monkeypatch.setattr(counts, "counted_operators", lambda: few)
     with pytest.raises(ArcmtpError, match="embedding was not counted on the emulated card; counted are accept, "):

@@ -32,6 +32,18 @@ def test_bytes_take_the_bandwidth_of_where_they_lie() -> None:
     assert name == "PCIe" and took == pytest.approx(536e6 / (0.76 * 63.015e9), rel=1e-3)
 
 
+def test_what_earlier_launches_asked_for_is_there_and_what_it_asks_for_comes_partly_between_launches() -> None:
+    of_launch = replace(NONE, nbytes=536_000_000, asked=53_600_000, asks=26_800_000)
+    between = 10e-6
+    for case, share in zip(CASES, (1, 0.5, 0), strict=True):
+        assert B70
+        m = machine(B70, case)
+        left = 536e6 - 53.6e6 + 26.8e6 - share * between * m.memory
+        assert seconds(of_launch, m, between)["DRAM"] == pytest.approx(left / m.memory)
+    few = replace(of_launch, asks=1000)
+    assert seconds(few, EXPECTED, 10e-6)["DRAM"] == pytest.approx(0.9e-3)
+
+
 @pytest.mark.parametrize(
     ("load", "name", "cycles"),
     [

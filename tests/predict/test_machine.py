@@ -47,4 +47,4 @@ def test_every_field_is_given() -> None:
     m = machine(hardware, "worst")
     assert m.case == "worst" and m.cores == 32
     given = {field.name: getattr(m, field.name) for field in dataclasses.fields(Machine)}
-    assert given.pop("experts_kept") == 0 and all(given.values())
+    assert given.pop("experts_kept") == given.pop("asked_between") == 0 and all(given.values())

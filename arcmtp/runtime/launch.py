@@ -224,8 +224,8 @@ class Launch:
 
     def asking(self, ahead: Tensor, nbytes: int) -> Launch:
         """The same launch, which then asks memory for the first `nbytes` bytes of u8 `ahead` (`Kernel.asking`)."""
-        asks = {"ahead": ahead, "ahead_bytes": nbytes}
-        return replace(self, kernel=self.kernel.asking, arguments={**self.arguments, **asks}, asks=nbytes)
+        arguments = {**self.arguments, "ahead": ahead, "ahead_bytes": nbytes}
+        return replace(self, kernel=self.kernel.asking, arguments=arguments, asks=nbytes)
 
     @property
     def operator(self) -> str:

@@ -5,8 +5,8 @@
 
 namespace arcmtp {
 
-/// Asks for `bytes` bytes, a multiple of 256, from `from` on: a share by each thread of each work-group, of TEAM, at its
-/// end. Nothing waits for what is asked for.
+/// Asks for `bytes` bytes, a multiple of 256, from `from` on: a share by each thread of each work-group, of TEAM, at
+/// its end. Nothing waits for what is asked for.
 template <int TEAM> inline void ask_ahead(const simd::u8 *from, int bytes) {
     constexpr int MESSAGE = 256;
     const int thread = simd::group_index() * TEAM + simd::team_rank();

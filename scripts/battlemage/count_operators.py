@@ -26,6 +26,7 @@ from arcmtp.gguf_header import GgmlType
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.predict.counts import COUNTED, CountFile, Counts, digest, row_class, units_of
+from arcmtp.predict.machine import CASES
 from arcmtp.predict.published import VOCAB_USED
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
@@ -163,15 +164,13 @@ def sample(launch: Launch, report: Report, work: Work) -> Sample:
         dpas=counts["pipes.dpas"],
         dpas_rows=slots["dpas"],
         send=counts["pipes.send"],
-        loads=messages["load"],
         messages=sum(messages.values()),
         moved_bytes=counts["bytes.global_load"] + counts["bytes.global_store"],
         line_bytes=64 * counts["group_lines"],
         team_messages=sum(counts[f"messages.team_{kind}"] for kind in ("load", "store")),
         team_bytes=counts["bytes.team_load"] + counts["bytes.team_store"],
-        barriers=counts["messages.barrier"],
-        # The emulator leaves the insides of IEEE macros out of the longest thread.
-        longest=max(counts["longest_thread"] * launch.threads, counts["instructions"]),
+        **{f"alone_{case}": counts[f"thread_cycles.{case}"] for case in CASES},
+        **{f"longest_{case}": counts[f"longest_cycles.{case}"] * launch.threads for case in CASES},
     )
     kind = (launch.operator, row_class(launch.rows))
     return Sample(*kind, launch.kernel.name, launch.threads, dict(units_of(launch, work)), report["registers"], number)

@@ -67,6 +67,7 @@ class Worker {
             group_.trace.launch = &shared.trace;
         threads_ = thread_storage(count_);
         std::fill(group_.team.bytes.begin(), group_.team.bytes.end(), GARBAGE);
+        boards_.resize(checks_ & LINES ? count_ : 0);
         turns_.resize(count_);
         std::iota(turns_.begin(), turns_.end(), 0);
     }
@@ -89,10 +90,12 @@ class Worker {
     int count_ = 0;
     Thread *threads_ = nullptr;
     std::vector<int> turns_;
+    std::vector<Scoreboard> boards_; // of the threads
 
     void run_group(std::uint32_t index) {
         group_.index = index;
         group_.team.begin(checks_ & POISON ? 0 : DEFINED);
+        group_.cache.begin();
         if (group_.trace.launch)
             group_.trace.begin(index, count_);
         for (int i = 0; i < count_; ++i)
@@ -108,6 +111,7 @@ class Worker {
                             " threads wait at a barrier that the others never reach");
             group_.team.barrier();
             group_.trace.barrier();
+            pass_barrier(left);
         }
         if (group_.trace.launch)
             group_.trace.end();
@@ -118,13 +122,29 @@ class Worker {
         counts_.threads += count_;
     }
 
+    /// All threads wait for the last one, or have ended.
+    void pass_barrier(int left) {
+        Cycles last{};
+        for (const Scoreboard &board : boards_)
+            last = later(last, board.now());
+        for (Scoreboard &board : boards_)
+            if (left)
+                board.pass_barrier(last);
+            else
+                counts_.thread_cycles += board.now();
+        if (!left)
+            counts_.longest_cycles = later(counts_.longest_cycles, last);
+    }
+
     /// Each thread up to the next barrier or its end; how many have ended.
     int run_to_barrier() {
         int ended = 0;
         for (const int i : turns_) {
             Thread &thread = threads_[i];
             thread.jumps_left = MOST_JUMPS;
-            if (checks_ & POISON)
+            if (checks_ & LINES)
+                run_timed(thread);
+            else if (checks_ & POISON)
                 run<&Instruction::checked, true>(thread);
             else if (checks_)
                 run<&Instruction::checked, false>(thread);
@@ -149,12 +169,34 @@ class Worker {
         counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
     }
 
+    void run_timed(Thread &thread) {
+        Scoreboard &board = *thread.scoreboard;
+        for (const Instruction *in = thread.next, *next; in; in = next) {
+            ++counts_.executed[in - kernel_.code.data()];
+            ++thread.executed;
+            if (checks_ & POISON)
+                follow_poison(thread, *in);
+            board.start(*in);
+            next = in->checked(thread, in);
+            if (in->opcode == Opcode::GOTO) // a card executes the inside of the macro that it jumps over
+                for (const Instruction *inside = in + 1; inside < next; ++inside) {
+                    board.finish(*(inside - 1), inside);
+                    board.start(*inside);
+                }
+            board.finish(in->opcode == Opcode::GOTO && next > in ? *(next - 1) : *in, next);
+        }
+        counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
+    }
+
     void begin(Thread &t, int index) {
         t.group = &group_;
         t.next = kernel_.code.data();
         t.index = index;
         t.signalled = t.ended = false;
         t.executed = 0;
+        t.scoreboard = boards_.empty() ? nullptr : &boards_[index];
+        if (t.scoreboard)
+            t.scoreboard->begin();
         if (checks_) { // what registers held before is unknown
             std::memset(t.bytes, GARBAGE, sizeof t.bytes);
             std::memset(t.defined, checks_ & POISON ? 0 : DEFINED, sizeof t.defined);
@@ -214,6 +256,8 @@ void execute(const Launch &launch, const Memory &memory, const Options &options,
         counts.groups += own.groups;
         counts.threads += own.threads;
         counts.longest_thread = std::max(counts.longest_thread, own.longest_thread);
+        counts.thread_cycles += own.thread_cycles;
+        counts.longest_cycles = later(counts.longest_cycles, own.longest_cycles);
         for (int i = 0; i < 2; ++i)
             counts.masked_bytes[i] += own.masked_bytes[i];
         for (std::size_t i = 0; i < own.executed.size(); ++i)

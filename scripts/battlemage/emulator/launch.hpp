@@ -21,6 +21,7 @@ struct Counts {
     std::vector<std::uint64_t> executed; // times, an entry for each instruction of the kernel
     std::uint64_t masked_bytes[2] = {};  // loaded and stored by messages with an address a channel
     std::uint64_t lines[2] = {};         // with Checks::LINES: distinct lines of 64 bytes read and written
+    Cycles thread_cycles{}, longest_cycles{}; // with Checks::LINES: of all threads; of the one that takes the longest
     std::uint64_t group_lines = 0;       // the same: those of each work-group by itself, added up
 };
 

@@ -44,9 +44,9 @@ from scripts.battlemage.count_launches import (
 from scripts.battlemage.fit_counts import Sample, differences, fitted
 from scripts.battlemage.models import DENSE, MOE, Header, Mix, WideHeader, stock_q4_0, unsloth_q4_k_m
 
-# Tokens that a row of a step sees: few splits of attention, then all, with as many tiles of each as a team takes.
-CONTEXTS = (512, 2048, 4096)
-CODED_CONTEXTS = (512, 8192, 16384)
+# Tokens that a row of a step sees: one tile of attention, few splits, then all, with as many tiles of each as a team takes.
+CONTEXTS = (16, 128, 512, 2048, 4096)
+CODED_CONTEXTS = (16, 512, 8192, 16384)
 PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")
 CHUNK_CONTEXTS = (1024, 2048)  # the last row of a prompt chunk
 ROWS = (1, 2, 4, 8, 0)
@@ -199,8 +199,9 @@ def main() -> None:
     file.operators.update(made)
     file.digests.update({operator: digest(operator) for operator in made})
     file.write()
-    for name, error in differences(found, made):
-        print(f"{name}: instructions of a launch differ by up to {error:.0%}")
+    for quantity in ("alone_expected", "instructions"):
+        for name, error in differences(found, made, quantity):
+            print(f"{name}: {quantity} of a launch differ by up to {error:.0%}")
 
 
 if __name__ == "__main__":

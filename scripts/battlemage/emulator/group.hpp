@@ -19,6 +19,7 @@ struct Group {
     TeamMemory team;
     GroupTrace trace;
     FirstCache cache;
+    Arrivals *arrivals = nullptr;
     std::uint32_t index = 0;
     const Allocation *last = nullptr;   // the allocation that was found last
     std::uint64_t masked_bytes[2] = {}; // loaded and stored by messages with an address a channel

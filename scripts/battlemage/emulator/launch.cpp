@@ -16,6 +16,16 @@ namespace {
 constexpr std::uint8_t DEFINED = 0xff, GARBAGE = 0xA5;
 constexpr std::uint64_t MOST_JUMPS = 1ull << 28; // back, of a thread between barriers
 constexpr int THREAD_ARGUMENTS = 64;             // bytes: local ids
+// Of a B70: Xe cores, vector engines of each, bytes of team memory of each. An engine has 1,024 registers.
+constexpr int CORES = 32, ENGINES = 8, ENGINE_REGISTERS = 1024, CORE_TEAM_MEMORY = 128 << 10;
+
+/// How many work-groups the card has room for.
+std::uint32_t groups_of_a_round(const Kernel &kernel, int threads) {
+    int of_core = ENGINES * (ENGINE_REGISTERS / kernel.registers) / threads;
+    if (kernel.team_memory)
+        of_core = std::min(of_core, CORE_TEAM_MEMORY / kernel.team_memory);
+    return CORES * std::max(of_core, 1);
+}
 
 std::vector<std::uint8_t> with_local_ids(const Launch &launch, int threads) {
     std::vector<std::uint8_t> all(launch.arguments);
@@ -49,7 +59,10 @@ struct Shared {
     const std::vector<std::uint8_t> arguments;
     std::vector<std::uint32_t> order; // of the groups, where it is not that of their numbers
     LaunchTrace trace;
+    SecondCache cache;
+    Arrivals arrivals;
     std::atomic<std::uint32_t> next{0};
+    std::uint32_t end = 0; // of the groups that run now
     std::atomic<bool> failed{false};
 };
 
@@ -65,6 +78,7 @@ class Worker {
         group_.team.resize(kernel_.team_memory, checks_ != 0);
         if (checks_ & (RACES | LINES))
             group_.trace.launch = &shared.trace;
+        group_.arrivals = &shared.arrivals;
         threads_ = thread_storage(count_);
         std::fill(group_.team.bytes.begin(), group_.team.bytes.end(), GARBAGE);
         boards_.resize(checks_ & LINES ? count_ : 0);
@@ -72,10 +86,11 @@ class Worker {
         std::iota(turns_.begin(), turns_.end(), 0);
     }
 
+    /// Lines that its groups were the first to ask for.
+    SecondCache take_asked() { return group_.cache.take_asked(); }
+
     void run() {
-        const auto &groups = shared_.launch.groups;
-        const std::uint32_t total = groups[0] * groups[1] * groups[2];
-        for (std::uint32_t i; !shared_.failed && (i = shared_.next++) < total;)
+        for (std::uint32_t i; !shared_.failed && (i = shared_.next++) < shared_.end;)
             run_group(shared_.order.empty() ? i : shared_.order[i]);
         counts_.masked_bytes[0] += group_.masked_bytes[0];
         counts_.masked_bytes[1] += group_.masked_bytes[1];
@@ -95,7 +110,7 @@ class Worker {
     void run_group(std::uint32_t index) {
         group_.index = index;
         group_.team.begin(checks_ & POISON ? 0 : DEFINED);
-        group_.cache.begin();
+        group_.cache.begin(&shared_.cache);
         if (group_.trace.launch)
             group_.trace.begin(index, count_);
         for (int i = 0; i < count_; ++i)
@@ -222,7 +237,46 @@ std::vector<std::uint32_t> shuffled(std::uint32_t count, std::uint64_t seed, std
     return order;
 }
 
+/// Groups `next` to `end` on all cores; why they failed, or nothing.
+std::string run_round(Shared &shared, Counts &counts) {
+    std::mutex merging;
+    std::string failure;
+    SecondCache asked;
+    on_all_cores(shared.end - shared.next, [&] {
+        Counts own;
+        SecondCache lines;
+        std::string why;
+        try {
+            Worker worker(shared, own);
+            worker.run();
+            lines = worker.take_asked();
+        } catch (const std::exception &error) {
+            shared.failed = true;
+            why = error.what();
+        }
+        const std::lock_guard<std::mutex> guard(merging);
+        if (failure.empty())
+            failure = why;
+        asked.merge(lines);
+        counts.add(own);
+    });
+    shared.cache.merge(asked);
+    return failure;
+}
+
 } // namespace
+
+void Counts::add(const Counts &own) {
+    groups += own.groups;
+    threads += own.threads;
+    longest_thread = std::max(longest_thread, own.longest_thread);
+    thread_cycles += own.thread_cycles;
+    longest_cycles = later(longest_cycles, own.longest_cycles);
+    for (int i = 0; i < 2; ++i)
+        masked_bytes[i] += own.masked_bytes[i];
+    for (std::size_t i = 0; i < own.executed.size(); ++i)
+        executed[i] += own.executed[i];
+}
 
 void execute(const Launch &launch, const Memory &memory, const Options &options, Counts &counts) {
     execute(launch, memory, options, counts, nullptr);
@@ -239,30 +293,14 @@ void execute(const Launch &launch, const Memory &memory, const Options &options,
         shared.order = shuffled(groups, options.seed, counts.launches);
     counts.executed.resize(launch.kernel->code.size());
 
-    std::mutex merging;
     std::string failure;
-    on_all_cores(groups, [&] {
-        Counts own;
-        std::string why;
-        try {
-            Worker(shared, own).run();
-        } catch (const std::exception &error) {
-            shared.failed = true;
-            why = error.what();
-        }
-        const std::lock_guard<std::mutex> guard(merging);
-        if (failure.empty())
-            failure = why;
-        counts.groups += own.groups;
-        counts.threads += own.threads;
-        counts.longest_thread = std::max(counts.longest_thread, own.longest_thread);
-        counts.thread_cycles += own.thread_cycles;
-        counts.longest_cycles = later(counts.longest_cycles, own.longest_cycles);
-        for (int i = 0; i < 2; ++i)
-            counts.masked_bytes[i] += own.masked_bytes[i];
-        for (std::size_t i = 0; i < own.executed.size(); ++i)
-            counts.executed[i] += own.executed[i];
-    });
+    // Rounds one after the other, so that what the second cache has does not depend on chance.
+    const std::uint32_t round = options.checks & LINES ? groups_of_a_round(*launch.kernel, threads) : groups;
+    for (std::uint32_t begin = 0; begin < groups && failure.empty(); begin += round) {
+        shared.next = begin;
+        shared.end = std::min(begin + round, groups);
+        failure = run_round(shared, counts);
+    }
     if (failure.empty() && (options.checks & RACES))
         failure = shared.trace.race();
     if (!failure.empty())

@@ -23,6 +23,9 @@ struct Counts {
     std::uint64_t lines[2] = {};         // with Checks::LINES: distinct lines of 64 bytes read and written
     Cycles thread_cycles{}, longest_cycles{}; // with Checks::LINES: of all threads; of the one that takes the longest
     std::uint64_t group_lines = 0;       // the same: those of each work-group by itself, added up
+
+    /// What one core of the host has counted of a launch.
+    void add(const Counts &own);
 };
 
 struct Launch {

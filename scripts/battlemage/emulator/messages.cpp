@@ -86,7 +86,9 @@ void look_at(Thread &t, const Instruction &in, std::uint64_t address, std::size_
             fault(in, std::string(why) + ": byte " + std::to_string(address) + ", thread " + std::to_string(t.index));
     } else if (in.send.space == Space::GLOBAL && t.group->trace.launch) {
         t.group->trace.access(writes ? Touch::WRITE : Touch::READ, t.index, address, bytes, &in);
-        if (t.scoreboard && !writes)
+        if (t.scoreboard && writes)
+            t.scoreboard->store(*t.group->arrivals, address);
+        else if (t.scoreboard)
             t.scoreboard->touch(t.group->cache, address, bytes);
     }
 }
@@ -209,6 +211,8 @@ template <bool CHECKED> const Instruction *atomic(Thread &t, const Instruction *
                 lock = std::unique_lock<std::mutex>(trace.launch->atomics);
                 trace.atomic(t.index, address, 4, in);
             }
+            if (t.scoreboard)
+                t.scoreboard->count(*t.group->arrivals, address);
         }
         const std::uint32_t more = adds ? peek<std::uint32_t>(t.bytes + in->send.data + 4 * channel) : 1;
         const std::uint32_t before =

@@ -7,7 +7,8 @@ namespace xe2 {
 
 struct Instruction;
 
-/// By the types that instructions are written with: a copy of floats takes the float pipe. The first four execute in order and take a register of 64 bytes a cycle (MATH: 4 cycles).
+/// By the types that instructions are written with: a copy of floats takes the float pipe. The first four execute in
+/// order and take a register of 64 bytes a cycle (MATH: 4 cycles).
 enum class Pipe : std::uint8_t { FLOAT, INTEGER, INTEGER64, MATH, DPAS, SEND, BRANCH, SYNC };
 constexpr int IN_ORDER = 4, PIPES = 8;
 constexpr const char *PIPE_NAMES[PIPES] = {"float", "integer", "integer64", "math", "dpas", "send", "branch", "sync"};

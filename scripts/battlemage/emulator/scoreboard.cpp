@@ -18,7 +18,8 @@ double occupancy_of(const Instruction &in) {
 
 } // namespace
 
-void FirstCache::begin() {
+void FirstCache::begin(const SecondCache *behind) {
+    behind_ = behind;
     arrivals_.clear();
     dropped_ = false;
 }
@@ -29,14 +30,30 @@ void FirstCache::drop() {
 }
 
 Cycles FirstCache::line(std::uint64_t number, Cycles time) {
-    const Cycles first = time + (dropped_ ? SECOND_CACHE : MEMORY);
+    const bool is_near = dropped_ || behind_->count(number);
+    const Cycles first = time + (is_near ? SECOND_CACHE : MEMORY);
     const auto [entry, is_new] = arrivals_.try_emplace(number, first);
-    if (is_new)
+    if (is_new) {
+        if (!is_near)
+            asked_.insert(number);
         return first;
+    }
     // Threads come one after the other here: an earlier one may have asked later.
     const Cycles before = entry->second, found = later(before, time + FIRST_CACHE);
     entry->second = before < first ? before : first;
     return found < first ? found : first;
+}
+
+void Arrivals::count(std::uint64_t address, Cycles time) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    Cycles &latest = latest_[address];
+    latest = later(latest, time);
+}
+
+Cycles Arrivals::latest(std::uint64_t address) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    const auto found = latest_.find(address);
+    return found == latest_.end() ? Cycles{} : found->second;
 }
 
 void Scoreboard::begin() { *this = Scoreboard{}; }
@@ -67,6 +84,8 @@ void Scoreboard::touch(FirstCache &cache, std::uint64_t address, std::size_t byt
         loaded_ = later(loaded_, cache.line(line, issued_));
 }
 
+void Scoreboard::count(Arrivals &arrivals, std::uint64_t address) { arrivals.count(address, issued_ + SECOND_CACHE); }
+
 void Scoreboard::finish(const Instruction &in, const Instruction *next) {
     const int pipe = int(in.pipe);
     const Cycles result = in.pipe == Pipe::SEND ? message_of(in) : result_of(in);
@@ -77,8 +96,10 @@ void Scoreboard::finish(const Instruction &in, const Instruction *next) {
     if (pipe < IN_ORDER)
         ended_[pipe][begun_[pipe]++ % LATEST] = result;
     if (in.annotation.token >= 0) {
-        written_[in.annotation.token] = result;
-        read_[in.annotation.token] = issued_ + std::max(PAYLOAD, occupancy_of(in));
+        const Cycles read = issued_ + std::max(PAYLOAD, occupancy_of(in));
+        // A token without a result, as of a store or prefetch, is free as soon as its operands have been read.
+        written_[in.annotation.token] = in.target.offset == NULL_REGISTER && in.pipe == Pipe::SEND ? read : result;
+        read_[in.annotation.token] = read;
     }
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <random>
 
@@ -16,6 +17,7 @@ namespace {
 constexpr std::uint8_t DEFINED = 0xff, GARBAGE = 0xA5;
 constexpr std::uint64_t MOST_JUMPS = 1ull << 28; // back, of a thread between barriers
 constexpr int THREAD_ARGUMENTS = 64;             // bytes: local ids
+constexpr double TURN = 50;                      // cycles that a thread may be ahead of the others
 // Of a B70: Xe cores, vector engines of each, bytes of team memory of each. An engine has 1,024 registers.
 constexpr int CORES = 32, ENGINES = 8, ENGINE_REGISTERS = 1024, CORE_TEAM_MEMORY = 128 << 10;
 
@@ -153,21 +155,23 @@ class Worker {
 
     /// Each thread up to the next barrier or its end; how many have ended.
     int run_to_barrier() {
-        int ended = 0;
-        for (const int i : turns_) {
-            Thread &thread = threads_[i];
-            thread.jumps_left = MOST_JUMPS;
-            if (checks_ & LINES)
-                run_timed(thread);
-            else if (checks_ & POISON)
-                run<&Instruction::checked, true>(thread);
-            else if (checks_)
-                run<&Instruction::checked, false>(thread);
-            else
-                run<&Instruction::run, false>(thread);
-            ended += thread.ended;
-        }
-        return ended;
+        for (const int i : turns_)
+            threads_[i].jumps_left = MOST_JUMPS;
+        if (checks_ & LINES)
+            run_timed_to_barrier();
+        else
+            for (const int i : turns_)
+                run_untimed(threads_[i]);
+        return int(std::count_if(turns_.begin(), turns_.end(), [&](int i) { return threads_[i].ended; }));
+    }
+
+    void run_untimed(Thread &thread) {
+        if (checks_ & POISON)
+            run<&Instruction::checked, true>(thread);
+        else if (checks_)
+            run<&Instruction::checked, false>(thread);
+        else
+            run<&Instruction::run, false>(thread);
     }
 
     template <Handler Instruction::*HANDLER, bool FOLLOWS_POISON> void run(Thread &thread) {
@@ -184,9 +188,31 @@ class Worker {
         counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
     }
 
-    void run_timed(Thread &thread) {
+    /// The thread whose next instruction begins first runs, so that lines are asked for in the order of times.
+    void run_timed_to_barrier() {
+        const auto time = [&](int i) { return boards_[i].now()[EXPECTED]; };
+        const auto later_than = [&](int a, int b) { return time(a) > time(b); };
+        std::vector<int> running = turns_;
+        std::make_heap(running.begin(), running.end(), later_than);
+        while (!running.empty()) {
+            std::pop_heap(running.begin(), running.end(), later_than);
+            const int i = running.back();
+            const double until = running.size() > 1 ? time(running.front()) + TURN : HUGE_VAL;
+            if (run_timed(threads_[i], until))
+                running.pop_back();
+            else
+                std::push_heap(running.begin(), running.end(), later_than);
+        }
+    }
+
+    /// Up to a time, or to a barrier or its end: then true.
+    bool run_timed(Thread &thread, double until) {
         Scoreboard &board = *thread.scoreboard;
         for (const Instruction *in = thread.next, *next; in; in = next) {
+            if (board.now()[EXPECTED] > until) {
+                thread.next = in;
+                return false;
+            }
             ++counts_.executed[in - kernel_.code.data()];
             ++thread.executed;
             if (checks_ & POISON)
@@ -201,6 +227,7 @@ class Worker {
             board.finish(in->opcode == Opcode::GOTO && next > in ? *(next - 1) : *in, next);
         }
         counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
+        return true;
     }
 
     void begin(Thread &t, int index) {

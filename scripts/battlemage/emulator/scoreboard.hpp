@@ -17,7 +17,7 @@ namespace xe2 {
 
 typedef double Cycles __attribute__((vector_size(4 * sizeof(double)))); // best, expected, worst; one is not used
 inline Cycles later(Cycles a, Cycles b) { return a > b ? a : b; }
-constexpr int CASES = 3;
+constexpr int CASES = 3, EXPECTED = 1;
 constexpr const char *CASE_NAMES[CASES] = {"best", "expected", "worst"};
 
 /// Lines of 64 bytes that the second cache has: those that work-groups of earlier rounds have asked for. A round is as

@@ -19,6 +19,23 @@ template <int BITS> inline void load_two_groups(Weights<BITS> &first, Weights<BI
     second.words = both.template select<WORDS, 1>(WORDS);
 }
 
+/// Ask for BYTES bytes of weights, a multiple of 64, that a patch will load soon.
+template <int BYTES> inline void ask_weights(const u8 *from) {
+    simd::prefetch<BYTES>(from);
+    constexpr int asked = BYTES < 256 ? power_of_two_within(BYTES) : BYTES / 256 * 256;
+    if constexpr (asked < BYTES)
+        ask_weights<BYTES - asked>(from + asked);
+}
+
+/// The same for BYTES bytes of each of ROWS rows, which begin `offset` bytes behind `from`: a line of each a message.
+template <int BYTES, int ROWS> inline void ask_rows(const u8 *from, vec<u32, ROWS> offset) {
+#pragma unroll
+    for (int at = 0; at < BYTES; at += 64)
+        esimd::prefetch<u32, ROWS>(reinterpret_cast<const u32 *>(from + at), offset,
+                                   esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
+                                                     esimd::cache_hint_L2<esimd::cache_hint::cached>});
+}
+
 /// GROUPS groups of 32 codes, from `group` on, of ROWS activation rows of k values, which begin `offset` bytes behind
 /// `rows`: as dpas takes eight rows.
 template <int ROWS, int GROUPS> struct RowCodes {

@@ -39,12 +39,11 @@ def seconds(load: Load, machine: Machine) -> Mapping[str, float]:
     """What each part of the card takes for a launch; the launch takes the longest of them.
 
     L2: in the worst case no load finds its line in L1. Fewer work-groups than Xe cores leave cores idle. Latency: the
-    longest thread by itself, behind the others that have filled the card before it.
+    longest thread as if it were alone, or all of them one after the other in each place that the card has for one.
     """
     m, c = machine, load.counts
-    mean, longest = c.alone(m.case), c.longest(m.case)
-    threads = load.groups * load.team
-    before = (_rounds(load, m) - 1) * (m.start_cycles + mean / threads)
+    mean, longest = (cycles / (load.groups * load.team) for cycles in (c.alone(m.case), c.longest(m.case)))
+    waits = max(m.start_cycles + longest, _rounds(load, m) * (m.start_cycles + mean))
     cores = min(m.cores, load.groups)
     core_clock, engine_clock = cores * m.clock, cores * ENGINES * m.clock
     l2 = c.moved_bytes if m.case == "worst" else c.line_bytes
@@ -58,7 +57,7 @@ def seconds(load: Load, machine: Machine) -> Mapping[str, float]:
         "float pipe": c.floats / engine_clock,
         "integer pipe": (c.integers + c.math * m.math_cycles) / engine_clock,
         "issue": c.instructions / m.pipes_together / engine_clock,
-        "latency": (before + m.start_cycles + longest / threads) / m.clock,
+        "latency": waits / m.clock,
     }
 
 
@@ -69,4 +68,3 @@ def _rounds(load: Load, m: Machine) -> float:
     if load.team_memory:
         of_core = min(of_core, TEAM_MEMORY // load.team_memory)
     return max(1, threads / (m.cores * max(of_core, 1) * load.team))
-

@@ -250,11 +250,14 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         const float beta = team_value(at + Row::BETA), decay = team_value(at + Row::DECAY);
         Keys k, q;
         k.team_load(at + Row::K);
+        if constexpr (IN_REGISTERS) // early where there is room for both
+            q.team_load(at + Row::Q);
         const Columns product = slice.dot(k, r == 0 ? slice_at(index + TEAM) : nullptr);
         const Columns delta = (simd::team_load<float, COLUMNS>(at + Row::V + columns) - product * decay) * beta;
         if (!commits)
             simd::store<float, COLUMNS>(memory + Memory::DELTAS + r * NET::V_DIM + index * COLUMNS, delta);
-        q.team_load(at + Row::Q);
+        if constexpr (!IN_REGISTERS)
+            q.team_load(at + Row::Q);
         simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.update(k, decay, delta, to, q));
     }
 

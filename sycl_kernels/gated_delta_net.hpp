@@ -173,7 +173,8 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
 
     /// SiLU of channels from c on of rows from r on: sums over their divisors, from the I-th on.
     template <int I>
-    static inline void silu_to_team(const Lanes (&sums)[TOGETHER], vec<float, TOGETHER * LANES> divisors, int r, int c) {
+    static inline void silu_to_team(const Lanes (&sums)[TOGETHER], vec<float, TOGETHER * LANES> divisors, int r,
+                                    int c) {
         const Lanes divisor = simd::part<LANES, I * LANES, float, TOGETHER * LANES>(divisors);
         simd::team_store<float, LANES>((r + I) * Row::BYTES + c * 4, simd::divide<LANES>(sums[I], divisor));
         if constexpr (I + 1 < TOGETHER)

@@ -91,7 +91,8 @@ inline void patch_of_segment(int patch, int first, int count, const u8 *weights,
     if (patch < FIRST::PATCHES) {
         simd::RowSums<ROWS> sums[tiles];
         constexpr int bytes = tile_bytes<F, K>();
-        Patch<F, K, ROWS, tiles, SLICES, TEAM>::run({weights + FIRST::OFFSET + patch * tiles * bytes, bytes}, rows, sums);
+        Patch<F, K, ROWS, tiles, SLICES, TEAM>::run({weights + FIRST::OFFSET + patch * tiles * bytes, bytes}, rows,
+                                                    sums);
         ARCMTP_UNROLL_ON_GPU
         for (int r = 0; r < ROWS; ++r)
             if (first + r < count)
@@ -99,7 +100,7 @@ inline void patch_of_segment(int patch, int first, int count, const u8 *weights,
                                      [&](int t) { return sums[t][r]; });
     } else if constexpr (sizeof...(REST) > 0)
         patch_of_segment<K, ROWS, SLICES, TEAM, REST...>(patch - FIRST::PATCHES, first, count, weights, rows,
-                                                   output + FIRST::TILES * LANES, stride);
+                                                         output + FIRST::TILES * LANES, stride);
 }
 
 /// As mul_mat for the rows of a prompt chunk, `count[0]` of at most CHUNK. Each thread of a TEAM has ROWS rows more of
@@ -112,8 +113,8 @@ inline void mul_mat_prompt(const u8 *weights, const u8 *quantised, const float *
     const int first = (group % teams * TEAM + simd::team_rank()) * ROWS;
     if (first < rows)
         patch_of_segment<K, ROWS, SLICES, TEAM, SEGMENTS...>(
-            group / teams, first, rows, weights, PatchRows<ROWS>{quantised, plain, rows_from<ROWS>(first, rows)}, output,
-            stride);
+            group / teams, first, rows, weights, PatchRows<ROWS>{quantised, plain, rows_from<ROWS>(first, rows)},
+            output, stride);
 }
 
 } // namespace arcmtp

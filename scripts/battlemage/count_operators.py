@@ -44,7 +44,8 @@ from scripts.battlemage.count_launches import (
 from scripts.battlemage.fit_counts import Sample, differences, fitted
 from scripts.battlemage.models import DENSE, MOE, Header, Mix, WideHeader, stock_q4_0, unsloth_q4_k_m
 
-# Tokens that a row of a step sees: one tile of attention, few splits, then all, with as many tiles of each as a team takes.
+# Tokens that a row of a step sees: one tile of attention, few splits, then all, with as many tiles of each as a team
+# takes.
 CONTEXTS = (16, 128, 512, 2048, 4096)
 CODED_CONTEXTS = (16, 512, 8192, 16384)
 PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")

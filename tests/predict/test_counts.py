@@ -106,9 +106,9 @@ def test_a_format_that_was_not_counted_is_taken_as_the_nearest(monkeypatch: pyte
     of: dict[int, Parts] = {1: {THREAD: part(1.0), "W4": part(2.0), "W8": part(3.0), "F32": part(4.0)}}
     operators = {"mul_mat": Operator({1: 128}, of), "router": Operator({1: 128}, {1: {"F32": part(5.0)}})}
     nearest = (("mul_mat", "IQ4_NL", 2), ("mul_mat", "BF16", 4), ("router", "BF16", 5), ("router", "W8", 3))
-    for name, form, part in nearest:
+    for name, form, value in nearest:
         found = counts._of_product(operators, operators[name], form, 1)
-        assert found and found[0] == part, (name, form)
+        assert found and found[0] == value, (name, form)
     assert counts._of_product(operators, operators["mul_mat"], "q8_0", 1) is None
 
 

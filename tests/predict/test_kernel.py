@@ -68,6 +68,7 @@ def test_no_launch_ends_before_its_longest_thread() -> None:
 
 
 def test_each_case_has_its_own_cycles() -> None:
+    assert B70
     counts = Counts(alone_best=8192 * 10, alone_expected=8192 * 20, alone_worst=8192 * 30)
     for case, cycles in zip(CASES, (10, 20, 30), strict=True):
         m = machine(B70, case)

@@ -107,12 +107,13 @@ void Scoreboard::pass_barrier(Cycles time) { now_ = later(now_, time + BARRIER);
 
 Cycles Scoreboard::result_of(const Instruction &in) const {
     const bool flag = in.condition != Condition::NONE || in.target.offset >= A0;
-    const double first = in.pipe == Pipe::DPAS   ? DPAS
-                         : in.pipe == Pipe::MATH ? MATH
-                         : flag                  ? FLAG
+    const double first = in.pipe == Pipe::DPAS     ? DPAS
+                         : in.pipe == Pipe::MATH   ? MATH
+                         : flag                    ? FLAG
                          : in.target.offset >= ACC ? ACCUMULATOR
                                                    : FLOAT;
-    return issued_ + first + (in.pipe == Pipe::DPAS ? in.slots : (in.slots - 1) * (in.pipe == Pipe::MATH ? MATH_SLOT : 1));
+    return issued_ + first +
+           (in.pipe == Pipe::DPAS ? in.slots : (in.slots - 1) * (in.pipe == Pipe::MATH ? MATH_SLOT : 1));
 }
 
 Cycles Scoreboard::message_of(const Instruction &in) const {

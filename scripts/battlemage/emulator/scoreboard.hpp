@@ -1,9 +1,10 @@
 // When the instructions of a thread would begin, were it alone on a vector engine: one after the other, each when what
 // its annotation names has ended. Figures have three cases, which are computed side by side.
 //
-// What IGC's LatencyTable.h states is taken for all cases: results after 10 cycles (6 in an accumulator, 16 in a flag or
-// address, 17 of the maths unit, 20 + repeat count of dpas), a jump 23, team memory 28 (more than 16 lanes 45), its fence
-// 23, the first cache 45, a fence of memory at least 35. Each pipe takes a register a cycle, dpas 2 cycles a repeat.
+// What IGC's LatencyTable.h states is taken for all cases: results after 10 cycles (6 in an accumulator, 16 in a flag
+// or address, 17 of the maths unit, 20 + repeat count of dpas), a jump 23, team memory 28 (more than 16 lanes 45), its
+// fence 23, the first cache 45, a fence of memory at least 35. Each pipe takes a register a cycle, dpas 2 cycles a
+// repeat.
 #pragma once
 
 #include "instruction.hpp"

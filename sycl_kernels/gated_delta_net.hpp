@@ -53,6 +53,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     static constexpr int COLUMNS = NET::V_DIM / 4 <= TEAM ? 4 : 8, SLICES = NET::V_DIM / COLUMNS;
     static constexpr int PASS = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
     static constexpr bool IN_REGISTERS = SLICES <= TEAM;        // a thread has one slice and keeps it from pass to pass
+    static constexpr int TOGETHER = 4; // rows whose SiLU takes hardly longer than that of one, a chain of instructions
     using Slice = StateSlice<NET::K_DIM, COLUMNS, IN_REGISTERS>;
     static_assert(ROWS <= PENDING_ROWS, "the rows of a step can all be pending");
 
@@ -83,8 +84,8 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                     prefetch(row(r));
             convolve(first, count, commits);
             simd::team_barrier<TEAM>();
-            for (int r = rank; r < count; r += TEAM)
-                prepare(r, row(first + r));
+            for (int task = rank; task < 3 * count; task += TEAM)
+                prepare(task / 3, task % 3, row(first + task / 3));
             simd::team_barrier<TEAM>();
             for (int index = rank; index < SLICES; index += TEAM)
                 advance_slice(slice, index, first, count, commits);
@@ -138,22 +139,46 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                 window[i] = simd::load<float, LANES>(before + i * stride);
             if (!commits)
                 keep(history, window);
-            for (int r = 0; r < count; ++r) {
+            const auto convolved = [&](int r) {
                 const Lanes now = simd::load<float, LANES>(row(first + r) + column);
                 Lanes sum = window[0] * tap0;
                 sum = simd::fma<float, LANES>(window[1], tap1, sum);
                 sum = simd::fma<float, LANES>(window[2], tap2, sum);
                 sum = simd::fma<float, LANES>(now, tap3, sum);
-                simd::team_store<float, LANES>(r * Row::BYTES + c * 4, simd::silu<LANES>(sum));
                 if (!commits)
                     simd::store<float, LANES>(history + (WINDOW + r) * NET::CHANNELS, now);
                 window[0] = window[1];
                 window[1] = window[2];
                 window[2] = now;
-            }
+                return sum;
+            };
+            int r = 0;
+            if constexpr (ROWS == 0 && IN_REGISTERS)
+                for (; r + TOGETHER <= count; r += TOGETHER) {
+                    Lanes sums[TOGETHER];
+#pragma unroll
+                    for (int i = 0; i < TOGETHER; ++i)
+                        sums[i] = convolved(r + i);
+                    const auto low = simd::join<float, LANES>(sums[0], sums[1]);
+                    const auto high = simd::join<float, LANES>(sums[2], sums[3]);
+                    const vec<float, TOGETHER * LANES> all = simd::join<float, 2 * LANES>(low, high);
+                    silu_to_team<0>(sums, simd::exp<TOGETHER * LANES>(-all) + 1.0f, r, c);
+                }
+            for (; r < count; ++r)
+                simd::team_store<float, LANES>(r * Row::BYTES + c * 4, simd::silu<LANES>(convolved(r)));
             if (commits && first + count == committed)
                 keep(history, window);
         }
+    }
+
+    /// SiLU of channels from c on of rows from r on: sums over their divisors, from the I-th on.
+    template <int I>
+    static inline void silu_to_team(const Lanes (&sums)[TOGETHER], vec<float, TOGETHER * LANES> divisors, int r,
+                                    int c) {
+        const Lanes divisor = simd::part<LANES, I * LANES, float, TOGETHER * LANES>(divisors);
+        simd::team_store<float, LANES>((r + I) * Row::BYTES + c * 4, simd::divide<LANES>(sums[I], divisor));
+        if constexpr (I + 1 < TOGETHER)
+            silu_to_team<I + 1>(sums, divisors, r, c);
     }
 
     static inline void keep(float *history, const Lanes (&window)[WINDOW]) {
@@ -162,11 +187,13 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
             simd::store<float, LANES>(history + i * NET::CHANNELS, window[i]);
     }
 
-    /// Norms and gates of row r of the pass.
-    inline void prepare(int r, const float *values) {
+    /// Of row r of the pass the query's norm, the key's or the gates, which threads share.
+    inline void prepare(int r, int part, const float *values) {
         const int at = r * Row::BYTES;
-        normalise<NET::K_DIM>(at + Row::Q); // q is also scaled by 1 / sqrt(K_DIM)
-        normalise<1>(at + Row::K);
+        if (part == 0)
+            return normalise<NET::K_DIM>(at + Row::Q); // q is also scaled by 1 / sqrt(K_DIM)
+        if (part == 1)
+            return normalise<1>(at + Row::K);
         const Lanes beta = simd::sigmoid<LANES>(Lanes(values[NET::BETA + head]));
         const Lanes rate = simd::softplus<LANES>(Lanes(values[NET::ALPHA + head] + dt_bias[head]));
         simd::team_store<float, LANES>(at + Row::BETA, beta);
@@ -224,11 +251,14 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         const float beta = team_value(at + Row::BETA), decay = team_value(at + Row::DECAY);
         Keys k, q;
         k.team_load(at + Row::K);
+        if constexpr (IN_REGISTERS) // early where there is room for both
+            q.team_load(at + Row::Q);
         const Columns product = slice.dot(k, r == 0 ? slice_at(index + TEAM) : nullptr);
         const Columns delta = (simd::team_load<float, COLUMNS>(at + Row::V + columns) - product * decay) * beta;
         if (!commits)
             simd::store<float, COLUMNS>(memory + Memory::DELTAS + r * NET::V_DIM + index * COLUMNS, delta);
-        q.team_load(at + Row::Q);
+        if constexpr (!IN_REGISTERS)
+            q.team_load(at + Row::Q);
         simd::team_store<float, COLUMNS>(at + Row::OUTPUT + columns, slice.update(k, decay, delta, to, q));
     }
 

@@ -83,7 +83,7 @@ template <class SEGMENT, int PATCH_> struct PatchSegment : SEGMENT {
 };
 
 /// A thread's patch of ROWS rows from `first` on, `count` in all, in the segment that has it; patch 0 is FIRST's first.
-template <int K, int ROWS, int SLICES, class FIRST, class... REST>
+template <int K, int ROWS, int SLICES, int TEAM, class FIRST, class... REST>
 inline void patch_of_segment(int patch, int first, int count, const u8 *weights, const PatchRows<ROWS> &rows,
                              float *output, int stride) {
     using F = typename FIRST::Format;
@@ -91,15 +91,16 @@ inline void patch_of_segment(int patch, int first, int count, const u8 *weights,
     if (patch < FIRST::PATCHES) {
         simd::RowSums<ROWS> sums[tiles];
         constexpr int bytes = tile_bytes<F, K>();
-        Patch<F, K, ROWS, tiles, SLICES>::run({weights + FIRST::OFFSET + patch * tiles * bytes, bytes}, rows, sums);
+        Patch<F, K, ROWS, tiles, SLICES, TEAM>::run({weights + FIRST::OFFSET + patch * tiles * bytes, bytes}, rows,
+                                                    sums);
         ARCMTP_UNROLL_ON_GPU
         for (int r = 0; r < ROWS; ++r)
             if (first + r < count)
                 store_columns<tiles>(output + simd::u64(first + r) * stride + patch * tiles * LANES,
                                      [&](int t) { return sums[t][r]; });
     } else if constexpr (sizeof...(REST) > 0)
-        patch_of_segment<K, ROWS, SLICES, REST...>(patch - FIRST::PATCHES, first, count, weights, rows,
-                                                   output + FIRST::TILES * LANES, stride);
+        patch_of_segment<K, ROWS, SLICES, TEAM, REST...>(patch - FIRST::PATCHES, first, count, weights, rows,
+                                                         output + FIRST::TILES * LANES, stride);
 }
 
 /// As mul_mat for the rows of a prompt chunk, `count[0]` of at most CHUNK. Each thread of a TEAM has ROWS rows more of
@@ -111,9 +112,9 @@ inline void mul_mat_prompt(const u8 *weights, const u8 *quantised, const float *
     const int group = simd::group_index(), rows = count[0];
     const int first = (group % teams * TEAM + simd::team_rank()) * ROWS;
     if (first < rows)
-        patch_of_segment<K, ROWS, SLICES, SEGMENTS...>(group / teams, first, rows, weights,
-                                                       PatchRows<ROWS>{quantised, plain, rows_from<ROWS>(first, rows)},
-                                                       output, stride);
+        patch_of_segment<K, ROWS, SLICES, TEAM, SEGMENTS...>(
+            group / teams, first, rows, weights, PatchRows<ROWS>{quantised, plain, rows_from<ROWS>(first, rows)},
+            output, stride);
 }
 
 } // namespace arcmtp

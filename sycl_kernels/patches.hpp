@@ -105,8 +105,54 @@ template <int TILES> struct PatchTiles {
     }
 };
 
-/// total[tile][row] = the products of TILES tiles of quantised matrices with ROWS rows.
-template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
+/// What a patch loads soon, asked for before, AHEAD groups at a time: a thread would else wait for memory 13 times in
+/// each of its turns, as its registers have no room for loads that are not used at once (docs/log/operators.md).
+/// SHARED threads, which have the same tiles and go through them together, ask for a part of them each.
+template <class F, int K, int ROWS, int TILES, int SHARED> struct PatchAhead {
+    using Row = ActivationRow<K>;
+    static constexpr int GROUPS = K / 32, SPANS = (GROUPS + F::SPAN - 1) / F::SPAN;
+    static constexpr int LEAST = F::SPAN < 4 ? 4 / F::SPAN : 1, AHEAD_SPANS = LEAST < SPANS ? LEAST : SPANS;
+    static constexpr int AHEAD = AHEAD_SPANS * F::SPAN;
+    static constexpr int BYTES = AHEAD_SPANS * F::SPAN_BYTES, TILE_BYTES = SPANS * F::SPAN_BYTES;
+    /// Of a tile that is shared: parts, and bytes of each, whole lines.
+    static constexpr int PARTS = SHARED > TILES ? SHARED / TILES : 1, PART = (BYTES / PARTS + 63) / 64 * 64;
+    static constexpr int WORDS = 16; // of a line: groups whose scales and sums are asked for at once
+
+    /// For the groups from `group` on, a multiple of AHEAD.
+    static inline void ask(const PatchTiles<TILES> &tiles, const PatchRows<ROWS> &rows, vec<simd::u32, ROWS> offset,
+                           int group) {
+        if (group >= GROUPS)
+            return;
+        const int wanted = group / F::SPAN * F::SPAN_BYTES, last = TILE_BYTES - BYTES;
+        ask_tiles(tiles, wanted < last ? wanted : last);
+        constexpr int codes = 32 * (AHEAD < GROUPS ? AHEAD : GROUPS);
+        simd::ask_rows<codes, ROWS>(rows.quantised + (32 * group < K - codes ? 32 * group : K - codes), offset);
+        if (group % WORDS)
+            return;
+        const u8 *words = rows.quantised + 4 * group;
+        simd::ask_rows<4, ROWS>(words + Row::SCALES, offset);
+        simd::ask_rows<4, ROWS>(words + Row::SUMS, offset);
+        if constexpr (F::HALVES)
+            simd::ask_rows<4, ROWS>(words + Row::SUMS + GROUPS * 4, offset);
+    }
+
+  private:
+    static inline void ask_tiles(const PatchTiles<TILES> &tiles, int at) {
+        if constexpr (SHARED > 1) {
+            const int rank = simd::team_rank(), part = rank / TILES % PARTS * PART;
+            const u8 *tile = tiles.at[0] + rank % TILES * TILE_BYTES;
+            simd::ask_weights<PART>(tile + at + (part < BYTES - PART ? part : BYTES - PART));
+        } else
+#pragma unroll
+            for (int t = 0; t < TILES; ++t)
+                simd::ask_weights<BYTES>(tiles.at[t] + at);
+    }
+};
+
+/// total[tile][row] = the products of TILES tiles of quantised matrices with ROWS rows. Where more than one thread has
+/// these tiles, SHARED says how many, and the tiles lie one behind the other.
+template <class F, int K, int ROWS, int TILES, int SLICES, int SHARED = 1> struct Patch {
+    using Ahead = PatchAhead<F, K, ROWS, TILES, SHARED>;
     using Row = ActivationRow<K>;
     using Sums = simd::RowSums<ROWS>;
     static constexpr int GROUPS = K / 32, PER_SLICE = (GROUPS + SLICES - 1) / SLICES;
@@ -119,6 +165,7 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
 
     static inline void run(const PatchTiles<TILES> &tiles, const PatchRows<ROWS> &rows, Sums (&total)[TILES]) {
         const vec<simd::u32, ROWS> offset = simd::convert<simd::u32, int, ROWS>(rows.numbers) * simd::u32(Row::BYTES);
+        Ahead::ask(tiles, rows, offset, 0);
         for (int slice = 0; slice < SLICES; ++slice) {
             Sums part[TILES];
 #pragma unroll
@@ -126,8 +173,11 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
                 part[t].clear();
             const int end = (slice + 1) * PER_SLICE < GROUPS ? (slice + 1) * PER_SLICE : GROUPS;
 #pragma clang loop unroll(disable)
-            for (int g = slice * PER_SLICE; g < end; g += STEP)
+            for (int g = slice * PER_SLICE; g < end; g += STEP) {
+                if (g % Ahead::AHEAD == 0)
+                    Ahead::ask(tiles, rows, offset, g + Ahead::AHEAD);
                 add_groups(tiles, rows.quantised, offset, g, part);
+            }
 #pragma unroll
             for (int t = 0; t < TILES; ++t)
                 if (slice == 0) // 0 + a part would lose the sign of -0
@@ -193,7 +243,8 @@ template <class F, int K, int ROWS, int TILES, int SLICES> struct Patch {
 };
 
 /// The same of F16, BF16 and F32 weights and float rows.
-template <class T, int K, int ROWS, int TILES, int SLICES> struct Patch<Plain<T>, K, ROWS, TILES, SLICES> {
+template <class T, int K, int ROWS, int TILES, int SLICES, int SHARED>
+struct Patch<Plain<T>, K, ROWS, TILES, SLICES, SHARED> {
     using Sums = simd::RowSums<ROWS>;
 
     static inline void run(const PatchTiles<TILES> &tiles, const PatchRows<ROWS> &rows, Sums (&total)[TILES]) {

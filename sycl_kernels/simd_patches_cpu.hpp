@@ -10,6 +10,9 @@ template <int BITS> inline void load_two_groups(Weights<BITS> &first, Weights<BI
     second.load_group(codes + 64 * BITS);
 }
 
+template <int BYTES> inline void ask_weights(const u8 *) {}
+template <int BYTES, int ROWS> inline void ask_rows(const u8 *, vec<u32, ROWS>) {}
+
 template <int ROWS, int GROUPS> struct RowCodes {
     const u8 *rows[ROWS];
     int k;

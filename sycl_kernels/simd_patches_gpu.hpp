@@ -19,18 +19,42 @@ template <int BITS> inline void load_two_groups(Weights<BITS> &first, Weights<BI
     second.words = both.template select<WORDS, 1>(WORDS);
 }
 
+/// Ask for BYTES bytes of weights, a multiple of 64, that a patch will load soon.
+template <int BYTES> inline void ask_weights(const u8 *from) {
+    simd::prefetch<BYTES>(from);
+    constexpr int asked = BYTES < 256 ? power_of_two_within(BYTES) : BYTES / 256 * 256;
+    if constexpr (asked < BYTES)
+        ask_weights<BYTES - asked>(from + asked);
+}
+
+/// The same for BYTES bytes of each of ROWS rows, which begin `offset` bytes behind `from`: a line of each a message.
+template <int BYTES, int ROWS> inline void ask_rows(const u8 *from, vec<u32, ROWS> offset) {
+#pragma unroll
+    for (int at = 0; at < BYTES; at += 64)
+        esimd::prefetch<u32, ROWS>(reinterpret_cast<const u32 *>(from + at), offset,
+                                   esimd::properties{esimd::cache_hint_L1<esimd::cache_hint::cached>,
+                                                     esimd::cache_hint_L2<esimd::cache_hint::cached>});
+}
+
 /// GROUPS groups of 32 codes, from `group` on, of ROWS activation rows of k values, which begin `offset` bytes behind
 /// `rows`: as dpas takes eight rows.
 template <int ROWS, int GROUPS> struct RowCodes {
     Activations<8> octets[GROUPS][ROWS / 8];
     inline RowCodes(const u8 *rows, vec<u32, ROWS> offset, int, int group) {
+        constexpr int CODES = 32 * GROUPS;
+        const i8 *codes = reinterpret_cast<const i8 *>(rows) + 32 * group;
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) {
-            vec<i8, 32 * GROUPS> row =
-                simd::load<i8, 32 * GROUPS>(reinterpret_cast<const i8 *>(rows + 32 * group + u32(offset[r])));
+        for (int octet = 0; octet < ROWS / 8; ++octet) {
+            vec<i8, 8 * CODES> loaded; // eight rows at once: else the compiler has each load wait for the one before
 #pragma unroll
-            for (int g = 0; g < GROUPS; ++g)
-                octets[g][r / 8].codes.template select<32, 1>(r % 8 * 32) = row.template select<32, 1>(32 * g);
+            for (int r = 0; r < 8; ++r)
+                loaded.template select<CODES, 1>(r * CODES) = simd::load<i8, CODES>(codes + u32(offset[8 * octet + r]));
+#pragma unroll
+            for (int r = 0; r < 8; ++r)
+#pragma unroll
+                for (int g = 0; g < GROUPS; ++g)
+                    octets[g][octet].codes.template select<32, 1>(r * 32) =
+                        loaded.template select<32, 1>(r * CODES + 32 * g);
         }
     }
     template <int BITS> inline const Activations<8> &octet(int group, int number) const {

@@ -140,7 +140,7 @@ class Attention:
 
     def _step_cost(self, work: Work) -> Cost:
         folded = self.heads.q * work.rows * min(self._splits, -(-work.context // KEY_TILE))
-        return self._store_cost(work) + self._weigh_cost(work) + Cost(0, 0, {"splits": folded})
+        return self._store_cost(work) + self._weigh_cost(work) + Cost(0, 0, {f"{self.kv.name} splits": folded})
 
     def _weigh_cost(self, work: Work) -> Cost:
         rows, queries = work.rows, self.heads.q * self.heads.dim

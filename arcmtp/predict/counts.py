@@ -40,7 +40,9 @@ class Counts:
     """What a launch does, all threads together.
 
     Slots are cycles of a vector engine's pipe that takes a register of 64 bytes each. line_bytes: distinct cache lines
-    of each work-group by itself. longest: instructions of the longest thread, times the threads.
+    of each work-group by itself. alone: the cycles that a thread takes with a vector engine for itself, waiting for its
+    own results (scripts/battlemage/emulator/scoreboard.hpp), in three cases. longest: the same of the longest thread,
+    times the threads.
     """
 
     instructions: float = 0
@@ -50,14 +52,25 @@ class Counts:
     dpas: float = 0
     dpas_rows: float = 0  # repeat counts added up
     send: float = 0
-    loads: float = 0  # from memory, without prefetches
     messages: float = 0  # to memory
     moved_bytes: float = 0  # by these
     line_bytes: float = 0
     team_messages: float = 0
     team_bytes: float = 0
-    barriers: float = 0
-    longest: float = 0
+    alone_best: float = 0
+    alone_expected: float = 0
+    alone_worst: float = 0
+    longest_best: float = 0
+    longest_expected: float = 0
+    longest_worst: float = 0
+
+    def alone(self, case: str) -> float:
+        """In one of the cases best, expected and worst."""
+        return float(getattr(self, f"alone_{case}"))
+
+    def longest(self, case: str) -> float:
+        """The same of the longest thread."""
+        return float(getattr(self, f"longest_{case}"))
 
 
 QUANTITIES = tuple(f.name for f in fields(Counts))

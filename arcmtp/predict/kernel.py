@@ -45,10 +45,11 @@ def seconds(load: Load, machine: Machine, between: float = 0) -> Mapping[str, fl
 
     between: seconds until the next one. DRAM: of what the launch asks for, a share of that time's bytes comes then.
     L2: in the worst case no load finds its line in L1. Fewer work-groups than Xe cores leave cores idle. Latency: the
-    longest thread, behind the others that have filled the card before it.
+    longest thread as if it were alone, or all of them one after the other in each place that the card has for one.
     """
     m, c = machine, load.counts
-    before = (_rounds(load, m) - 1) * _thread_cycles(load, m, c.instructions)
+    mean, longest = (cycles / (load.groups * load.team) for cycles in (c.alone(m.case), c.longest(m.case)))
+    waits = max(m.start_cycles + longest, _rounds(load, m) * (m.start_cycles + mean))
     cores = min(m.cores, load.groups)
     core_clock, engine_clock = cores * m.clock, cores * ENGINES * m.clock
     l2 = c.moved_bytes if m.case == "worst" else c.line_bytes
@@ -63,7 +64,7 @@ def seconds(load: Load, machine: Machine, between: float = 0) -> Mapping[str, fl
         "float pipe": c.floats / engine_clock,
         "integer pipe": (c.integers + c.math * m.math_cycles) / engine_clock,
         "issue": c.instructions / m.pipes_together / engine_clock,
-        "latency": (before + _thread_cycles(load, m, c.longest)) / m.clock,
+        "latency": waits / m.clock,
     }
 
 
@@ -74,11 +75,3 @@ def _rounds(load: Load, m: Machine) -> float:
     if load.team_memory:
         of_core = min(of_core, TEAM_MEMORY // load.team_memory)
     return max(1, threads / (m.cores * max(of_core, 1) * load.team))
-
-
-def _thread_cycles(load: Load, m: Machine, instructions: float) -> float:
-    """From the start of a thread to its end, while others do not stand in its way. instructions: of all threads, were
-    they like this one."""
-    c, threads = load.counts, load.groups * load.team
-    waits = max(c.loads / threads / m.loads_in_flight, 1) * m.memory_cycles + c.barriers / threads * m.barrier_cycles
-    return m.start_cycles + instructions / threads * m.dependent_cycles + waits

@@ -36,10 +36,6 @@ class Machine:
     math_cycles: float
     dpas_row_cycles: float
     dpas_least_cycles: float
-    memory_cycles: float
-    loads_in_flight: float
-    dependent_cycles: float
-    barrier_cycles: float
     start_cycles: float
     experts_kept: float
     launch_us: float

@@ -26,6 +26,7 @@ from arcmtp.gguf_header import GgmlType
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
 from arcmtp.predict.counts import COUNTED, GEOMETRY_OF, CountFile, Counts, digest, row_class, units_of
+from arcmtp.predict.machine import CASES
 from arcmtp.predict.published import VOCAB_USED
 from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
@@ -44,9 +45,10 @@ from scripts.battlemage.count_launches import (
 from scripts.battlemage.fit_counts import Sample, differences, fitted
 from scripts.battlemage.models import DENSE, MOE, Header, Mix, WideHeader, stock_q4_0, unsloth_q4_k_m
 
-# Tokens that a row of a step sees: few splits of attention, then all, with as many tiles of each as a team takes.
-CONTEXTS = (512, 2048, 4096)
-CODED_CONTEXTS = (512, 8192, 16384)
+# Tokens that a row of a step sees: one tile of attention, few splits, then all, with as many tiles of each as a team
+# takes.
+CONTEXTS = (16, 128, 512, 2048, 4096)
+CODED_CONTEXTS = (16, 512, 8192, 16384)
 PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")
 CHUNK_CONTEXTS = (1024, 2048)  # the last row of a prompt chunk
 ROWS = (1, 2, 4, 8, 0)
@@ -164,15 +166,13 @@ def sample(launch: Launch, report: Report, work: Work) -> Sample:
         dpas=counts["pipes.dpas"],
         dpas_rows=slots["dpas"],
         send=counts["pipes.send"],
-        loads=messages["load"],
         messages=sum(messages.values()),
         moved_bytes=counts["bytes.global_load"] + counts["bytes.global_store"],
         line_bytes=64 * counts["group_lines"],
         team_messages=sum(counts[f"messages.team_{kind}"] for kind in ("load", "store")),
         team_bytes=counts["bytes.team_load"] + counts["bytes.team_store"],
-        barriers=counts["messages.barrier"],
-        # The emulator leaves the insides of IEEE macros out of the longest thread.
-        longest=max(counts["longest_thread"] * launch.threads, counts["instructions"]),
+        **{f"alone_{case}": counts[f"thread_cycles.{case}"] for case in CASES},
+        **{f"longest_{case}": counts[f"longest_cycles.{case}"] * launch.threads for case in CASES},
     )
     kind = (launch.operator, row_class(launch.rows))
     return Sample(*kind, launch.kernel.name, launch.threads, dict(units_of(launch, work)), report["registers"], number)
@@ -203,8 +203,9 @@ def main() -> None:
     file.operators.update(made)
     file.digests.update({operator: digest(operator) for operator in made})
     file.write()
-    for name, error in differences(found, made):
-        print(f"{name}: instructions of a launch differ by up to {error:.0%}")
+    for quantity in ("alone_expected", "instructions"):
+        for name, error in differences(found, made, quantity):
+            print(f"{name}: {quantity} of a launch differ by up to {error:.0%}")
 
 
 if __name__ == "__main__":

@@ -72,12 +72,16 @@ def _least_squares(features: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return np.maximum(solution, 0) / scale
 
 
-def differences(samples: Sequence[Sample], operators: dict[str, Operator]) -> Iterator[tuple[str, float]]:
-    """By operator the largest relative difference between the instructions of a launch, counted and scaled."""
+def differences(
+    samples: Sequence[Sample], operators: dict[str, Operator], quantity: str
+) -> Iterator[tuple[str, float]]:
+    """By operator the largest relative difference between a quantity of a launch, counted and scaled."""
     worst: dict[str, float] = {}
+    place = QUANTITIES.index(quantity)
     for sample in samples:
         parts = operators[sample.operator].parts[sample.rows]
-        scaled = sample.threads * parts[THREAD][0] + sum(units * parts[form][0] for form, units in sample.units.items())
-        error = abs(scaled / sample.counts.instructions - 1)
+        scaled = sample.threads * parts[THREAD][place]
+        scaled += sum(units * parts[form][place] for form, units in sample.units.items())
+        error = abs(scaled / getattr(sample.counts, quantity) - 1)
         worst[sample.operator] = max(error, worst.get(sample.operator, 0))
     yield from worst.items()

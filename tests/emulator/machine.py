@@ -12,7 +12,7 @@ REGISTER = 64
 REGISTERS = 256
 ACC, A0, FLAGS, CR0 = 0, 16 * REGISTER, 17 * REGISTER, 18 * REGISTER  # places in a thread's special registers
 SPECIAL_BYTES = 19 * REGISTER
-POISON, RACES = 1, 2
+POISON, RACES, LINES = 1, 2, 4
 XE2 = 2 << 24  # version 2.0 of the assembler's "XE" series
 END = "(W) send.gtwy (1|M0) null r127 null:0 0x0 0x02000010 {EOT}"
 
@@ -47,6 +47,8 @@ class _Call(ctypes.Structure):
         ("checks", ctypes.c_uint32),
         ("seed", ctypes.c_uint64),
         ("instructions", ctypes.c_uint64),
+        ("thread_cycles", ctypes.c_double * 3),
+        ("longest_cycles", ctypes.c_double * 3),
     )
 
 
@@ -103,6 +105,9 @@ class State:
     special: np.ndarray = field(init=False)
     defined: np.ndarray | None = None  # of the registers' shape: 1 where a byte holds a value
     instructions: int = 0
+    # With LINES, in the best, expected and worst case: of all threads together, and of the longest.
+    thread_cycles: tuple[float, ...] = ()
+    longest_cycles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self.registers = np.zeros((self.groups, self.threads, REGISTERS, REGISTER), np.uint8)
@@ -137,4 +142,5 @@ def run(lines: Iterable[str], state: State, checks: int = 0, seed: int = 0) -> S
     if _emulator().emulator_call(ctypes.byref(call), message, ctypes.c_uint64(len(message))):
         raise Fault(message.value.decode())
     state.instructions = call.instructions
+    state.thread_cycles, state.longest_cycles = tuple(call.thread_cycles), tuple(call.longest_cycles)
     return state

@@ -56,4 +56,4 @@ def test_attention_reads_the_cache_once_and_each_row_sees_its_own_keys() -> None
     of_chunk = [op.store(0, sequences, 256, **inputs, **count), op.chunk(sequences, 256, **inputs, **count, **out)]
     both = of_chunk[0].cost(Work(2, 200, 0)) + of_chunk[1].cost(Work(2, 200, 0))
     folded = 2 * 4 * 4  # of 2 rows and 4 heads those of 200 keys: a step has more to do, and moves no more
-    assert of_two == replace(both, units={**both.units, "splits": folded})
+    assert of_two == replace(both, units={**both.units, "f16 splits": folded})

@@ -68,17 +68,24 @@ def test_few_work_groups_leave_cores_idle() -> None:
     assert bound(one)[1] == pytest.approx(32 * bound(counted(floats=1e9))[1])
 
 
-def test_the_longest_thread_comes_once_and_the_others_in_rounds() -> None:
-    four = replace(NONE, groups=1024, counts=Counts(instructions=8192 * 100, longest=8192 * 5000))
-    assert seconds(four, EXPECTED)["latency"] == pytest.approx((3 * (900 + 400) + 900 + 20_000) / EXPECTED.clock)
+def test_all_threads_take_as_long_as_there_are_places_for() -> None:
+    four = replace(NONE, groups=1024, counts=Counts(alone_expected=8192 * 5000, longest_expected=8192 * 9000))
+    assert seconds(four, EXPECTED)["latency"] == pytest.approx(4 * (300 + 5000) / EXPECTED.clock)
 
 
-def test_a_long_thread_waits_for_itself() -> None:
-    team = replace(counted(longest=16 * 10_000), groups=1, team=16)
+def test_no_launch_ends_before_its_longest_thread() -> None:
+    team = replace(NONE, groups=1, team=16, counts=Counts(alone_expected=16 * 4000, longest_expected=16 * 10_000))
     name, took = bound(team)
-    assert name == "latency" and took == pytest.approx((300 + 4 * 10_000 + 600) / EXPECTED.clock)
-    loads = replace(team, counts=Counts(longest=16 * 10_000, loads=16 * 80, barriers=16 * 5))
-    assert bound(loads)[1] == pytest.approx((300 + 4 * 10_000 + 10 * 600 + 5 * 60) / EXPECTED.clock)
+    assert name == "latency" and took == pytest.approx((300 + 10_000) / EXPECTED.clock)
+
+
+def test_each_case_has_its_own_cycles() -> None:
+    assert B70
+    counts = Counts(alone_best=8192 * 10, alone_expected=8192 * 20, alone_worst=8192 * 30)
+    for case, cycles in zip(CASES, (10, 20, 30), strict=True):
+        m = machine(B70, case)
+        waits = 4 * (m.start_cycles + cycles) / m.clock
+        assert seconds(replace(NONE, groups=1024, counts=counts), m)["latency"] == pytest.approx(waits)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_a_long_thread_waits_for_itself() -> None:
     ],
 )
 def test_more_threads_than_fit_run_in_rounds(load: Load, rounds: int) -> None:
-    assert seconds(load, EXPECTED)["latency"] == pytest.approx(rounds * 900 / EXPECTED.clock)
+    assert seconds(load, EXPECTED)["latency"] == pytest.approx(rounds * 300 / EXPECTED.clock)
 
 
 @pytest.mark.parametrize("name", [name for name, card in cards().items() if card.hardware])

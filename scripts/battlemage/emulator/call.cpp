@@ -64,6 +64,10 @@ void run(EmulatorCall &call) {
     execute({kernel, {call.groups, 1, 1}, {call.threads, 1, 1}, {}}, memory, {call.checks, call.seed}, counts,
             &registers);
     call.instructions = std::accumulate(counts.executed.begin(), counts.executed.end(), std::uint64_t(0));
+    for (int i = 0; i < xe2::CASES; ++i) {
+        call.thread_cycles[i] = counts.thread_cycles[i];
+        call.longest_cycles[i] = counts.longest_cycles[i];
+    }
 }
 
 } // namespace

@@ -28,9 +28,11 @@ struct EmulatorCall {
     uint8_t *special;           /* [groups][threads][EMULATOR_SPECIAL_BYTES], in and out */
     const struct Region *regions;
     uint32_t region_count;
-    uint32_t checks; /* bit 0: poison, bit 1: races */
+    uint32_t checks; /* bit 0: poison, bit 1: races, bit 2: lines, and with them cycles */
     uint64_t seed;
     uint64_t instructions; /* out */
+    /* out: best, expected and worst; of all threads together, and of the one that takes the longest */
+    double thread_cycles[3], longest_cycles[3];
 };
 
 /* 0; or 1, and one line in `message` that says what was wrong. */

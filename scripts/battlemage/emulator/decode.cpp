@@ -152,6 +152,44 @@ void take_operands(Words &words, Instruction &in) {
     }
 }
 
+std::uint32_t token_bit(const std::string &name) { return 1u << (std::atoi(name.c_str() + 1) & 31); }
+
+/// "{Compacted,F@2,$3.dst}".
+Annotation annotation_of(const std::string &braces) {
+    Annotation found;
+    std::istringstream parts(braces.substr(1, braces.find('}') - 1));
+    for (std::string part; std::getline(parts, part, ',');) {
+        if (const auto at = part.find('@'); at != std::string::npos) {
+            found.distance = std::uint8_t(std::atoi(part.c_str() + at + 1));
+            const std::string pipe = part.substr(0, at);
+            found.pipes = pipe == "F"   ? 1 << int(Pipe::FLOAT)
+                          : pipe == "I" ? 1 << int(Pipe::INTEGER)
+                          : pipe == "L" ? 1 << int(Pipe::INTEGER64)
+                          : pipe == "M" ? 1 << int(Pipe::MATH)
+                          : pipe == "A" ? (1 << IN_ORDER) - 1
+                                        : 0;
+        } else if (part[0] == '$' && part.find(".dst") != std::string::npos)
+            found.written |= token_bit(part);
+        else if (part[0] == '$' && part.find(".src") != std::string::npos)
+            found.read |= token_bit(part);
+        else if (part[0] == '$')
+            found.token = std::int8_t(std::atoi(part.c_str() + 1) & 31);
+    }
+    return found;
+}
+
+/// "sync.allrd ($2,$5)", "sync.allwr null": these tokens, or all.
+void take_tokens(Words &words, const std::string &suffix, Annotation &annotation) {
+    if (suffix != "allrd" && suffix != "allwr")
+        return;
+    std::uint32_t tokens = 0;
+    std::istringstream names(words.left() ? words.take() : "null");
+    for (std::string name; std::getline(names, name, ',');)
+        if (const auto dollar = name.find('$'); dollar != std::string::npos)
+            tokens |= token_bit(name.substr(dollar));
+    (suffix == "allrd" ? annotation.read : annotation.written) |= tokens ? tokens : ~0u;
+}
+
 void decode_words(Words &words, const std::string &comment, Instruction &in) {
     take_predicate(words, in);
     const std::string suffix = take_opcode(words, in);
@@ -159,6 +197,7 @@ void decode_words(Words &words, const std::string &comment, Instruction &in) {
     take_modifiers(words, in);
     switch (in.opcode) {
     case Opcode::SYNC:
+        return take_tokens(words, suffix, in.annotation);
     case Opcode::SYNC_BAR:
     case Opcode::NOP:
     case Opcode::JOIN:
@@ -213,8 +252,10 @@ bool decode_line(std::string line, Instruction &in) {
         comment = line.substr(slashes);
         line.resize(slashes);
     }
-    if (const auto brace = line.find('{'); brace != std::string::npos)
+    if (const auto brace = line.find('{'); brace != std::string::npos) {
+        in.annotation = annotation_of(line.substr(brace));
         line.resize(brace);
+    }
     std::istringstream parts(line + (comment.find(';') == std::string::npos ? "" : comment.substr(comment.rfind(';'))));
     for (std::string part; parts >> part;)
         in.text += (in.text.empty() ? "" : " ") + part;

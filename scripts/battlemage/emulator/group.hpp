@@ -3,6 +3,7 @@
 
 #include "instruction.hpp"
 #include "memory.hpp"
+#include "scoreboard.hpp"
 #include "team_memory.hpp"
 #include "trace.hpp"
 
@@ -17,6 +18,8 @@ struct Group {
     const std::vector<std::uint8_t> &arguments; // the kernel's, then 64 bytes a thread
     TeamMemory team;
     GroupTrace trace;
+    FirstCache cache;
+    Arrivals *arrivals = nullptr;
     std::uint32_t index = 0;
     const Allocation *last = nullptr;   // the allocation that was found last
     std::uint64_t masked_bytes[2] = {}; // loaded and stored by messages with an address a channel

@@ -120,7 +120,8 @@ struct Instruction {
     Send send;
     const Instruction *jump = nullptr;
     Pipe pipe = Pipe::SYNC;
-    int slots = 1;                   // of the pipe
+    int slots = 1; // of the pipe
+    Annotation annotation;
     int jump_offset = 0, offset = 0; // bytes of machine code from the kernel's beginning
     std::string text;
 };

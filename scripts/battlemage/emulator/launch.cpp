@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <random>
 
@@ -16,6 +17,17 @@ namespace {
 constexpr std::uint8_t DEFINED = 0xff, GARBAGE = 0xA5;
 constexpr std::uint64_t MOST_JUMPS = 1ull << 28; // back, of a thread between barriers
 constexpr int THREAD_ARGUMENTS = 64;             // bytes: local ids
+constexpr double TURN = 50;                      // cycles that a thread may be ahead of the others
+// Of a B70: Xe cores, vector engines of each, bytes of team memory of each. An engine has 1,024 registers.
+constexpr int CORES = 32, ENGINES = 8, ENGINE_REGISTERS = 1024, CORE_TEAM_MEMORY = 128 << 10;
+
+/// How many work-groups the card has room for.
+std::uint32_t groups_of_a_round(const Kernel &kernel, int threads) {
+    int of_core = ENGINES * (ENGINE_REGISTERS / kernel.registers) / threads;
+    if (kernel.team_memory)
+        of_core = std::min(of_core, CORE_TEAM_MEMORY / kernel.team_memory);
+    return CORES * std::max(of_core, 1);
+}
 
 std::vector<std::uint8_t> with_local_ids(const Launch &launch, int threads) {
     std::vector<std::uint8_t> all(launch.arguments);
@@ -49,7 +61,10 @@ struct Shared {
     const std::vector<std::uint8_t> arguments;
     std::vector<std::uint32_t> order; // of the groups, where it is not that of their numbers
     LaunchTrace trace;
+    SecondCache cache;
+    Arrivals arrivals;
     std::atomic<std::uint32_t> next{0};
+    std::uint32_t end = 0; // of the groups that run now
     std::atomic<bool> failed{false};
 };
 
@@ -65,16 +80,19 @@ class Worker {
         group_.team.resize(kernel_.team_memory, checks_ != 0);
         if (checks_ & (RACES | LINES))
             group_.trace.launch = &shared.trace;
+        group_.arrivals = &shared.arrivals;
         threads_ = thread_storage(count_);
         std::fill(group_.team.bytes.begin(), group_.team.bytes.end(), GARBAGE);
+        boards_.resize(checks_ & LINES ? count_ : 0);
         turns_.resize(count_);
         std::iota(turns_.begin(), turns_.end(), 0);
     }
 
+    /// Lines that its groups were the first to ask for.
+    SecondCache take_asked() { return group_.cache.take_asked(); }
+
     void run() {
-        const auto &groups = shared_.launch.groups;
-        const std::uint32_t total = groups[0] * groups[1] * groups[2];
-        for (std::uint32_t i; !shared_.failed && (i = shared_.next++) < total;)
+        for (std::uint32_t i; !shared_.failed && (i = shared_.next++) < shared_.end;)
             run_group(shared_.order.empty() ? i : shared_.order[i]);
         counts_.masked_bytes[0] += group_.masked_bytes[0];
         counts_.masked_bytes[1] += group_.masked_bytes[1];
@@ -89,10 +107,12 @@ class Worker {
     int count_ = 0;
     Thread *threads_ = nullptr;
     std::vector<int> turns_;
+    std::vector<Scoreboard> boards_; // of the threads
 
     void run_group(std::uint32_t index) {
         group_.index = index;
         group_.team.begin(checks_ & POISON ? 0 : DEFINED);
+        group_.cache.begin(&shared_.cache);
         if (group_.trace.launch)
             group_.trace.begin(index, count_);
         for (int i = 0; i < count_; ++i)
@@ -108,6 +128,7 @@ class Worker {
                             " threads wait at a barrier that the others never reach");
             group_.team.barrier();
             group_.trace.barrier();
+            pass_barrier(left);
         }
         if (group_.trace.launch)
             group_.trace.end();
@@ -118,21 +139,39 @@ class Worker {
         counts_.threads += count_;
     }
 
+    /// All threads wait for the last one, or have ended.
+    void pass_barrier(int left) {
+        Cycles last{};
+        for (const Scoreboard &board : boards_)
+            last = later(last, board.now());
+        for (Scoreboard &board : boards_)
+            if (left)
+                board.pass_barrier(last);
+            else
+                counts_.thread_cycles += board.now();
+        if (!left)
+            counts_.longest_cycles = later(counts_.longest_cycles, last);
+    }
+
     /// Each thread up to the next barrier or its end; how many have ended.
     int run_to_barrier() {
-        int ended = 0;
-        for (const int i : turns_) {
-            Thread &thread = threads_[i];
-            thread.jumps_left = MOST_JUMPS;
-            if (checks_ & POISON)
-                run<&Instruction::checked, true>(thread);
-            else if (checks_)
-                run<&Instruction::checked, false>(thread);
-            else
-                run<&Instruction::run, false>(thread);
-            ended += thread.ended;
-        }
-        return ended;
+        for (const int i : turns_)
+            threads_[i].jumps_left = MOST_JUMPS;
+        if (checks_ & LINES)
+            run_timed_to_barrier();
+        else
+            for (const int i : turns_)
+                run_untimed(threads_[i]);
+        return int(std::count_if(turns_.begin(), turns_.end(), [&](int i) { return threads_[i].ended; }));
+    }
+
+    void run_untimed(Thread &thread) {
+        if (checks_ & POISON)
+            run<&Instruction::checked, true>(thread);
+        else if (checks_)
+            run<&Instruction::checked, false>(thread);
+        else
+            run<&Instruction::run, false>(thread);
     }
 
     template <Handler Instruction::*HANDLER, bool FOLLOWS_POISON> void run(Thread &thread) {
@@ -149,12 +188,57 @@ class Worker {
         counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
     }
 
+    /// The thread whose next instruction begins first runs, so that lines are asked for in the order of times.
+    void run_timed_to_barrier() {
+        const auto time = [&](int i) { return boards_[i].now()[EXPECTED]; };
+        const auto later_than = [&](int a, int b) { return time(a) > time(b); };
+        std::vector<int> running = turns_;
+        std::make_heap(running.begin(), running.end(), later_than);
+        while (!running.empty()) {
+            std::pop_heap(running.begin(), running.end(), later_than);
+            const int i = running.back();
+            const double until = running.size() > 1 ? time(running.front()) + TURN : HUGE_VAL;
+            if (run_timed(threads_[i], until))
+                running.pop_back();
+            else
+                std::push_heap(running.begin(), running.end(), later_than);
+        }
+    }
+
+    /// Up to a time, or to a barrier or its end: then true.
+    bool run_timed(Thread &thread, double until) {
+        Scoreboard &board = *thread.scoreboard;
+        for (const Instruction *in = thread.next, *next; in; in = next) {
+            if (board.now()[EXPECTED] > until) {
+                thread.next = in;
+                return false;
+            }
+            ++counts_.executed[in - kernel_.code.data()];
+            ++thread.executed;
+            if (checks_ & POISON)
+                follow_poison(thread, *in);
+            board.start(*in);
+            next = in->checked(thread, in);
+            if (in->opcode == Opcode::GOTO) // a card executes the inside of the macro that it jumps over
+                for (const Instruction *inside = in + 1; inside < next; ++inside) {
+                    board.finish(*(inside - 1), inside);
+                    board.start(*inside);
+                }
+            board.finish(in->opcode == Opcode::GOTO && next > in ? *(next - 1) : *in, next);
+        }
+        counts_.longest_thread = std::max(counts_.longest_thread, thread.executed);
+        return true;
+    }
+
     void begin(Thread &t, int index) {
         t.group = &group_;
         t.next = kernel_.code.data();
         t.index = index;
         t.signalled = t.ended = false;
         t.executed = 0;
+        t.scoreboard = boards_.empty() ? nullptr : &boards_[index];
+        if (t.scoreboard)
+            t.scoreboard->begin();
         if (checks_) { // what registers held before is unknown
             std::memset(t.bytes, GARBAGE, sizeof t.bytes);
             std::memset(t.defined, checks_ & POISON ? 0 : DEFINED, sizeof t.defined);
@@ -180,7 +264,46 @@ std::vector<std::uint32_t> shuffled(std::uint32_t count, std::uint64_t seed, std
     return order;
 }
 
+/// Groups `next` to `end` on all cores; why they failed, or nothing.
+std::string run_round(Shared &shared, Counts &counts) {
+    std::mutex merging;
+    std::string failure;
+    SecondCache asked;
+    on_all_cores(shared.end - shared.next, [&] {
+        Counts own;
+        SecondCache lines;
+        std::string why;
+        try {
+            Worker worker(shared, own);
+            worker.run();
+            lines = worker.take_asked();
+        } catch (const std::exception &error) {
+            shared.failed = true;
+            why = error.what();
+        }
+        const std::lock_guard<std::mutex> guard(merging);
+        if (failure.empty())
+            failure = why;
+        asked.merge(lines);
+        counts.add(own);
+    });
+    shared.cache.merge(asked);
+    return failure;
+}
+
 } // namespace
+
+void Counts::add(const Counts &own) {
+    groups += own.groups;
+    threads += own.threads;
+    longest_thread = std::max(longest_thread, own.longest_thread);
+    thread_cycles += own.thread_cycles;
+    longest_cycles = later(longest_cycles, own.longest_cycles);
+    for (int i = 0; i < 2; ++i)
+        masked_bytes[i] += own.masked_bytes[i];
+    for (std::size_t i = 0; i < own.executed.size(); ++i)
+        executed[i] += own.executed[i];
+}
 
 void execute(const Launch &launch, const Memory &memory, const Options &options, Counts &counts) {
     execute(launch, memory, options, counts, nullptr);
@@ -197,28 +320,14 @@ void execute(const Launch &launch, const Memory &memory, const Options &options,
         shared.order = shuffled(groups, options.seed, counts.launches);
     counts.executed.resize(launch.kernel->code.size());
 
-    std::mutex merging;
     std::string failure;
-    on_all_cores(groups, [&] {
-        Counts own;
-        std::string why;
-        try {
-            Worker(shared, own).run();
-        } catch (const std::exception &error) {
-            shared.failed = true;
-            why = error.what();
-        }
-        const std::lock_guard<std::mutex> guard(merging);
-        if (failure.empty())
-            failure = why;
-        counts.groups += own.groups;
-        counts.threads += own.threads;
-        counts.longest_thread = std::max(counts.longest_thread, own.longest_thread);
-        for (int i = 0; i < 2; ++i)
-            counts.masked_bytes[i] += own.masked_bytes[i];
-        for (std::size_t i = 0; i < own.executed.size(); ++i)
-            counts.executed[i] += own.executed[i];
-    });
+    // Rounds one after the other, so that what the second cache has does not depend on chance.
+    const std::uint32_t round = options.checks & LINES ? groups_of_a_round(*launch.kernel, threads) : groups;
+    for (std::uint32_t begin = 0; begin < groups && failure.empty(); begin += round) {
+        shared.next = begin;
+        shared.end = std::min(begin + round, groups);
+        failure = run_round(shared, counts);
+    }
     if (failure.empty() && (options.checks & RACES))
         failure = shared.trace.race();
     if (!failure.empty())

@@ -17,11 +17,15 @@ struct Options {
 /// What a kernel has done so far, over all its launches.
 struct Counts {
     std::uint64_t launches = 0, groups = 0, threads = 0, nanoseconds = 0;
-    std::uint64_t longest_thread = 0;    // instructions of the thread that executes the most in a launch
-    std::vector<std::uint64_t> executed; // times, an entry for each instruction of the kernel
-    std::uint64_t masked_bytes[2] = {};  // loaded and stored by messages with an address a channel
-    std::uint64_t lines[2] = {};         // with Checks::LINES: distinct lines of 64 bytes read and written
-    std::uint64_t group_lines = 0;       // the same: those of each work-group by itself, added up
+    std::uint64_t longest_thread = 0;         // instructions of the thread that executes the most in a launch
+    std::vector<std::uint64_t> executed;      // times, an entry for each instruction of the kernel
+    std::uint64_t masked_bytes[2] = {};       // loaded and stored by messages with an address a channel
+    std::uint64_t lines[2] = {};              // with Checks::LINES: distinct lines of 64 bytes read and written
+    Cycles thread_cycles{}, longest_cycles{}; // with Checks::LINES: of all threads; of the one that takes the longest
+    std::uint64_t group_lines = 0;            // the same: those of each work-group by itself, added up
+
+    /// What one core of the host has counted of a launch.
+    void add(const Counts &own);
 };
 
 struct Launch {

@@ -84,8 +84,13 @@ void look_at(Thread &t, const Instruction &in, std::uint64_t address, std::size_
     if (in.send.space == Space::TEAM) {
         if (const char *why = t.group->team.touch(address, bytes, t.index, writes))
             fault(in, std::string(why) + ": byte " + std::to_string(address) + ", thread " + std::to_string(t.index));
-    } else if (in.send.space == Space::GLOBAL && t.group->trace.launch)
+    } else if (in.send.space == Space::GLOBAL && t.group->trace.launch) {
         t.group->trace.access(writes ? Touch::WRITE : Touch::READ, t.index, address, bytes, &in);
+        if (t.scoreboard && writes)
+            t.scoreboard->store(*t.group->arrivals, address);
+        else if (t.scoreboard)
+            t.scoreboard->touch(t.group->cache, address, bytes);
+    }
 }
 
 /// The register bytes between a channel's elements: each begins a row of all channels, in whole registers.
@@ -176,8 +181,12 @@ template <bool CHECKED, bool LOADS> const Instruction *by_channel(Thread &t, con
 const Instruction *prefetch(Thread &t, const Instruction *in) {
     const std::uint32_t mask = enabled(t, *in);
     for (int channel = 0; channel < (in->send.block ? 1 : in->lanes); ++channel)
-        if (mask >> channel & 1)
-            locate(t, *in, address_of(t, *in, channel), in->send.memory_bytes * in->send.count);
+        if (mask >> channel & 1) {
+            const std::uint64_t address = address_of(t, *in, channel);
+            locate(t, *in, address, in->send.memory_bytes * in->send.count);
+            if (t.scoreboard)
+                t.scoreboard->touch(t.group->cache, address, in->send.memory_bytes * in->send.count);
+        }
     return in + 1;
 }
 
@@ -202,6 +211,8 @@ template <bool CHECKED> const Instruction *atomic(Thread &t, const Instruction *
                 lock = std::unique_lock<std::mutex>(trace.launch->atomics);
                 trace.atomic(t.index, address, 4, in);
             }
+            if (t.scoreboard)
+                t.scoreboard->count(*t.group->arrivals, address);
         }
         const std::uint32_t more = adds ? peek<std::uint32_t>(t.bytes + in->send.data + 4 * channel) : 1;
         const std::uint32_t before =
@@ -219,6 +230,8 @@ template <bool CHECKED> const Instruction *fence(Thread &t, const Instruction *i
     if (CHECKED) {
         if (in->send.space == Space::GLOBAL && t.group->trace.launch)
             t.group->trace.fence(t.index, in->send.evict);
+        if (t.scoreboard && in->send.evict)
+            t.group->cache.drop();
         if (in->target.offset != NULL_REGISTER)
             std::memset(t.defined + in->target.offset, DEFINED, REGISTER);
     }

@@ -90,9 +90,17 @@ std::string report_of(const Kernel &kernel, const Counts &counts) {
     write(out, "slots", slots);
     write(out, "messages", messages);
     write(out, "bytes", bytes);
-    if (counts.lines[0] || counts.lines[1])
+    if (counts.lines[0] || counts.lines[1]) {
+        std::map<std::string, std::uint64_t> cycles, longest;
+        for (int i = 0; i < CASES; ++i) {
+            cycles[CASE_NAMES[i]] = std::uint64_t(counts.thread_cycles[i]);
+            longest[CASE_NAMES[i]] = std::uint64_t(counts.longest_cycles[i]);
+        }
+        write(out, "thread_cycles", cycles);
+        write(out, "longest_cycles", longest);
         out << ", \"lines_read\": " << counts.lines[0] << ", \"lines_written\": " << counts.lines[1]
             << ", \"group_lines\": " << counts.group_lines;
+    }
     out << ", \"emulation_us\": " << counts.nanoseconds / 1000 << '}';
     return out.str();
 }

@@ -8,11 +8,13 @@
 namespace xe2 {
 
 struct Group;
+class Scoreboard;
 
 struct Thread {
     alignas(64) std::uint8_t bytes[THREAD_BYTES + 2 * REGISTER];   // reads of 16 lanes may reach beyond the last
     alignas(64) std::uint8_t defined[THREAD_BYTES + 2 * REGISTER]; // with checks: 1 where a byte holds a value
     Group *group;
+    Scoreboard *scoreboard; // null: nobody asks for times
     const Instruction *next;
     int index;
     std::uint64_t executed; // instructions since its beginning

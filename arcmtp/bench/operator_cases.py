@@ -180,7 +180,7 @@ def gated_delta_net(b: Bench, rows: int) -> Launcher:
     return lambda memory, i: [
         op.launch(
             rows, batch, projected=projected, conv=conv, a=a, dt_bias=dt_bias, norm=norm_weight, memory=memory,
-            pending_count=pending, row_count=pending, quantised=row, plain=row,
+            pending_count=pending, row_count=pending, chunk_pending=pending, quantised=row, plain=row,
         )
     ]  # fmt: skip
 

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from arcmtp.bench.operator_cases import CASES
+from arcmtp.bench import operator_cases
+from arcmtp.bench.operator_cases import CASES, Bench
 from arcmtp.cli import main
+from arcmtp.runtime.device import Device
 
 
 def test_a_case_is_measured_at_every_row_count(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +32,12 @@ def test_an_unknown_operator_is_refused_in_one_line(capsys: pytest.CaptureFixtur
 def test_every_case_has_a_name_of_its_own() -> None:
     names = [f"{operator} {shape}" for operator, shape, _ in CASES]
     assert len(set(names)) == len(names)
+
+
+def test_every_case_gives_its_kernel_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch refuses arguments that are missing."""
+    monkeypatch.setattr(operator_cases, "WEIGHT_BYTES", 1 << 20)
+    bench = Bench(Device("cpu"))
+    for _, _, make in CASES:
+        for rows in (1, 8):
+            assert make(bench, rows)(bench.weights.at(0), 0)

@@ -117,11 +117,13 @@ template <class F, int K, int ROWS, int TILES, int SHARED> struct PatchAhead {
     /// Of a tile that is shared: parts, and bytes of each, whole lines.
     static constexpr int PARTS = SHARED > TILES ? SHARED / TILES : 1, PART = (BYTES / PARTS + 63) / 64 * 64;
     static constexpr int WORDS = 16; // of a line: groups whose scales and sums are asked for at once
+    /// In registers, for addresses of tiles besides codes in two planes: up to 7.5 KB would be spilled.
+    static constexpr bool NO_ROOM = F::BITS == 6 && SHARED == 1;
 
     /// For the groups from `group` on, a multiple of AHEAD.
     static inline void ask(const PatchTiles<TILES> &tiles, const PatchRows<ROWS> &rows, vec<simd::u32, ROWS> offset,
                            int group) {
-        if (group >= GROUPS)
+        if (NO_ROOM || group >= GROUPS)
             return;
         const int wanted = group / F::SPAN * F::SPAN_BYTES, last = TILE_BYTES - BYTES;
         ask_tiles(tiles, wanted < last ? wanted : last);

@@ -17,7 +17,7 @@ FORMS = {
     "macl": "d,d,d ud,ud,ud",
     "sel": "f,f,f uw,uw,uw d,d,d d,d,w d,w,w ud,ud,uw ud,ud,ud w,w,w",
     "cmp": "d,d,w f,f,f d,d,d uw,uw,uw ud,ud,ud ud,ud,uw w,w,w d,ud,ud d,ud,uw d,d,uw w,uw,uw uw,ub,uw",
-    "and": "ud,ud,ud uw,uw,uw ud,ud,d ud,ud,uw d,uw,w d,d,w d,d,d w,w,w d,uw,uw d,d,uw",
+    "and": "ud,ud,ud uw,uw,uw ud,ud,d ud,ud,uw ud,ud,w d,uw,w d,d,w d,d,d w,w,w d,uw,uw d,d,uw",
     "or": "ud,ud,uw d,d,w ud,ud,ud d,d,d uw,uw,uw ud,ud,d d,d,uw ud,ud,w b,b,w d,uw,w",
     "xor": "d,d,d uw,uw,uw ud,ud,ud",
     "not": "d,d",

@@ -55,7 +55,7 @@ emulate: emulator
 
 emulate-test: emulator
 	$(checks) $(test_on_card) -m "emulated and not nightly" tests/emulator tests/ops tests/runtime tests/scripts
-	$(test_on_card) -m "emulated and not nightly" tests/battlemage
+	$(test_on_card) -m "emulated and not nightly" tests/battlemage tests/predict
 	for card in b580 b50; do CARD=$$card $(test_on_card) -m emulated -k "golden or geometry" tests/battlemage || exit 1; done
 
 emulate-all: emulate-test

@@ -98,6 +98,12 @@ SHAPES = (
 )
 
 
+def silent_device() -> Device:
+    """The emulated card, whose launches ask memory for nothing ahead: that is no part of an operator."""
+    card = cards()[GEOMETRY_OF]
+    return Device(card=replace(card, geometry=replace(card.geometry, ahead_kib=0)))
+
+
 def samples(counted: Counted, device: Device, emulator: Emulator, only_operator: str | None) -> Iterator[Sample]:
     """What launches of a network do; kernels that do the same in several layers are executed once."""
     wanted = [name for name in counted.operators if only_operator in (None, name)]
@@ -185,9 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     if "lines" not in os.environ.get("ARCMTP_EMULATOR_CHECKS", ""):
         parser.error("cache lines are counted with ARCMTP_EMULATOR_CHECKS=lines")
-    card = cards()[GEOMETRY_OF]
-    # What launches ask memory for is no part of an operator.
-    emulator, device = Emulator(), Device(card=replace(card, geometry=replace(card.geometry, ahead_kib=0)))
+    emulator, device = Emulator(), silent_device()
     found: list[Sample] = []
     for counted in SHAPES:
         began = time.perf_counter()

@@ -30,15 +30,15 @@ from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.paths import kernel_dir
 from scripts.battlemage.count_launches import Emulator, Phase, Unloaded, only, prepare
-from scripts.battlemage.count_operators import sample
+from scripts.battlemage.count_operators import sample, silent_device
 from scripts.battlemage.fit_counts import Sample, fitted
 
 # By how much counts of the bundled model differ, whose matrices are an eighth of those that were counted, or less.
-# Heads have other dimensions there than those counted, so attention and the gated delta net are left out.
+# Heads have other dimensions there than those counted, so attention and the gated delta net are left out, and
+# norms, whose variants units do not tell apart.
 TOLERANCE = {
     "embedding": {"instructions": 0.1, "messages": 0.02, "moved_bytes": 0.02},
     "mul_mat": {"instructions": 0.2, "dpas": 0.01, "messages": 0.01, "moved_bytes": 0.01},
-    "norm": {"instructions": 0.35, "messages": 0.1, "moved_bytes": 0.2},
     "router": {"instructions": 0.2, "messages": 0.3, "moved_bytes": 0.25},
 }
 
@@ -133,14 +133,15 @@ def launches_of(model: Network, rows: int) -> Iterator[Launch]:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_scaled_counts_are_those_of_other_shapes(emulated_card: Device, rows: int) -> None:
     """The bundled model was not counted for the file."""
-    model, context = network(emulated_card), 64
+    device, context = silent_device(), 64
+    model = network(device)
     model.load(loader=Unloaded)
     launches = list(launches_of(model, rows))
     phase = Phase("", launches, np.arange(context, dtype=np.int32)[-rows:])
     prepare(model, phase)
     emulator = Emulator()
     for launch in launches:
-        report = only(emulator.reports(partial(emulated_card.run, emulated_card.bind([launch]))))
+        report = only(emulator.reports(partial(device.run, device.bind([launch]))))
         work = Work(rows, context, min(model.config.experts, rows * model.config.experts_used))
         counted, (scaled, _) = sample(launch, report, work).counts, counts_of(launch, work)
         for name, tolerance in TOLERANCE[launch.operator].items():

@@ -53,6 +53,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     static constexpr int COLUMNS = NET::V_DIM / 4 <= TEAM ? 4 : 8, SLICES = NET::V_DIM / COLUMNS;
     static constexpr int PASS = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
     static constexpr bool IN_REGISTERS = SLICES <= TEAM;        // a thread has one slice and keeps it from pass to pass
+    static constexpr int SHARES = TEAM > 1 ? 3 : 1; // of a row's norms and gates, each by a thread
     static constexpr int TOGETHER = 4; // rows whose SiLU takes hardly longer than that of one, a chain of instructions
     using Slice = StateSlice<NET::K_DIM, COLUMNS, IN_REGISTERS>;
     static_assert(ROWS <= PENDING_ROWS, "the rows of a step can all be pending");
@@ -84,8 +85,8 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                     prefetch(row(r));
             convolve(first, count, commits);
             simd::team_barrier<TEAM>();
-            for (int task = rank; task < 3 * count; task += TEAM)
-                prepare(task / 3, task % 3, row(first + task / 3));
+            for (int task = rank; task < SHARES * count; task += TEAM)
+                prepare(task / SHARES, task % SHARES, row(first + task / SHARES));
             simd::team_barrier<TEAM>();
             for (int index = rank; index < SLICES; index += TEAM)
                 advance_slice(slice, index, first, count, commits);
@@ -187,13 +188,15 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
             simd::store<float, LANES>(history + i * NET::CHANNELS, window[i]);
     }
 
-    /// Of row r of the pass the query's norm, the key's or the gates, which threads share.
-    inline void prepare(int r, int part, const float *values) {
+    /// Of row r of the pass a share of the query's norm, the key's and the gates.
+    inline void prepare(int r, int share, const float *values) {
         const int at = r * Row::BYTES;
-        if (part == 0)
-            return normalise<NET::K_DIM>(at + Row::Q); // q is also scaled by 1 / sqrt(K_DIM)
-        if (part == 1)
-            return normalise<1>(at + Row::K);
+        if (share == 0)
+            normalise<NET::K_DIM>(at + Row::Q); // q is also scaled by 1 / sqrt(K_DIM)
+        if (share == 1 % SHARES)
+            normalise<1>(at + Row::K);
+        if (share != 2 % SHARES)
+            return;
         const Lanes beta = simd::sigmoid<LANES>(Lanes(values[NET::BETA + head]));
         const Lanes rate = simd::softplus<LANES>(Lanes(values[NET::ALPHA + head] + dt_bias[head]));
         simd::team_store<float, LANES>(at + Row::BETA, beta);

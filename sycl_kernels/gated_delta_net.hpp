@@ -53,7 +53,7 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
     static constexpr int COLUMNS = NET::V_DIM / 4 <= TEAM ? 4 : 8, SLICES = NET::V_DIM / COLUMNS;
     static constexpr int PASS = ROWS > 0 ? ROWS : PENDING_ROWS; // rows between barriers
     static constexpr bool IN_REGISTERS = SLICES <= TEAM;        // a thread has one slice and keeps it from pass to pass
-    static constexpr int SHARES = TEAM > 1 ? 3 : 1; // of a row's norms and gates, each by a thread
+    static constexpr int SHARES = TEAM > 1 ? 3 : 1;             // of a row's norms and gates, each by a thread
     static constexpr int TOGETHER = 4; // rows whose SiLU takes hardly longer than that of one, a chain of instructions
     using Slice = StateSlice<NET::K_DIM, COLUMNS, IN_REGISTERS>;
     static_assert(ROWS <= PENDING_ROWS, "the rows of a step can all be pending");

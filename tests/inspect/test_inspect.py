@@ -103,9 +103,10 @@ def test_each_card_has_a_plan_and_a_predicted_speed(report: Report) -> None:
         assert card.host_bytes == card.experts_host * 256 * EXPERT_BYTES
         assert card.device_bytes <= 0.95 * card.memory_gib * 2**30
         over_pcie = card.experts_host * 8 * EXPERT_BYTES
-        # Bytes, the time between launches, and what else bounds some kernels (tests/predict). A launch reads the shared
-        # expert and its norm's rows from the card's memory while PCIe brings the others: 0.4 % of the time at most.
-        least = (moved - over_pcie) / memory_gbs / 1e9 + over_pcie / pcie_gbs / 1e9 + (6 * 40 + 5) * 1.5e-6
+        # Bytes, the time between launches, in half of which memory brings what was asked for, and what else bounds some
+        # kernels (tests/predict). A launch reads the shared expert and its norm's rows from the card's memory while
+        # PCIe brings the others: 0.4 % of the time at most.
+        least = (moved - over_pcie) / memory_gbs / 1e9 + over_pcie / pcie_gbs / 1e9 + (6 * 40 + 5) * 0.75e-6
         assert 0.75 / least < card.tokens_per_second < 1.004 / least
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from arcmtp.runtime.launch import Launch, Work
+from arcmtp.runtime.launch import ASK_BYTES, Launch, Work
 from arcmtp.runtime.tensor import Tensor
 
 KEPT = 8 << 20  # bytes that launches in between may move, of the 18 MB that a B580's second cache holds
-MESSAGE = 256  # bytes
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,12 @@ class Ahead:
 
 
 def _streamed(launch: Launch) -> Tensor | None:
-    """The weights that it reads whole, if they lie in device memory."""
+    """The weights that it reads whole. They lie in device memory: only routed experts may lie elsewhere."""
     weights = launch.arguments.get(launch.streams)
-    return weights if isinstance(weights, Tensor) and not weights.region.in_host_memory else None
+    return weights if isinstance(weights, Tensor) else None
 
 
 def _left(launch: Launch) -> int:
     """Bytes of them that nobody has asked for, in whole messages."""
     weights = _streamed(launch)
-    return weights.nbytes // MESSAGE * MESSAGE - launch.asked if weights else 0
+    return weights.nbytes // ASK_BYTES * ASK_BYTES - launch.asked if weights else 0

@@ -31,8 +31,10 @@ class Call:
     def parts(self) -> list[tuple[str, Launches]]:
         """What is submitted together, by name: all, or each half where the host has something to do in between."""
         if self.masked:
-            logits, choice = (f"logits of {self.name}", f"choice of {self.name}")
-            return [(logits, lambda: self.ahead.over(self.logits())), (choice, self.choice)]
+            return [
+                (f"logits of {self.name}", lambda: self.ahead.over(self.logits())),
+                (f"choice of {self.name}", self.choice),
+            ]
         return [(self.name, self.whole)]
 
     def whole(self) -> list[Launch]:

@@ -34,6 +34,7 @@ class Parameter:
 
 
 INT, FLOAT = Parameter("int"), Parameter("float")
+ASK_BYTES = 256  # of a message that asks memory for something
 Parameters = tuple[tuple[str, Parameter], ...]
 Agreement = tuple[tuple[str, int | float], ...]  # C++ constants, by expression, and their values
 
@@ -113,12 +114,13 @@ class Kernel:
 
     @property
     def asking(self) -> Kernel:
-        """The kernel, whose threads then ask memory for the first `ahead_bytes` (a multiple of 256) of `ahead`."""
+        """The kernel, whose threads then ask memory for the first `ahead_bytes` of `ahead`, whole messages."""
         return replace(
             self,
             variant=f"{self.variant}_asks".lstrip("_"),
             parameters=(*self.parameters, *parameters(ahead=reads(U8), ahead_bytes=INT)),
             body=f"{self._work}\n    ask_ahead<{self.team}>(ahead, ahead_bytes);",
+            agree=(*self.agree, ("ASK_BYTES", ASK_BYTES)),
             includes=(*self.includes, "ahead.hpp"),
         )
 
@@ -179,10 +181,10 @@ class Work:
 class Launch:
     """One launch of a step: a kernel, the arguments that it is given by name, what it costs, and what it serves for.
 
-    rows: of all sequences, or 0: counted when it runs. streams: the argument that it reads whole, weights,
-    whatever the rows are. asks: bytes that it asks memory for, which a later launch reads; asked: of its own those that
-    earlier launches have asked for. Raises TypeError, naming kernel and argument, for an
-    argument that is missing, not among the parameters, or of another type.
+    rows: of all sequences, or 0: counted when it runs. streams: the argument that it reads whole, weights, whatever the
+    rows are. asks: bytes that it asks memory for, which a later launch reads; asked: of its own those that earlier
+    launches have asked for. Raises TypeError, naming kernel and argument, for an argument that is missing, not among
+    the parameters, or of another type.
     """
 
     kernel: Kernel
@@ -223,7 +225,7 @@ class Launch:
         )
 
     def asking(self, ahead: Tensor, nbytes: int) -> Launch:
-        """The same launch, which then asks memory for the first `nbytes` bytes of u8 `ahead` (`Kernel.asking`)."""
+        """The same launch, which then asks memory for the first `nbytes` bytes, whole messages, of u8 `ahead`."""
         arguments = {**self.arguments, "ahead": ahead, "ahead_bytes": nbytes}
         return replace(self, kernel=self.kernel.asking, arguments=arguments, asks=nbytes)
 

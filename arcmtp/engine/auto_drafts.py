@@ -122,6 +122,7 @@ class AutoDrafts:
         self._allowance = 0.0  # microseconds that may be lost
         self._cycles, self._taken = 0, [0] * len(LENGTHS)  # so far, and when each length was taken last
         self._trials, self._trial = 0, (0, 0)  # how many so far; the length and the cycles of the one under way
+        self._unnoted = 0  # of these cycles
         self._kept = self._sequences = 0  # cycles for which the best length stays, of so many sequences
         self._best = 1
         self._best_tokens, self._best_us = 1.0, 0.0  # expected of a cycle of the best length
@@ -203,6 +204,7 @@ class AutoDrafts:
         if drafted != self._best or not usual:
             worth = sum(len(cycle.tokens) for cycle in cycles) / self._best_tokens
             self._allowance -= microseconds - worth * self._best_us
+            self._unnoted = max(self._unnoted - 1, 0)
         self._allowance = min(max(self._allowance, -self._best_us), self._best_us)
 
     def _best_or_trial(self, us: Sequence[float], tokens: Sequence[float]) -> int:
@@ -210,11 +212,12 @@ class AutoDrafts:
         else the best."""
         length, cycles = self._trial
         if abs(length - self._best) != 1 or length >= len(tokens) or cycles == TRIAL:
-            length, cycles = self._candidate(len(tokens)), 0
+            length, cycles, self._unnoted = self._candidate(len(tokens)), 0, 0
         loss = us[length] - tokens[length] / self._best_tokens * self._best_us
         # An allowance that is full is enough for any trial: what a length seems to cost may be wrong.
-        if length != self._best and self._allowance >= min(loss, self._best_us):
+        if length != self._best and self._allowance - self._unnoted * loss >= min(loss, self._best_us):
             self._trials += not cycles
+            self._unnoted += 1
             self._trial = length, cycles + 1
             return length
         self._trial, self._kept = (self._best, 0), KEPT[self._trials % len(KEPT)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from arcmtp.engine.cycle import Cycle
 from arcmtp.engine.draft_policy import next_length
 from arcmtp.engine.guide import write_masks
 from arcmtp.engine.sequence import Sequence
@@ -51,6 +52,8 @@ class Batch:
         self._drafted = False  # in the cycle before
         self._whole: list[int] = []  # positions of each member up to which the MTP block's KV cache is whole
         self._under_way: deque[_Cycle] = deque()
+        self._untold: list[tuple[list[Cycle], int, float | None, bool]] = []  # what the policy has still to note
+        self._chosen: int | None = None  # the next cycle's draft length, if it was chosen already
         # Whether the device is given a call's logits before the host knows the draft that they go on from. A CPU would
         # work with one thread fewer while the host waits for the draft alone (`_ahead`).
         self.logits_ahead = not network.device.is_cpu
@@ -66,6 +69,8 @@ class Batch:
         began = time.perf_counter()
         while len(self._under_way) <= self._ahead:
             self._submit()
+        if not self._ahead:  # the host would wait for the device now
+            self._chosen = self._choose()
         self._collect(began)
 
     def dissolve(self) -> None:
@@ -73,11 +78,13 @@ class Batch:
         self._drain()
         if self._members:
             self._keep_whole()
+            self._tell()
         self._members = []
 
     def abandon(self) -> None:
         """Forget what is under way, of which nothing is known any more, once the device has done with it."""
         self._under_way.clear()
+        self._untold.clear()
         self._members = []
 
     def leave(self, sequence: Sequence) -> None:
@@ -95,7 +102,7 @@ class Batch:
 
     def form(self, members: list[Sequence]) -> None:
         """Write what a cycle finds of the one before it, as if each sequence had only just begun."""
-        self._members, self._rows, self._known, self._drafted = members, 0, {}, False
+        self._members, self._rows, self._known, self._drafted, self._chosen = members, 0, {}, False, None
         if not members:
             return
         modes = [member.sampler.mode(member.top) for member in members]
@@ -118,7 +125,7 @@ class Batch:
 
     def _submit(self) -> None:
         stage, members = self.network.stage, self._members
-        drafted = next_length(members[0].policy, [member.history for member in members])
+        drafted, self._chosen = self._choose() if self._chosen is None else self._chosen, None
         cycle, made = _Cycle(members, drafted), (len(stage.lists), stage.graphs.statistics.captures)
         if (drafted > 0) is not self._drafted or self._behind >= MOST_BEHIND:
             self._drain()
@@ -142,6 +149,17 @@ class Batch:
         cycle.bound = made != (len(stage.lists), stage.graphs.statistics.captures)
         self._rows, self._drafted = drafted + 1, drafted > 0
         self._under_way.append(cycle)
+
+    def _choose(self) -> int:
+        """The draft length of the next cycle."""
+        self._tell()
+        return next_length(self._members[0].policy, [member.history for member in self._members])
+
+    def _tell(self) -> None:
+        """Let the policy note the cycles that have been read."""
+        for told in self._untold:
+            self._members[0].policy.note(*told)
+        self._untold.clear()
 
     def _submit_call(self, cycle: _Cycle, index: int, parts: tuple[LaunchList, ...]) -> _host.Event:
         """Submit a draft call, or the step, behind `index` others, with the masks of its last row of each member, which
@@ -220,4 +238,4 @@ class Batch:
         if began is not None and not oldest.bound and len(cycles) == len(oldest.members):
             # A cycle takes what the device needs for it or what the host does, whichever is more.
             us = max((time.perf_counter() - began) * 1e6, sum(us or 0.0 for us in between))
-        oldest.members[0].policy.note(cycles, oldest.drafted, us, oldest.usual)
+        self._untold.append((cycles, oldest.drafted, us, oldest.usual))

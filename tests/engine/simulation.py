@@ -28,12 +28,13 @@ class Drive:
     tokens: int = 0
 
     def run(self, chains: Sequence[Chain], cycles: int | None = None, tokens: int = 1 << 30) -> None:
-        """Cycles of new sequences, side by side, until each has `tokens`."""
+        """Cycles of new sequences, side by side, until each has `tokens`. The policy chooses while the device works."""
         histories, places = [DraftHistory() for _ in chains], [0] * len(chains)
+        following = next_length(self.policy, histories)
         for number in range(cycles or tokens):
             if min(places) >= tokens:
                 return
-            drafted = next_length(self.policy, histories)
+            drafted, following = following, next_length(self.policy, histories)
             given = []
             for index, chain in enumerate(chains):
                 accepted = min(chain(places[index]), drafted)

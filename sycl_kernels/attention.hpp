@@ -44,7 +44,12 @@ template <class S, int ROWS> struct Partials {
     template <class SINK> inline void fold_all(const SINK &sink) const {
         constexpr int WIDTH = divisor(S::HEAD_DIM / LANES, 4) == 4 ? 4 : 2, GROUPS = S::HEAD_DIM / (WIDTH * LANES),
                       AHEAD = divisor(S::SPLITS, 8); // partials that are loaded before one is used
-        for (int item = attention.rank; item < Attention<S, ROWS>::QUERIES * GROUPS; item += S::TEAM) {
+        constexpr int ITEMS = Attention<S, ROWS>::QUERIES * GROUPS;
+        if constexpr (simd::LOADS_FIRST)
+            for (int item = attention.rank; item < ITEMS; item += S::TEAM)
+                simd::prefetch<WIDTH * LANES * 4>(attention.gate(item / (S::RATIO * GROUPS), item / GROUPS % S::RATIO) +
+                                                  item % GROUPS * WIDTH * LANES);
+        for (int item = attention.rank; item < ITEMS; item += S::TEAM) {
             const int r = item / (S::RATIO * GROUPS), head = item / GROUPS % S::RATIO,
                       dim = item % GROUPS * WIDTH * LANES;
             SoftmaxSum<WIDTH> total, next[AHEAD];
@@ -82,6 +87,7 @@ inline void attention_step(const AttentionInput<S> &in, float *partials, int *co
     const Attention<S, ROWS> attention(in, head / S::KV_HEADS, head % S::KV_HEADS, 0, ROWS);
     const Partials<S, ROWS> sums{attention, partials};
     if (attention.reaches(ROWS - 1, split)) {
+        attention.ask_keys(split * S::TILE);
         attention.prepare(split);
         Lanes values[Attention<S, ROWS>::OWNED * S::VECTORS];
         attention.attend(split, values);

@@ -36,6 +36,8 @@ template <class S, int ROWS> struct CodeTiles : AttentionRows<S, ROWS> {
     using Rows::head_of, Rows::first_dim, Rows::set_state;
     template <int HEADS> static constexpr int place(int i) { return Rows::template place<HEADS>(i); }
 
+    inline void ask_keys(int) const {}
+
     inline void put_query(int query, Head<S> head) const {
         rotate<Layout::ROTATION>(head.v);
         constexpr int N = Layout::BLOCK / LANES;

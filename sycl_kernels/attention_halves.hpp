@@ -24,6 +24,19 @@ template <class S, int ROWS> struct HalfTiles : AttentionRows<S, ROWS> {
             simd::team_store<float, LANES>(QUERY + (query * S::HEAD_DIM + i * LANES) * 4, head.v[i]);
     }
 
+    /// The keys of the tile from position `start` that this thread scores first, unless the rows' own are still to be
+    /// stored in it: a cache may keep a line as it was.
+    inline void ask_keys(int start) const {
+        constexpr int UNIT = S::KEY_VECTORS * LANES, OF_KEY = Rows::SCORE_PARTS * S::CHAINS;
+        const int key = rank / OF_KEY * UNIT, dim = rank / Rows::SCORE_PARTS % S::CHAINS * S::CHAIN;
+        if (!simd::LOADS_FIRST || key >= S::TILE || start + S::TILE > base)
+            return;
+#pragma clang loop unroll(full)
+        for (int k = 0; k < S::KEY_VECTORS; ++k)
+            simd::prefetch<S::CHAIN * LANES * S::Kv::ELEMENT_BYTES>(cache.keys(kv_head, start + key) + dim * LANES +
+                                                                    k * S::HEAD_DIM * LANES);
+    }
+
     /// Both chains of the scores of rows first … end - 1 with the keys from position `start` that they see, and with
     /// unseen ones up to a multiple of 16 * KEY_VECTORS. The values of the same keys are prefetched meanwhile.
     inline void score(int start, int first, int end) const {

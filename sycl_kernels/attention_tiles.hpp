@@ -113,14 +113,19 @@ template <class S, int ROWS> struct Attention : TilesOf<S, ROWS> {
         }
     }
 
+    /// The HEAD_DIM gates of one row and head.
+    inline const float *gate(int r, int head) const {
+        return in.query(row_of(r), kv_head * S::RATIO + head) + S::HEAD_DIM;
+    }
+
   private:
     /// 32 dimensions of one row and head, times sigmoid(gate), to the consumers.
     template <class SINK>
     inline void emit_gated(const SINK &sink, int r, int head, int dim, Lanes low, Lanes high) const {
         const int row = row_of(r), query_head = kv_head * S::RATIO + head;
-        const float *gate = in.query(row, query_head) + S::HEAD_DIM + dim;
-        const Lanes a = low * simd::sigmoid<LANES>(simd::load<float, LANES>(gate));
-        const Lanes b = high * simd::sigmoid<LANES>(simd::load<float, LANES>(gate + LANES));
+        const float *gates = gate(r, head) + dim;
+        const Lanes a = low * simd::sigmoid<LANES>(simd::load<float, LANES>(gates));
+        const Lanes b = high * simd::sigmoid<LANES>(simd::load<float, LANES>(gates + LANES));
         sink.put(row, (query_head * S::HEAD_DIM + dim) / 32, a, b);
     }
 

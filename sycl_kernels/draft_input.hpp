@@ -53,7 +53,7 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     ARCMTP_UNROLL_ON_GPU
     for (int i = 0; i < 2 * GROUPS; ++i) {
         const int half = i % 2, group = rank + i / 2 * TEAM;
-        if (group >= K / 32)
+        if (beyond<K, TEAM>(group))
             break;
         const vec<float, 32> value = load(half, group);
         squares[half] = add_squares(value, squares[half]);
@@ -64,7 +64,7 @@ inline void draft_input(const u8 *weights, const int *tokens, const float *hidde
     ARCMTP_UNROLL_ON_GPU
     for (int i = 0; i < 2 * GROUPS; ++i) {
         const int half = i % 2, group = rank + i / 2 * TEAM;
-        if (group >= K / 32)
+        if (beyond<K, TEAM>(group))
             break;
         vec<float, 32> value;
         if constexpr (HELD)

@@ -126,33 +126,42 @@ inline vec<int, OWN> ranks_of(vec<int, OWN> own, int first, const vec<int, 32> (
     return ranks;
 }
 
-/// The same as choose_experts by a TEAM, for one row: threads rank the experts of each 32 among these, and then the
-/// best of all among these, without rounds one behind the other. Team memory: BYTES from byte `at`.
-template <int EXPERTS, int USED, int TEAM> struct TeamChoice {
+/// The same as choose_experts by a TEAM, for ROWS rows: threads rank the experts of each 32 among these, and then the
+/// best of all among these, without rounds one behind the other. Team memory: ROWS * BYTES from byte 0.
+template <int EXPERTS, int USED, int TEAM, int ROWS> struct TeamChoice {
     using Keys = ExpertKeys<EXPERTS>;
     using Ints = typename Keys::Ints;
     static constexpr int WIDE = Keys::WIDE, OWN = 8, BEST = USED <= 8 ? 8 : 16; // of 32 that may be chosen
     static constexpr int FEW = Keys::VECTORS * BEST, FEW_VECTORS = (FEW + WIDE - 1) / WIDE;
-    static constexpr int SHARE = team_places((FEW + TEAM - 1) / TEAM);
+    static constexpr int THREADS = TEAM / ROWS; // of a row's best
+    static constexpr int SHARE = team_places((FEW + THREADS - 1) / THREADS);
     static constexpr int EXPERT = FEW_VECTORS * WIDE * 4, CHOSEN = 2 * EXPERT, BYTES = CHOSEN + 2 * LANES * 4;
 
-    /// A thread's part, before a barrier.
-    static inline void rank_all(const float *logits, int at) {
+    /// A thread's part of all rows, before a barrier.
+    static inline void rank_all(const float *logits, int stride) {
         for (int first = simd::team_rank() * OWN; first < Keys::COUNT; first += TEAM * OWN) {
             const int block = first / WIDE;
-            const Ints keys[1] = {Keys::load(logits + block * WIDE, block)};
-            const vec<int, OWN> places = simd::iota<OWN>() + first,
-                                known = keys_of<OWN>(simd::load<float, OWN>(logits + first));
-            const vec<int, OWN> own =
-                simd::select<int, OWN>(places < vec<int, OWN>(EXPERTS), known, vec<int, OWN>(NO_KEY));
-            const vec<int, OWN> ranks = ranks_of<OWN, 1>(own, first % WIDE, keys);
-            put<OWN>(at + block * BEST * 4, at + EXPERT + block * BEST * 4, ranks, BEST, own, places);
+            const vec<int, OWN> places = simd::iota<OWN>() + first;
+            Ints keys[ROWS][1]; // of all rows before one is waited for
+            vec<int, OWN> own[ROWS];
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                keys[r][0] = Keys::load(logits + r * stride + block * WIDE, block);
+                const vec<int, OWN> known = keys_of<OWN>(simd::load<float, OWN>(logits + r * stride + first));
+                own[r] = simd::select<int, OWN>(places < vec<int, OWN>(EXPERTS), known, vec<int, OWN>(NO_KEY));
+            }
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                const int at = r * BYTES + block * BEST * 4;
+                const vec<int, OWN> ranks = ranks_of<OWN, 1>(own[r], first % WIDE, keys[r]);
+                put<OWN>(at, at + EXPERT, ranks, BEST, own[r], places);
+            }
         }
     }
-    /// The same of those that are left.
-    static inline void rank_best(int at) {
-        const int first = simd::team_rank() * SHARE;
-        if (first >= FEW)
+    /// The same of those that are left, of one row.
+    static inline void rank_best() {
+        const int at = simd::team_rank() / THREADS * BYTES, first = simd::team_rank() % THREADS * SHARE;
+        if (simd::team_rank() >= ROWS * THREADS || first >= FEW)
             return;
         Ints keys[FEW_VECTORS];
 #pragma unroll
@@ -166,10 +175,11 @@ template <int EXPERTS, int USED, int TEAM> struct TeamChoice {
         const vec<int, SHARE> ranks = ranks_of<SHARE, FEW_VECTORS>(own, first, keys);
         put<SHARE>(at + CHOSEN, at + CHOSEN + LANES * 4, ranks, LANES, own, experts);
     }
-    /// By one thread, after a barrier.
-    static inline void choose(int at, int *selected, float *weights) {
-        put_choice<USED>(simd::team_load<int, LANES>(at + CHOSEN + LANES * 4), simd::team_load<int, LANES>(at + CHOSEN),
-                         selected, weights);
+    /// Row `row` by one thread, after a barrier.
+    static inline void choose(int row, int *selected, float *weights) {
+        const int at = row * BYTES + CHOSEN;
+        put_choice<USED>(simd::team_load<int, LANES>(at + LANES * 4), simd::team_load<int, LANES>(at), selected,
+                         weights);
     }
 
   private:

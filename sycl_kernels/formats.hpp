@@ -313,6 +313,7 @@ inline void reduce_slices(Lanes (&acc)[ITEMS * WIDTH], EMIT emit) {
 #pragma unroll
             for (int w = 0; w < WIDTH; ++w) {
                 parts[w] = simd::team_load<float, LANES>(place(0, item * WIDTH + w));
+                ARCMTP_UNROLL_ON_GPU
                 for (int slice = 1; slice < SLICES; ++slice)
                     parts[w] += simd::team_load<float, LANES>(place(slice, item * WIDTH + w));
             }

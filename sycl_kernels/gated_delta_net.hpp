@@ -118,6 +118,8 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
         Floats<NET::K_DIM>::prefetch(values + column_of(NET::K_DIM, head));
         Floats<NET::V_DIM>::prefetch(values + column_of(2 * NET::K_DIM, head));
         Floats<NET::V_DIM>::prefetch(values + NET::Z + head * NET::V_DIM);
+        simd::prefetch<4>(values + NET::BETA + head);
+        simd::prefetch<4>(values + NET::ALPHA + head);
     }
 
     /// Convolution and SiLU of rows first … first + count - 1 to team memory, and the raw columns to history.
@@ -140,8 +142,12 @@ template <class NET, int ROWS, int TEAM, bool QUANTISED, bool PLAIN> struct Delt
                 window[i] = simd::load<float, LANES>(before + i * stride);
             if (!commits)
                 keep(history, window);
+            // A pointer that went from row to row would let Battlemage's compiler lose a row of the window behind the
+            // loop's last whole four (docs/log/compiler.md).
+            const float *from = row(first) + column;
+            const int step = batch.size * NET::STRIDE;
             const auto convolved = [&](int r) {
-                const Lanes now = simd::load<float, LANES>(row(first + r) + column);
+                const Lanes now = simd::load<float, LANES>(from + r * step);
                 Lanes sum = window[0] * tap0;
                 sum = simd::fma<float, LANES>(window[1], tap1, sum);
                 sum = simd::fma<float, LANES>(window[2], tap2, sum);

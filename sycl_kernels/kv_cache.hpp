@@ -88,6 +88,10 @@ template <class S> struct Head {
 template <class S>
 inline Head<S> normed_and_rotated(const float *x, const float *weight, const float *rope, float eps) {
     constexpr int HALF = S::ROPE_DIM / 2;
+    if constexpr (simd::LOADS_FIRST) { // what is loaded once the squares are known
+        simd::prefetch<S::HEAD_DIM * 4>(weight);
+        simd::prefetch<S::ROPE_DIM * 4>(rope);
+    }
     Head<S> head;
     Lanes squares = 0.0f;
     for (int d = 0; d < S::HEAD_DIM; d += LANES) {

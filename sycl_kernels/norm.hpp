@@ -43,6 +43,10 @@ template <int K, int TEAM> inline float inverse_rms(Lanes squares, float eps) {
     return simd::lane<float, LANES>(inverse_rms<K, TEAM, 1>(row, eps), 0);
 }
 
+/// Whether a row of K inputs has no such group of 32: never where a team shares them evenly, and without a branch loads
+/// of the groups need not wait for each other.
+template <int K, int TEAM> inline bool beyond(int group) { return K / 32 % TEAM != 0 && group >= K / 32; }
+
 /// squares + those of 32 values, the first 16 before the others.
 inline Lanes add_squares(vec<float, 32> values, Lanes squares) {
     const Lanes low = simd::part<LANES, 0, float, 32>(values), high = simd::part<LANES, LANES, float, 32>(values);
@@ -57,19 +61,38 @@ inline void norm_row(int row, const float *x, const float *partials, float *x_ou
     const simd::u64 source = GATHER ? source_rows[row] : row;
     const float *from = x + source * K, *add = partials + source * SLOTS * K;
     float *sums = x_out + simd::u64(row) * K;
-    constexpr int GROUPS = (K / 32 + TEAM - 1) / TEAM; // of a thread
-    constexpr bool HELD = GROUPS <= 8;                 // in registers; else they are read again
-    vec<float, 32> held[HELD ? GROUPS : 1];
+    constexpr int GROUPS = (K / 32 + TEAM - 1) / TEAM;                       // of a thread
+    constexpr bool HELD = GROUPS <= 8;                                       // in registers; else they are read again
+    constexpr bool LOADED = simd::LOADS_FIRST && GROUPS * (SLOTS + 1) <= 24; // before the first is used
+    vec<float, 32> held[HELD ? GROUPS : 1], loaded[LOADED ? GROUPS * (SLOTS + 1) : 1], weights[LOADED ? GROUPS : 1];
+    if constexpr (LOADED) {
+#pragma unroll
+        for (int i = 0; i < GROUPS; ++i) {
+            const int group = simd::team_rank() + i * TEAM, at = group * 32;
+            if (beyond<K, TEAM>(group))
+                break;
+#pragma unroll
+            for (int slot = 0; slot <= SLOTS; ++slot)
+                loaded[i * (SLOTS + 1) + slot] = simd::load<float, 32>((slot > 0 ? add + (slot - 1) * K : from) + at);
+            weights[i] = simd::load<float, 32>(weight + at);
+        }
+    }
+    const auto term = [&](int i, int slot, const float *values) {
+        if constexpr (LOADED)
+            return loaded[i * (SLOTS + 1) + slot];
+        else
+            return simd::load<float, 32>(values);
+    };
     Lanes squares = 0.0f;
     ARCMTP_UNROLL_ON_GPU
     for (int i = 0; i < GROUPS; ++i) {
         const int group = simd::team_rank() + i * TEAM, at = group * 32;
-        if (group >= K / 32)
+        if (beyond<K, TEAM>(group))
             break;
-        vec<float, 32> value = simd::load<float, 32>(from + at);
+        vec<float, 32> value = term(i, 0, from + at);
         ARCMTP_UNROLL_ON_GPU
         for (int slot = 0; slot < SLOTS; ++slot)
-            value += simd::load<float, 32>(add + slot * K + at);
+            value += term(i, slot + 1, add + slot * K + at);
         if constexpr (SLOTS > 0)
             simd::store<float, 32>(sums + at, value);
         squares = add_squares(value, squares);
@@ -82,14 +105,17 @@ inline void norm_row(int row, const float *x, const float *partials, float *x_ou
     ARCMTP_UNROLL_ON_GPU
     for (int i = 0; i < GROUPS; ++i) {
         const int group = simd::team_rank() + i * TEAM, at = group * 32;
-        if (group >= K / 32)
+        if (beyond<K, TEAM>(group))
             break;
         vec<float, 32> value;
         if constexpr (HELD)
             value = held[i];
         else
             value = simd::load<float, 32>(values + at);
-        value = value * scale * simd::load<float, 32>(weight + at);
+        if constexpr (LOADED)
+            value = value * scale * weights[i];
+        else
+            value = value * scale * simd::load<float, 32>(weight + at);
         sink.put(row, group, simd::part<LANES, 0, float, 32>(value), simd::part<LANES, LANES, float, 32>(value));
     }
 }

@@ -11,15 +11,14 @@ namespace arcmtp {
 /// experts, of more a thread chooses for each.
 template <int EXPERTS, int USED, int PASS, int TEAM>
 inline void choose_rows(const float *logits, int stride, int first, int rows, int *selected, float *slot_weights) {
-    using Choice = TeamChoice<EXPERTS, USED, TEAM>;
-    constexpr bool TOGETHER = PASS <= 2 && TEAM >= 2 * PASS && Choice::BYTES <= TEAM * LANES * 4;
+    constexpr bool MAY_SHARE = PASS <= 4 && TEAM >= 2 * PASS; // more rows are as fast by a thread each
+    using Choice = TeamChoice<EXPERTS, USED, TEAM, MAY_SHARE ? PASS : 1>;
+    constexpr bool TOGETHER = MAY_SHARE && Choice::BYTES <= TEAM * LANES * 4;
     const int rank = simd::team_rank();
     if constexpr (TOGETHER) {
-        for (int r = 0; r < PASS && first + r < rows; ++r)
-            Choice::rank_all(logits + (first + r) * stride, r * Choice::BYTES);
+        Choice::rank_all(logits + first * stride, stride);
         simd::team_barrier<TEAM>();
-        for (int r = 0; r < PASS && first + r < rows; ++r)
-            Choice::rank_best(r * Choice::BYTES);
+        Choice::rank_best();
         simd::team_barrier<TEAM>();
     }
     constexpr int GATES = TOGETHER ? PASS : 0; // the first thread that does gates: beside those that finish rows
@@ -27,7 +26,7 @@ inline void choose_rows(const float *logits, int stride, int first, int rows, in
         const int row = first + r;
         float *weights = slot_weights + row * (USED + 1);
         if constexpr (TOGETHER)
-            Choice::choose(r * Choice::BYTES, selected + row * USED, weights);
+            Choice::choose(r, selected + row * USED, weights);
         else
             choose_experts<EXPERTS, USED>(logits + row * stride, selected + row * USED, weights);
     }
@@ -78,8 +77,25 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         constexpr int BYTES = 32 * LANES * int(sizeof(typename Router::Value));
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < GROUPS; ++i)
-            if (const int group = rank + i * TEAM; group < K / 32)
+            if (const int group = rank + i * TEAM; !beyond<K, TEAM>(group)) {
                 simd::prefetch<BYTES>(tile_weights + group * BYTES);
+                simd::prefetch<128>(weight + group * 32);
+            }
+    }
+    if constexpr (HELD) { // all are asked for before any is waited for
+        vec<float, 32> added[PASS * GROUPS];
+        ARCMTP_UNROLL_ON_GPU
+        for (int item = 0; item < PASS * GROUPS; ++item) {
+            const int group = rank + item % GROUPS * TEAM;
+            if (beyond<K, TEAM>(group))
+                continue;
+            const simd::u64 place = simd::u64(first + item / GROUPS) * K + group * 32;
+            held[item] = simd::load<float, 32>(x + place);
+            added[item] = simd::load<float, 32>(y + place);
+        }
+        ARCMTP_UNROLL_ON_GPU
+        for (int item = 0; item < PASS * GROUPS; ++item)
+            held[item] += added[item];
     }
     Lanes squares[PASS];
 #pragma unroll
@@ -88,12 +104,9 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < GROUPS; ++i) {
             const int group = rank + i * TEAM;
-            if (group >= K / 32)
+            if (beyond<K, TEAM>(group))
                 break;
-            const vec<float, 32> sum = load_sum.template operator()<32>(r, group * 32);
-            squares[r] = add_squares(sum, squares[r]);
-            if constexpr (HELD)
-                held[r * GROUPS + i] = sum;
+            squares[r] = add_squares(sum_of.template operator()<32>(r, i, group * 32), squares[r]);
         }
     }
     const Lanes scale = inverse_rms<K, TEAM, PASS>(squares, eps);
@@ -105,7 +118,7 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < GROUPS; ++i) {
             const int group = rank + i * TEAM;
-            if (group >= K / 32)
+            if (beyond<K, TEAM>(group))
                 break;
             for (int at = group * 32; at < group * 32 + 32; at += WIDE) {
                 stream_inputs<PARTS>(weights + at * LANES);
@@ -139,7 +152,7 @@ inline void router(const float *x, const float *y, float *x_out, const float *we
         ARCMTP_UNROLL_ON_GPU
         for (int i = 0; i < GROUPS; ++i) {
             const int group = rank + i * TEAM, at = group * 32;
-            if (group >= K / 32)
+            if (beyond<K, TEAM>(group))
                 break;
             if (!BY_ROW && i % TILES != tile)
                 continue;

@@ -123,7 +123,9 @@ template <class T, int COUNT> struct Vectors {
     }
 };
 constexpr int INPUTS = 16; // of a row that are loaded together
-constexpr int DECODED = 1; // vectors of codes that are decoded together
+
+constexpr bool LOADS_FIRST = false; // a core looks ahead
+constexpr int DECODED = 1;          // vectors of codes that are decoded together
 
 inline void store_activation_codes(u8 *row, int k, int group, vec<float, 32> codes) {
     const vec<i8, 32> c = simd::convert<i8, int, 32>(simd::convert<int, float, 32>(codes));

@@ -142,6 +142,9 @@ template <class T, int COUNT> struct Vectors {
 };
 /// Inputs of a row that are loaded together where many follow each other.
 constexpr int INPUTS = 32;
+
+/// Whether a thread's loads should stand together, before what waits for the first of them.
+constexpr bool LOADS_FIRST = true;
 /// Vectors of codes that are decoded together: of 16 lanes an instruction would use half of what it can.
 constexpr int DECODED = 4;
 

@@ -19,8 +19,8 @@ from arcmtp.ops.accept import RECORD
 from arcmtp.ops.launch import MAX_ROWS
 
 # Tokens between checkpoints of a prompt without any boundary. The state of Qwen3.6-35B-A3B takes as many bytes as keys
-# and values of 3,000 tokens: more checkpoints would take more memory than what they lie between, and an edit costs four
-# prompt chunks at most.
+# and values of 3,000 tokens: more checkpoints would take more memory than what they lie between, and an edit costs so
+# many tokens of a prompt at most.
 CHECKPOINT_EVERY = 2048
 
 State = Literal["waiting", "reading", "decoding", "finished", "ended"]

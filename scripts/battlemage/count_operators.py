@@ -25,7 +25,16 @@ from arcmtp.formats.matrix import Requant
 from arcmtp.gguf_header import GgmlType
 from arcmtp.model.config import Config
 from arcmtp.model.network import Network, NetworkOptions
-from arcmtp.predict.counts import COUNTED, GEOMETRY_OF, CountFile, Counts, digest, row_class, units_of
+from arcmtp.predict.counts import (
+    CHUNK_ROWS,
+    COUNTED,
+    CountFile,
+    Counts,
+    counted_geometry,
+    digest,
+    row_class,
+    units_of,
+)
 from arcmtp.predict.machine import CASES
 from arcmtp.predict.published import VOCAB_USED
 from arcmtp.runtime.card import cards
@@ -50,7 +59,7 @@ from scripts.battlemage.models import DENSE, MOE, Header, Mix, WideHeader, stock
 CONTEXTS = (16, 128, 512, 2048, 4096)
 CODED_CONTEXTS = (16, 512, 8192, 16384)
 PRODUCTS = ("mul_mat", "experts_gate_up", "experts_down")
-CHUNK_CONTEXTS = (1024, 2048)  # the last row of a prompt chunk
+CHUNK_CONTEXTS = (CHUNK_ROWS, 2 * CHUNK_ROWS)  # the last row of a prompt chunk
 ROWS = (1, 2, 4, 8, 0)
 FEW_ROWS = (1, 4, 0)
 HALF = replace(
@@ -70,6 +79,8 @@ class Counted(NamedTuple):
     kv: str = "f16"
     requant: Requant | None = None
     header: type[Header] = Header
+    contexts: tuple[int, ...] = ()  # of steps; none: those of the cache's format
+    chunk_contexts: tuple[int, ...] = CHUNK_CONTEXTS
 
 
 def every(ggml_type: GgmlType) -> Mix:
@@ -89,6 +100,8 @@ SHAPES = (
     Counted(QUARTER, stock_q4_0, FEW_ROWS),
     Counted(HALF, unsloth_q4_k_m, FEW_ROWS, PRODUCTS),
     Counted(HALF, stock_q4_0, FEW_ROWS, ("router",), header=WideHeader),
+    # Its threads go from row to row: of half a chunk they do half as much.
+    Counted(MOE, stock_q4_0, (0,), ("gated_delta_net",), chunk_contexts=(CHUNK_ROWS // 2,)),
     *(
         Counted(HALF, stock_q4_0, FEW_ROWS, ("attention", "attention_store"), kv=kv)
         for kv in KV_FORMATS
@@ -99,9 +112,8 @@ SHAPES = (
 
 
 def silent_device() -> Device:
-    """The emulated card, whose launches ask memory for nothing ahead: that is no part of an operator."""
-    card = cards()[GEOMETRY_OF]
-    return Device(card=replace(card, geometry=replace(card.geometry, ahead_kib=0)))
+    """The emulated card with the geometry that is counted."""
+    return Device(card=replace(cards()["arc-pro-b70"], geometry=counted_geometry()))
 
 
 def samples(counted: Counted, device: Device, emulator: Emulator, only_operator: str | None) -> Iterator[Sample]:
@@ -110,14 +122,14 @@ def samples(counted: Counted, device: Device, emulator: Emulator, only_operator:
     if not wanted:
         return
     config = replace(counted.config, layers=4, layer_kinds=counted.config.layer_kinds[:4])
-    contexts = CONTEXTS if counted.kv == "f16" else CODED_CONTEXTS
+    contexts = counted.contexts or (CONTEXTS if counted.kv == "f16" else CODED_CONTEXTS)
     file, kv = counted.header(config, counted.mix), KV_FORMATS[counted.kv]
     options = NetworkOptions(max(contexts), VOCAB_USED, mtp=file, requant=counted.requant, kv=kv)
     model = Network(file, config, options, device)
     model.load(loader=Unloaded)
     seen = set()
     for rows in counted.rows:
-        for context in contexts if rows else CHUNK_CONTEXTS:
+        for context in contexts if rows else counted.chunk_contexts:
             launches = []
             for launch in model.launches(rows):
                 kind = (launch.kernel.name, context if launch.operator == "attention" else 0)

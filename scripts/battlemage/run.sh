@@ -12,6 +12,8 @@
 #   ARCMTP_EMULATOR_CHECKS=poison,races,lines   what nothing has written, accesses without an order, distinct cache lines
 #   ARCMTP_EMULATOR_SEED=N                      run groups, and threads between barriers, in a random order of this seed
 #   ARCMTP_EMULATOR_COUNTS=FILE                 write at exit what each kernel has done, as JSON
+#   ARCMTP_EMULATOR_TIMELINE=KERNEL:GROUP:THREAD   with lines: write the instructions of one thread to standard error, each
+#                                               behind the cycle in which it begins (timeline.py)
 #
 # PROGRAM may be a virtual environment's python or a script of it. For the compiler's assembly of each kernel (isa.py reads it) set
 # IGC_ShaderDumpEnable=1 IGC_DumpToCustomDir=FOLDER/ NEO_CACHE_PERSISTENT=0 SYCL_CACHE_PERSISTENT=0.

@@ -8,7 +8,7 @@ FORMS = {
               uq,uq ud,f f,ud uw,ub ud,d w,b f,w d,uv uw,uv ud,w w,uv w,w b,w d,ub w,ub uw,f d,b w,f""",
     "add": """q,q,q f,f,f q,q,w d,d,d q,q,ud d,d,w ud,ud,ud q,q,d q,q,uw ud,ud,uw q,ud,w uw,uw,uw uq,uq,ud uq,uq,uw
               d,uw,w uq,uq,uq q,d,d uq,uq,d d,w,w d,d,uw q,d,q q,ud,d b,b,w ub,ub,w d,ub,d d,uw,d
-              d,b,d q,ud,uw w,w,w ub,ub,uw q,uw,d q,uw,w""",
+              d,b,d q,ud,uw w,w,w ub,ub,uw q,uw,d q,uw,w q,ud,ud""",
     "add3": "d,d,d,d d,w,d,d d,d,d,w d,d,d,uw ud,ud,ud,ud ud,ud,ud,uw ud,uw,ud,ud d,uw,d,d d,uw,d,w",
     "mul": "f,f,f d,d,w d,d,uw ud,ud,uw d,w,w d,uw,w d,ub,uw w,b,w w,w,w d,uw,uw d,ub,w",
     "mad": "f,f,f,f ud,ud,uw,uw d,d,uw,w d,d,d,uw d,uw,d,uw w,w,w,w d,uw,uw,w d,d,w,w",
@@ -22,7 +22,7 @@ FORMS = {
     "xor": "d,d,d uw,uw,uw ud,ud,ud",
     "not": "d,d",
     "shl": """q,q,w d,d,w ud,ud,uw q,ud,w q,d,w q,uw,w d,uw,w uq,uq,uw ud,uw,uw w,w,w uq,ud,uw q,w,w d,b,w d,w,uw d,d,d
-              d,ud,uw""",
+              d,ud,uw b,b,w""",
     "shr": "ud,ud,uw ud,ud,ud ud,uw,uw uq,uq,uw uq,ud,uw uw,uw,uw ub,ub,uw",
     "asr": "d,d,w q,q,w w,w,w",
     "bfn": "ud,ud,ud,ud ud,ud,ud,uw uw,uw,uw,uw ud,uw,ud,ud ud,uw,ud,uw",

@@ -28,11 +28,22 @@ std::uint64_t number_from(const char *variable) {
     return value;
 }
 
-Options options_from_environment() {
+Timeline timeline_from_environment() {
+    const char *const text = std::getenv("ARCMTP_EMULATOR_TIMELINE");
+    Timeline timeline;
+    char kernel[256], behind;
+    if (!text || !*text)
+        return timeline;
+    if (std::sscanf(text, "%255[^:]:%u:%u%c", kernel, &timeline.group, &timeline.thread, &behind) != 3)
+        stop(std::string("ARCMTP_EMULATOR_TIMELINE is \"") + text + "\" and should be KERNEL:GROUP:THREAD");
+    timeline.kernel = kernel;
+    return timeline;
+}
+
+unsigned checks_from_environment() {
     static const std::map<std::string, unsigned> NAMES{{"poison", POISON}, {"races", RACES}, {"lines", LINES}};
-    Options options;
-    options.seed = number_from("ARCMTP_EMULATOR_SEED");
     const char *const text = std::getenv("ARCMTP_EMULATOR_CHECKS");
+    unsigned checks = 0;
     std::string word;
     for (const char *c = text ? text : "";; ++c) {
         if (*c && *c != ',') {
@@ -40,13 +51,20 @@ Options options_from_environment() {
             continue;
         }
         if (const auto found = NAMES.find(word); found != NAMES.end())
-            options.checks |= found->second;
+            checks |= found->second;
         else if (!word.empty())
             stop("ARCMTP_EMULATOR_CHECKS has \"" + word + "\"; known are poison, races, lines");
         word.clear();
         if (!*c)
-            return options;
+            return checks;
     }
+}
+
+Options options_from_environment() {
+    Options options{checks_from_environment(), number_from("ARCMTP_EMULATOR_SEED"), timeline_from_environment()};
+    if (!options.timeline.kernel.empty() && !(options.checks & LINES))
+        stop("ARCMTP_EMULATOR_TIMELINE needs ARCMTP_EMULATOR_CHECKS=lines");
+    return options;
 }
 
 std::size_t host_memory_left() {

@@ -108,9 +108,11 @@ class Worker {
     Thread *threads_ = nullptr;
     std::vector<int> turns_;
     std::vector<Scoreboard> boards_; // of the threads
+    const Thread *told_ = nullptr;   // the one of the timeline
 
     void run_group(std::uint32_t index) {
         group_.index = index;
+        told_ = told_thread(shared_.options.timeline);
         group_.team.begin(checks_ & POISON ? 0 : DEFINED);
         group_.cache.begin(&shared_.cache);
         if (group_.trace.launch)
@@ -137,6 +139,12 @@ class Worker {
                 shared_.registers->end(threads_[i], index);
         ++counts_.groups;
         counts_.threads += count_;
+    }
+
+    const Thread *told_thread(const Timeline &timeline) const {
+        const bool here = !timeline.kernel.empty() && group_.index == timeline.group && int(timeline.thread) < count_ &&
+                          kernel_.name.find(timeline.kernel) != std::string::npos;
+        return here ? &threads_[timeline.thread] : nullptr;
     }
 
     /// All threads wait for the last one, or have ended.
@@ -218,6 +226,8 @@ class Worker {
             if (checks_ & POISON)
                 follow_poison(thread, *in);
             board.start(*in);
+            if (&thread == told_)
+                std::fprintf(stderr, "%.0f %s\n", board.issued()[EXPECTED], in->text.c_str());
             next = in->checked(thread, in);
             if (in->opcode == Opcode::GOTO) // a card executes the inside of the macro that it jumps over
                 for (const Instruction *inside = in + 1; inside < next; ++inside) {

@@ -8,10 +8,17 @@
 
 namespace xe2 {
 
+/// A thread whose instructions are written to standard error, each behind the cycle in which it begins.
+struct Timeline {
+    std::string kernel; // a part of its name; empty: there is no such thread
+    std::uint32_t group = 0, thread = 0;
+};
+
 /// How launches are executed; the same for all of a process.
 struct Options {
     unsigned checks = 0;    // bits of Checks
     std::uint64_t seed = 0; // of the order of groups, and of threads between barriers; 0: as they are numbered
+    Timeline timeline;      // with Checks::LINES
 };
 
 /// What a kernel has done so far, over all its launches.

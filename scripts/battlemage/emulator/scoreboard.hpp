@@ -73,7 +73,8 @@ class Scoreboard {
     void finish(const Instruction &in, const Instruction *next);
     /// No instruction begins before `time` and what a barrier takes.
     void pass_barrier(Cycles time);
-    Cycles now() const { return now_; } // of the next instruction
+    Cycles now() const { return now_; }       // of the next instruction
+    Cycles issued() const { return issued_; } // when the one under way began
 
   private:
     static constexpr int LATEST = 8, TOKENS = 32;

@@ -89,7 +89,7 @@ def test_a_prompt_is_its_chunks() -> None:
     steps = network()
     chunk = steps.network.chunk_rows
     one, two = (steps.prompt(tokens).seconds.expected for tokens in (chunk, 2 * chunk))
-    assert 2 * one * 0.98 < two < 2.2 * one
+    assert 2 * one * 0.98 < two < 2.4 * one  # the second sees the keys of the first, too
     assert steps.prompt(chunk + 88).seconds.expected > one
 
 

@@ -58,7 +58,7 @@ def test_a_geometry_runs_in_the_work_groups_that_its_card_allows() -> None:
         ("xe_cores = 32", "xe_cores = true", "hardware.xe_cores is True and should be a whole number"),
         ("mul_mat_rows = 8", "mul_mat_rows = 9", "geometry.mul_mat_rows is 9 and should be a whole number from 1 to 8"),
         ("expert_columns = 32", "expert_columns = 40", "geometry.expert_columns is 40"),
-        ("chunk_rows = 1024", "chunk_rows = 1000", "geometry.chunk_rows is 1000 and should be a whole number from 64"),
+        ("chunk_rows = 2048", "chunk_rows = 1000", "geometry.chunk_rows is 1000 and should be a whole number from 64"),
         ("prompt_rows = 16", "prompt_rows = 12", "geometry.prompt_rows is 12 and should be a whole number from 0"),
         ('kind = "gpu"', 'kind = "npu"', "geometry.kind is 'npu' and should be \"cpu\" or \"gpu\""),
         ("sub_groups = [16, 32]", "sub_groups = []", "limits.sub_groups is []"),

@@ -33,6 +33,7 @@ def test_waits_are_told_with_the_instruction_behind_them(
 
 
 @pytest.mark.emulated
+@pytest.mark.usefixtures("emulated_card")
 def test_the_instructions_of_one_thread_are_told_with_their_cycles() -> None:
     done = emulated(ARCMTP_EMULATOR_CHECKS="lines", ARCMTP_EMULATOR_TIMELINE="accept:0:0")
     assert done.returncode == 0, done.stderr
@@ -50,6 +51,7 @@ def test_the_instructions_of_one_thread_are_told_with_their_cycles() -> None:
 
 
 @pytest.mark.emulated
+@pytest.mark.usefixtures("emulated_card")
 @pytest.mark.parametrize(
     ("environment", "told"),
     [

@@ -1,6 +1,7 @@
 """The bundled model on the emulated card, token by token the CPU device's in the same geometry."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ def pair(emulated_card: Device) -> Iterator[Pair]:
 
 
 def test_every_card_runs_in_this_geometry(emulated_card: Device) -> None:
-    """Otherwise what is tested here says nothing of the others."""
-    assert {card.geometry for card in cards().values() if card.hardware} == {emulated_card.card.geometry}
+    """Otherwise what is tested here says nothing of the others; but for the room for rows of a prompt chunk."""
+    geometries = {replace(card.geometry, chunk_rows=64) for card in cards().values() if card.hardware}
+    assert geometries == {replace(emulated_card.card.geometry, chunk_rows=64)}
 
 
 def test_greedy_ids_and_log_probabilities_of_the_golden_prompts(pair: Pair, golden: dict[str, Any]) -> None:

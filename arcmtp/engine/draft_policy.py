@@ -24,8 +24,8 @@ class DraftPolicy(Protocol):
     def length(self, histories: Sequence[DraftHistory]) -> int:
         """The number of tokens to draft in the next cycle, at most `longest(len(histories))`.
 
-        histories: of each sequence; empty right after a prompt. It is asked while the device works: the latest cycle is
-        in none of them, nor has it been noted.
+        histories: of each sequence; empty right after a prompt. It is asked while the device works, for a cycle that
+        may not come: the latest cycle is in none of them, nor has it been noted.
         """
 
     def note(self, cycles: Sequence[Cycle], drafted: int, microseconds: float | None, usual: bool) -> None:

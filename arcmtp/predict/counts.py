@@ -17,7 +17,7 @@ from pathlib import Path
 from arcmtp.errors import ArcmtpError
 from arcmtp.formats.matrix import FORMATS, Scheme
 from arcmtp.ops.launch import compiled_rows
-from arcmtp.runtime.card import Geometry, cards
+from arcmtp.runtime.card import Card, cards
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.paths import kernel_dir
 
@@ -204,10 +204,11 @@ def digest(operator: str) -> str:
         text = (kernel_dir() / name).read_text(encoding="utf-8")
         sources[name] = re.sub(r"\s+", " ", re.sub(r"//[^\n]*", "", text))
         waiting += re.findall(r'#include "(\w+\.hpp)"', text)
-    return hashlib.sha256(repr((sorted(sources.items()), astuple(counted_geometry()))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((sorted(sources.items()), astuple(counted_card().geometry))).encode()).hexdigest()[:16]
 
 
-def counted_geometry() -> Geometry:
-    """Of the counted kernels: that of a B70, but that they ask memory for nothing ahead, which is no part of an
-    operator, and that chunks are shorter, which makes them half as long to execute."""
-    return replace(cards()["arc-pro-b70"].geometry, ahead_kib=0, chunk_rows=CHUNK_ROWS)
+def counted_card() -> Card:
+    """That whose kernels are counted: a B70, but that it asks memory for nothing ahead, which is no part of an
+    operator, and that its chunks are shorter, which makes them half as long to execute."""
+    card = cards()["arc-pro-b70"]
+    return replace(card, geometry=replace(card.geometry, ahead_kib=0, chunk_rows=CHUNK_ROWS))

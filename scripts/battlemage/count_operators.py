@@ -30,14 +30,13 @@ from arcmtp.predict.counts import (
     COUNTED,
     CountFile,
     Counts,
-    counted_geometry,
+    counted_card,
     digest,
     row_class,
     units_of,
 )
 from arcmtp.predict.machine import CASES
 from arcmtp.predict.published import VOCAB_USED
-from arcmtp.runtime.card import cards
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import Launch, Work
 from arcmtp.runtime.tensor import Tensor
@@ -112,8 +111,8 @@ SHAPES = (
 
 
 def silent_device() -> Device:
-    """The emulated card with the geometry that is counted."""
-    return Device(card=replace(cards()["arc-pro-b70"], geometry=counted_geometry()))
+    """The emulated card, as it is counted."""
+    return Device(card=counted_card())
 
 
 def samples(counted: Counted, device: Device, emulator: Emulator, only_operator: str | None) -> Iterator[Sample]:

@@ -12,7 +12,7 @@
 #   ARCMTP_EMULATOR_CHECKS=poison,races,lines   what nothing has written, accesses without an order, distinct cache lines
 #   ARCMTP_EMULATOR_SEED=N                      run groups, and threads between barriers, in a random order of this seed
 #   ARCMTP_EMULATOR_COUNTS=FILE                 write at exit what each kernel has done, as JSON
-#   ARCMTP_EMULATOR_TIMELINE=KERNEL:GROUP:THREAD   with lines: write the instructions of one thread to standard error, each
+#   ARCMTP_EMULATOR_TIMELINE=KERNEL:GROUP:THREAD   with lines: write one thread's instructions to standard error, each
 #                                               behind the cycle in which it begins (timeline.py)
 #
 # PROGRAM may be a virtual environment's python or a script of it. For the compiler's assembly of each kernel (isa.py reads it) set
@@ -46,9 +46,9 @@ if [ "$(head -c 2 "$program")" = '#!' ]; then # a script, such as an environment
     program=$(head -n 1 "$program" | cut -c 3-)
 fi
 if [ -e "$(dirname "$program")/../pyvenv.cfg" ]; then
-    # Started through another loader, an environment's python no longer finds the environment.
+    # Started through another loader, an environment's python no longer finds the environment, nor what it has from here.
     packages=$("$program" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$packages
+    export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$packages:$(cd "$(dirname "$0")/../.." && pwd)
 fi
 
 export NEOReadDebugKeys=1 ProductFamilyOverride=bmg ForceDeviceId=$device HardwareInfoOverride=$shape

@@ -3,7 +3,7 @@
 
     export ARCMTP_EMULATOR_CHECKS=lines ARCMTP_EMULATOR_TIMELINE=router_2048:16:0
     scripts/battlemage/run.sh --execute .venv/bin/python scripts/battlemage/timeline.py router --rows 4 2>FILE
-    scripts/battlemage/timeline.py --waits 100 <FILE
+    .venv/bin/python scripts/battlemage/timeline.py --waits 100 <FILE
 
 The first command executes the operator's launches for so many rows (0: a prompt chunk) and prints the cycles of their
 threads; the instructions of one thread go to standard error. The second leaves those that begin so many cycles

@@ -98,6 +98,14 @@ def test_counts_grow_with_threads_and_units() -> None:
             assert one.longest(case) >= 0.9 * one.alone(case) > 0, launch
 
 
+def test_half_a_chunk_takes_the_delta_rule_half_as_long() -> None:
+    """Its threads go from row to row."""
+    model = network(card_on_paper("arc-pro-b70"))
+    (launch, *_) = [one for one in model.plain_chunk() if one.operator == "gated_delta_net"]
+    half, whole = (counts_of(launch, Work(rows, rows, 2))[0].alone("expected") for rows in (1024, 2048))
+    assert 0.45 * whole < half < 0.55 * whole
+
+
 def part(value: float) -> tuple[float, ...]:
     return (value,) * len(QUANTITIES)
 

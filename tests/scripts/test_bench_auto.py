@@ -82,11 +82,22 @@ def test_the_bundled_model_is_measured_and_its_texts_are_identical(
 ) -> None:
     file = str(data_dir() / "tiny-qwen36moe-q4_0.gguf")
     options = ["--tokens", "4", "--rounds", "2", "--draft", "off,2", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["bench_auto.py", file, *options])
+    monkeypatch.setattr(sys, "argv", ["bench_auto.py", file, *options, "--only", "qa_factual,creative_short"])
     assert bench_auto.main() == 0
     output = capsys.readouterr().out
     assert output.endswith("\nThe texts are identical with every draft setting.\n")
-    assert [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| ")][-1] == "all"
+    requests = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| ")][1:]
+    assert requests == ["qa_factual", "creative_short", "all"]
+
+
+def test_a_request_that_there_is_not_is_refused_with_those_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench_auto.py", "none.gguf", "--only", "creative_short,poetry"])
+    with pytest.raises(SystemExit, match="2"):
+        bench_auto.main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("bench_auto.py: error: --only poetry: there is no such request; there are code_python, ")
 
 
 def test_a_file_that_is_not_there_is_refused_in_one_line(

@@ -88,9 +88,15 @@ template <int BYTES> inline void prefetch(const void *from) {
 }
 /// The same into the cache that all cores share.
 template <int BYTES> inline void prefetch_shared(const void *from) { prefetch<BYTES>(from); }
-/// The same into the nearest cache alone, for what is read once and soon (decoding × 1.04: docs/log.md).
+#ifdef ARCMTP_INTEL_CPU
+#define ARCMTP_STREAM "prefetcht1"
+#else
+#define ARCMTP_STREAM "prefetchnta"
+#endif
+/// The same for what is read once and soon: into the nearest cache alone (decoding × 1.04), on Intel's CPUs, of which
+/// that one waits for few lines at a time, into the one behind it (docs/log.md).
 template <int BYTES, int AT = 0> inline void stream_ahead(const void *from) {
-    asm volatile("prefetchnta %c1(%0)" : : "r"(from), "i"(AT));
+    asm volatile(ARCMTP_STREAM " %c1(%0)" : : "r"(from), "i"(AT));
     if constexpr (AT + 64 < BYTES)
         stream_ahead<BYTES, AT + 64>(from);
 }

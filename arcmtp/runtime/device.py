@@ -28,9 +28,10 @@ class Device:
         self.card = card or for_device(self.sycl_device.name, self.is_cpu)
         properties = ["in_order"] if _host.takes_profiling_tags(self.sycl_device) else ["in_order", "enable_profiling"]
         self.queue = dpctl.SyclQueue(self.sycl_device, property=properties)  # one on which time can be marked
-        self._compiler = Compiler(self.queue, ["-DARCMTP_VNNI"] if self.is_cpu else ["-DARCMTP_GPU"])
+        options = ["-DARCMTP_INTEL_CPU"] * _host.cpu_is_intel() if self.is_cpu else ["-DARCMTP_GPU"]
+        self._compiler = Compiler(self.queue, [*options, "-DARCMTP_VNNI"] if self.is_cpu else options)
         if self.is_cpu and not _vnni_works(self):
-            self._compiler = Compiler(self.queue, [])
+            self._compiler = Compiler(self.queue, options)
 
     @property
     def activation_orders(self) -> int:

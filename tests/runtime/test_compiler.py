@@ -49,6 +49,15 @@ def test_a_kernel_is_compiled_once_and_what_launches_lack_when_they_are_bound() 
     assert x.read(np.int32, 1)[0] == -1
 
 
+@pytest.mark.parametrize("options", [[], ["-DARCMTP_INTEL_CPU"]])
+def test_memory_may_be_asked_for_on_the_cpus_of_each_maker(options: list[str]) -> None:
+    device = Device("cpu")
+    asks = kernel("asks", X, "simd::stream_ahead<512>(x); x[0] += 1;")
+    compiler, x = Compiler(device.queue, options), device.zeros(512)
+    device.run(compiler.bind([launch(asks, x=x)]))
+    assert x.read(np.int32, 2).tolist() == [1, 0]
+
+
 def test_devices_of_a_process_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = kernel("shared", X, "x[0] += 1;")
     first, second = Device("cpu"), Device("cpu")

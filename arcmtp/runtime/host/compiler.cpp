@@ -47,6 +47,7 @@ void bind_compiler(py::module_ &module) {
         "kernel", [](Executable &program, const std::string &name) { return program.ext_oneapi_get_kernel(name); },
         py::arg("program"), py::arg("name"));
     module.def("cpu_has_avx512_vnni", [] { return bool(__builtin_cpu_supports("avx512vnni")); }, "By CPUID.");
+    module.def("cpu_is_intel", [] { return bool(__builtin_cpu_is("intel")); }, "By CPUID.");
 }
 
 } // namespace arcmtp

@@ -55,8 +55,9 @@ class Bench:
         self.geometry = device.card.geometry
         self.rng = np.random.default_rng(0)
         self.weights = device.alloc(WEIGHT_BYTES)
-        # Bytes that are small normal numbers as halves and as floats: CPUs are slow at subnormal ones.
-        self.pattern = self.rng.integers(0x28, 0x30, WEIGHT_BYTES // 16).astype(np.uint8)
+        # Bytes that are small normal numbers as halves, as floats and as MXFP4's powers of two, and whose products
+        # with activations of `bytes` are: CPUs are slow at subnormal ones.
+        self.pattern = self.rng.integers(0x38, 0x40, WEIGHT_BYTES // 16).astype(np.uint8)
         for part in range(16):
             self.weights.write(self.pattern, part * self.pattern.nbytes)
 

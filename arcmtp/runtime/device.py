@@ -28,10 +28,10 @@ class Device:
         self.card = card or for_device(self.sycl_device.name, self.is_cpu)
         properties = ["in_order"] if _host.takes_profiling_tags(self.sycl_device) else ["in_order", "enable_profiling"]
         self.queue = dpctl.SyclQueue(self.sycl_device, property=properties)  # one on which time can be marked
-        options = ["-DARCMTP_INTEL_CPU"] * _host.cpu_is_intel() if self.is_cpu else ["-DARCMTP_GPU"]
-        self._compiler = Compiler(self.queue, [*options, "-DARCMTP_VNNI"] if self.is_cpu else options)
+        maker = ["-DARCMTP_INTEL_CPU"] if _host.cpu_is_intel() else []
+        self._compiler = Compiler(self.queue, [*maker, "-DARCMTP_VNNI"] if self.is_cpu else ["-DARCMTP_GPU"])
         if self.is_cpu and not _vnni_works(self):
-            self._compiler = Compiler(self.queue, options)
+            self._compiler = Compiler(self.queue, maker)
 
     @property
     def activation_orders(self) -> int:

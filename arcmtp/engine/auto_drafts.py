@@ -1,6 +1,6 @@
 """The draft length that gives the most tokens per second, found while generating."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -97,6 +97,8 @@ class Costs:
         lengths = list(known)
         for length, longer in reversed(list(pairwise(lengths))):
             known[length] = min(known[length], known[longer] / (1 + LEAST_GROWTH * (longer - length)))
+        if len(lengths) == len(LENGTHS):
+            return list(known.values())
         last = max(lengths)
         before = lengths[-2] if len(lengths) > 1 else last - 1
         slope = (known[last] - known.get(before, known[last] / (1 + STEP_GROWTH))) / (last - before)
@@ -116,7 +118,7 @@ class AutoDrafts:
     """
 
     def __init__(self) -> None:
-        self.costs: dict[int, Costs] = {}  # by number of sequences
+        self.costs = defaultdict[int, Costs](Costs)  # by number of sequences
         self.chosen = [0] * len(LENGTHS)  # cycles of each length
         self._tried, self._accepted = [0.0] * (MAX_ROWS - 1), [0.0] * (MAX_ROWS - 1)
         self._allowance = 0.0  # microseconds that may be lost
@@ -138,7 +140,7 @@ class AutoDrafts:
         new = sum(not history.latest for history in histories)
         if self._kept > 0 and len(histories) == self._sequences and not new:
             return self._best
-        costs, most = self._costs(len(histories)), min(longest(len(histories)), LENGTHS[-1])
+        costs, most = self.costs[len(histories)], min(longest(len(histories)), LENGTHS[-1])
         for length in (1, 0):
             if length <= most and costs.tries(length) < KNOWN:
                 return length
@@ -177,7 +179,7 @@ class AutoDrafts:
 
     def estimates(self) -> list[Estimate]:
         """What the choice rests on, of all sequences so far, by draft length."""
-        costs, tokens, found = self._costs(1), self.expected_tokens([DraftHistory()]), []
+        costs, tokens, found = self.costs[1], self.expected_tokens([DraftHistory()]), []
         for length, expected in enumerate(tokens):
             us, plain_us = costs.us(length), costs.us(0)
             gain = expected / us * plain_us if us and plain_us else None
@@ -195,7 +197,7 @@ class AutoDrafts:
                 self._accepted[place] = FADING * self._accepted[place] + (place < cycle.accepted)
         if microseconds is None or not cycles:
             return
-        costs = self._costs(len(cycles))
+        costs = self.costs[len(cycles)]
         if usual:
             costs.note(drafted, microseconds, self._best)
         else:
@@ -230,9 +232,6 @@ class AutoDrafts:
             return longer
         since = self._cycles - self._taken[shorter]
         return shorter if self._best and since >= SHORTER_PAUSE * pause else self._best
-
-    def _costs(self, sequences: int) -> Costs:
-        return self.costs.setdefault(sequences, Costs())
 
 
 def _undisturbed(times: Collection[float]) -> float:

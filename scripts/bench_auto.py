@@ -152,7 +152,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=integer(2), default=512, help="of an answer at most (%(default)s)")
     parser.add_argument("--rounds", type=integer(2), default=10, help="that count (%(default)s)")
     parser.add_argument(
-        "--only", type=lambda text: text.split(","), metavar="NAME,NAME…", help="requests by name (all)"
+        "--only", type=lambda text: text.split(","), default=list(prompts()), metavar="NAME,…", help="requests (all)"
     )
     parser.add_argument("--at-once", type=integer(1), default=1, metavar="N", help="requests at once (%(default)s)")
     parser.add_argument("--draft-p-min", type=float, default=0.0, metavar="P", help="of arcmtp (%(default)s)")
@@ -166,7 +166,7 @@ def parse() -> argparse.Namespace:
         parser.error("--draft should have off, which the others are compared with")
     if options.at_once > 1 and options.llama:
         parser.error("--llama asks one request at a time")
-    for name in options.only or ():
+    for name in options.only:
         if name not in prompts():
             parser.error(f"--only {name}: there is no such request; there are {', '.join(prompts())}")
     return options
@@ -181,8 +181,9 @@ def compare(options: argparse.Namespace) -> int:
         ) as llm,
         ExitStack() as servers,
     ):  # fmt: skip
-        texts = {name: text for name, text in prompts().items() if name in (options.only or prompts())}
-        asked = questions(llm.prompting, llm.context, texts, options.tokens)
+        texts = prompts()
+        chosen = {name: texts[name] for name in options.only}
+        asked = questions(llm.prompting, llm.context, chosen, options.tokens)
         of_ours = partial(_at_once, asked=asked, count=options.at_once) if options.at_once > 1 else _ours
         ours = Measured("arcmtp", {draft: of_ours(llm, draft) for draft in options.draft})
         programs = [ours]

@@ -1,11 +1,15 @@
 """Sources made of kernels, and what is said when they do not compile."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
+from dpctl import SyclQueue
 
 from arcmtp.errors import ArcmtpError
 from arcmtp.runtime import _host
 from arcmtp.runtime import compiler as compiler_module
+from arcmtp.runtime import device as device_module
 from arcmtp.runtime.compiler import Compiler, source_text
 from arcmtp.runtime.device import Device
 from arcmtp.runtime.launch import FLOAT, INT, parameters, reads, writes
@@ -56,6 +60,21 @@ def test_memory_may_be_asked_for_on_the_cpus_of_each_maker(options: list[str]) -
     compiler, x = Compiler(device.queue, options), device.zeros(512)
     device.run(compiler.bind([launch(asks, x=x)]))
     assert x.read(np.int32, 2).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("of_intel", [False, True])
+def test_a_cpu_of_intel_gets_an_option_of_its_own(monkeypatch: pytest.MonkeyPatch, of_intel: bool) -> None:
+    asked: list[list[str]] = []
+
+    class Recorded(Compiler):
+        def __init__(self, queue: SyclQueue, options: Iterable[str]) -> None:
+            asked.append(list(options))
+            super().__init__(queue, asked[-1])
+
+    monkeypatch.setattr(_host, "cpu_is_intel", lambda: of_intel)
+    monkeypatch.setattr(device_module, "Compiler", Recorded)
+    Device("cpu")
+    assert asked and all(("-DARCMTP_INTEL_CPU" in options) is of_intel for options in asked)
 
 
 def test_devices_of_a_process_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

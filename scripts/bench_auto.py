@@ -166,9 +166,8 @@ def parse() -> argparse.Namespace:
         parser.error("--draft should have off, which the others are compared with")
     if options.at_once > 1 and options.llama:
         parser.error("--llama asks one request at a time")
-    for name in options.only:
-        if name not in prompts():
-            parser.error(f"--only {name}: there is no such request; there are {', '.join(prompts())}")
+    for name in set(options.only) - prompts().keys():
+        parser.error(f"--only {name}: there is no such request; there are {', '.join(prompts())}")
     return options
 
 

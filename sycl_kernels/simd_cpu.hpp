@@ -93,8 +93,8 @@ template <int BYTES> inline void prefetch_shared(const void *from) { prefetch<BY
 #else
 #define ARCMTP_STREAM "prefetchnta"
 #endif
-/// The same for what is read once and soon: into the nearest cache alone (decoding × 1.04), on Intel's CPUs, of which
-/// that one waits for few lines at a time, into the one behind it (docs/log.md).
+/// The same for what is read once and soon: into the nearest cache alone (decoding × 1.04), but on Intel's CPUs into
+/// the second one (× 1.57: docs/log.md).
 template <int BYTES, int AT = 0> inline void stream_ahead(const void *from) {
     asm volatile(ARCMTP_STREAM " %c1(%0)" : : "r"(from), "i"(AT));
     if constexpr (AT + 64 < BYTES)
